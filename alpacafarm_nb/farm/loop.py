@@ -41,7 +41,7 @@ class LoopSettings:
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DPOConfig = field(default_factory=DPOConfig)
-    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(steps=12, rollouts=96, kl_coef=0.2))
+    ppo: PPOConfig = field(default_factory=PPOConfig)
 
     @classmethod
     def quick(cls) -> "LoopSettings":

@@ -223,8 +223,9 @@ Study.choose, Study.compare = _choose, _compare
 # %% ../../nbs/api/23_study.ipynb #study-pool
 def _candidates(self: Study) -> pd.DataFrame:
     "The samples for best-of-n."
-    s, asked, seed = self.settings, self.farm.eval.head(self.settings.n_samples), seed_for(self.seed, "candidates")
-    def make(): return self.sft().sample(asked.drop(columns="output"), n=s.samples, temperature=s.temperature, seed=seed)
+    s, seed = self.settings, seed_for(self.seed, "candidates")
+    asked, drawn = self.farm.eval.head(s.n_samples), dict(n=s.samples, temperature=s.temperature, seed=seed)
+    def make(): return self.sft().sample(asked.drop(columns="output"), **drawn)
     say = f"{s.samples} samples of each of {len(asked)} instructions"
     return self.table("candidates", ["sft", s.samples, s.n_samples, s.temperature], make, say)
 
@@ -315,14 +316,18 @@ def _cube(rows: pd.DataFrame, columns: list) -> tuple[np.ndarray, list]:
 def curve_table(
     results: pd.DataFrame,  # of several seeds, as `run_study_seed` gives them
     method: str,  # "best_of_n" or "ppo"
-) -> pd.DataFrame:  # a row a point: labeller, part, judge, x, value, standard_error, change and its standard error
-    "Over-optimization curves; `change` is the paired difference to the first point of the curve."
+    since: int | None = None,  # the x that changes are measured from; None for the first point of each curve
+) -> pd.DataFrame:  # a row a point: labeller, part, judge, x, value, standard_error, change, change_error, n_seeds
+    "Over-optimization curves; `change` is the paired difference to the first point of the curve, or to `since`."
     found = []
     curves = results[(results["method"] == method) & results["x"].notna()]
     for (who, part, judge), rows in curves.groupby(["labeller", "part", "judge"]):
         cube, xs = _cube(rows, ["x"])
-        level, change = bootstrap(cube), bootstrap(cube - cube[..., :1])
-        found += [dict(labeller=who, part=part, judge=judge, x=int(np.ravel(x)[0]),
+        xs = [int(np.ravel(x)[0]) for x in xs]
+        if since is not None and since not in xs: raise ConfigError(f"{method} has no point at {since}, only at {xs}")
+        start = xs.index(since) if since is not None else 0
+        level, change = bootstrap(cube), bootstrap(cube - cube[..., start:start + 1])
+        found += [dict(labeller=who, part=part, judge=judge, x=x,
                        value=level.estimate[k], standard_error=level.standard_error[k], change=change.estimate[k],
                        change_error=change.standard_error[k], n_seeds=cube.shape[0]) for k, x in enumerate(xs)]
     return pd.DataFrame(found).round(3)

@@ -35,15 +35,15 @@ __all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'roll_out', 'deal', 'Val
 @dataclass
 class PPOConfig(Settings):
     "Settings of PPO."
-    steps: int = 15             # rollouts in all
-    rollouts: int = 64          # answers a step
+    steps: int = 12             # rollouts in all
+    rollouts: int = 96          # answers a step
     minibatch: int = 32         # answers a step of the optimiser
     inner_epochs: int = 2       # times each answer is used
     accumulation: int = 1       # parts that a minibatch is worked through in, where memory is short
     lr: float = 5e-4            # learning rate of the policy
     value_lr: float = 3e-3      # learning rate of the value function
     warmup: float = 3           # steps over which both rise; constant afterwards
-    kl_coef: float = .05        # strength of the KL penalty, in units of the reward's deviation
+    kl_coef: float = .2         # strength of the KL penalty, in units of the reward's deviation
     kl_target: float | None = None  # KL in nats an answer that kl_coef is adapted to; None keeps it fixed
     kl_in: str = "reward"       # "reward": each token pays its share; "loss": a loss with the gradient of the KL
     clip: float = .2            # how far a token's probability may move, as a ratio, before it stops pushing
