@@ -3,7 +3,8 @@
 # make figures  the studies over seeds (long, resumable); their small result files are committed
 # make lab      JupyterLab on the lessons
 # make lessons  executes the lessons for committing, with static figures (Chromium draws them)
-# make lint     ruff and the floors alone     make readme  README.md from nbs/index.ipynb     make export  the modules
+# make lint     ruff and the floors alone     make readme  executes nbs/index.ipynb and renders README.md from it
+# make export   the modules from their notebooks
 # Each sets up what it needs in .venv first, once. Without make (Windows): see CONTRIBUTING.md.
 
 PYTHON  ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v) 2>/dev/null)) python3)
@@ -44,6 +45,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 readme: $(READY)
+	$(BIN)/python nbs/make/lessons.py nbs/index.ipynb
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
 
 export: $(READY)
