@@ -224,19 +224,37 @@ def atomic_folder(
 ) -> Iterator[Path]:  # A temporary folder beside it, to be filled
     "Fill a folder and put it in its place only if nothing failed; raises `FarmError` where the disk is full."
     path = Path(path)
+    if not path.name: raise FarmError(f"{str(path)!r} has no name: give a new folder.")
+    if path.exists() and not path.is_dir(): raise FarmError(f"{path} is a file: give a folder.")
     temp = _beside(path)
     try:
         temp.mkdir(parents=True)
         yield temp
-        old = _beside(path)
-        if path.exists(): os.replace(path, old)
-        os.replace(temp, path)
-        shutil.rmtree(old, ignore_errors=True)
+        _check_ours(path, temp)
+        _swap(temp, path)
     except FarmError: raise
     except Exception as error:
-        if isinstance(error, OSError) or "os error 28" in str(error): raise _write_failed(path, error) from error
+        if isinstance(error, OSError) or "os error" in str(error): raise _write_failed(path, error) from error
         raise
     finally: shutil.rmtree(temp, ignore_errors=True)
+
+def _check_ours(path, new):
+    "Refuse to replace a folder with files that the new one does not have: they may be somebody's."
+    if not path.exists() or (path / "stage.json").exists(): return
+    if others := sorted({p.name for p in path.iterdir()} - {p.name for p in new.iterdir()}):
+        more = ", …" if len(others) > 3 else ""
+        raise FarmError(f"{path} holds other files ({', '.join(others[:3])}{more}), which would be lost: give a new "
+                        "folder, or remove it. Nothing was written.")
+
+def _swap(temp, path):
+    "Put `temp` in the place of `path`; whatever interrupts that, the old folder or the new one stands there."
+    old = _beside(path)
+    try:
+        if path.exists(): os.replace(path, old)
+        os.replace(temp, path)
+    finally:
+        if old.exists() and not path.exists(): os.replace(old, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/api/00_core.ipynb #export-def-alive-pid-whether
 def _alive(pid):

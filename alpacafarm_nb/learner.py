@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,16 @@ def _history_html(self):
 History.plot, History._repr_html_ = _history_plot, _history_html
 
 # %% ../nbs/api/09_learner.ipynb #export-dataclass-class-settings-base
+def _unlike(value, annotation) -> str:
+    "What a setting with this annotation must be, where the value is something else; else nothing."
+    text = getattr(annotation, "__name__", None) or str(annotation)
+    kind, what = {"int": (Integral, "a whole number"), "float": (Real, "a number"),
+                  "str": (str, "a text")}.get(text.split(" |")[0], (object, text))
+    if value is None: return "" if "None" in str(annotation) else what
+    fits = isinstance(value, kind) and not (isinstance(value, bool) and kind in (Integral, Real))
+    return what if not fits or kind is Real and not math.isfinite(value) else ""
+
+
 @dataclass
 class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
@@ -97,6 +108,8 @@ class Settings:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
+            if wanted := _unlike(value, field.type):
+                raise ConfigError(f"{type(self).__name__}: {field.name} must be {wanted}, but is {value!r}")
             if field.name in self._positive and value is not None and not value > 0:
                 raise ConfigError(f"{type(self).__name__}: {field.name} must be positive, but is {value!r}")
         for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
@@ -443,7 +456,12 @@ Learner.fit, Learner._fit_step, Learner._summed = _fit, _fit_step, _summed
 @contextmanager
 def _running(self, run_dir: str | Path | None = None, extra: Callable | None = None):
     "Resume from `run_dir`, show a bar, and end early but in order when the kernel is interrupted."
-    if run_dir is not None: self.resume(run_dir)
+    if run_dir is not None:
+        try: Path(run_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be written "
+                             "to. Nothing was trained.") from error
+        self.resume(run_dir)
     self._extra, self._saved = extra, self.done
     self._start = time.perf_counter() - (self.history.rows[-1].get("seconds", 0.) if self.history.rows else 0.)
     with progress(total=self.total_steps, desc=self.name, unit="step") as bar:

@@ -543,8 +543,9 @@ def _named(load, what, where, extra, source, **more):
     try:
         with calm(): return load(where, **extra, **more)
     except ImportError as error: raise ModelError(f"{source}: loading the {what} needs a package: {error}") from error
-    except (OSError, ValueError, KeyError) as error:
-        if Path(where).is_dir(): raise ModelError(f"{source}: its {what} cannot be read: {error}") from error
+    except Exception as error:  # what a broken file makes them raise is without limit: struct.error, SafetensorError …
+        if Path(where).is_dir(): raise ModelError(f"{source}: its {what} cannot be read ({type(error).__name__}: "
+                                                f"{error}). Fetch the folder again.") from error
         raise ModelError(f"{source}: no folder of that name, and its {what} could not be had from the hub (is the name "
                          f"right, and is this machine online?): {error}") from error
 
@@ -570,14 +571,25 @@ def _load_net(where, extra, source, dtype, quantize, device):
     if quantize: more["quantization_config"] = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     hush = redirect_stderr(io.StringIO()) if extra and quiet() else nullcontext()  # transformers' bar for GGUF
-    with hush: net = _named(AutoModelForCausalLM.from_pretrained, "weights", where, extra, source, dtype=dtype,
-                            device_map={"": device}, **more)
+    with hush: net, told = _named(AutoModelForCausalLM.from_pretrained, "weights", where, extra, source, dtype=dtype,
+                                  device_map={"": device}, output_loading_info=True, **more)
+    _check_weights(net, told, source)
     if extra: _forget_gguf(net)
     # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in the first forward pass outside training, and what
     # is computed from then on passes no gradients: a model that was sampled from could not be trained any more.
     for module in net.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
     return net
+
+
+def _check_weights(net, told, source):
+    "Weights that are absent from the files would be random, and those without a place are lost: neither is the model."
+    absent, extra = sorted(told.get("missing_keys") or []), sorted(told.get("unexpected_keys") or [])
+    if not absent and not extra: return
+    what = f"{len(absent)} weights are missing ({absent[0]} …)" if absent else \
+           f"{len(extra)} weights have no place in the model ({extra[0]} …)"
+    raise ModelError(f"{source}: {what}: its configuration does not fit its weights, or a file is not whole. "
+                     "Fetch it again.")
 
 
 def _load_by_folder(where, extra, source, dtype, quantize, device):

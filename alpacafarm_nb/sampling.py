@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['row_keys', 'uniforms', 'pick', 'nucleus', 'FusedLlama', 'can_fuse', 'Samples', 'sample_ids', 'Decoding', 'Model',
-           'rows_at_a_time', 'instruction_table', 'load_base', 'ask', 'sample_pairs', 'load_model']
+           'check_policy', 'rows_at_a_time', 'instruction_table', 'load_base', 'ask', 'sample_pairs', 'load_model']
 
 # %% ../nbs/api/08_sampling.ipynb #export-import-hashlib-from-dataclasses
 import hashlib
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,10 @@ class Model:
     ) -> pd.DataFrame:  # The columns given, and output (a list if n > 1), generator, sample_mode, finished, n_tokens
         "Sample outputs; raises `ModelError` where a prompt leaves no room for a response."
         table = instruction_table(instructions)
+        _check_counts(n=(n, 1), batch_size=(batch_size, 1), max_prompt=(max_prompt, 2))
+        if return_logps not in (False, True, None, "model", "sampling"):
+            raise ModelError(f'return_logps is {return_logps!r}: give True, "model" or "sampling".')
+        if table.empty: raise ModelError("there are no instructions to answer: the table has no rows.")
         how = self._how(temperature, top_p, max_new_tokens, greedy)
         prompts = self.backbone.encode_prompts(table)
         if max_prompt is not None: prompts = [_shorten(p, max_prompt, self.backbone.bos_id) for p in prompts]
@@ -308,6 +313,7 @@ class Model:
     def _how(self, temperature, top_p, max_new_tokens, greedy):
         "The settings of one call."
         own = self.decoding
+        _check_counts(max_new_tokens=(max_new_tokens, 1))
         how = Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
                        own.top_p if top_p is None else top_p, max_new_tokens or own.max_new_tokens or 256)
         if how.temperature < 0 or not 0 < how.top_p <= 1 or how.max_new_tokens < 1:
@@ -316,6 +322,19 @@ class Model:
         return how
 
     def __repr__(self): return f"Model({self.name}: role {self.role} of {self.backbone!r})"
+
+
+def check_policy(model) -> None:
+    "Raise `ModelError` for what cannot be trained as a policy, such as a reward model or a table."
+    if not isinstance(model, Model):
+        raise ModelError(f"a policy is needed (a model that samples), not a {type(model).__name__}.")
+
+
+def _check_counts(**counts):
+    "Raise `ModelError` for a count that is no whole number or too small; counts are given as (value, least)."
+    for name, (value, least) in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+            raise ModelError(f"{name} is {value!r}: give a whole number, {least} or more.")
 
 
 def rows_at_a_time(

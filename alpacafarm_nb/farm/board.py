@@ -50,6 +50,8 @@ def _named(source) -> list[tuple]:
     table, origin = read_table(source, "outputs")
     if "generator" not in table:
         raise ConfigError(f"{origin.name} has no column 'generator' to say whose they are: give {{name: table}}")
+    if table["generator"].isna().any():
+        raise ConfigError(f"{origin.name}, column 'generator': row {table['generator'].isna().argmax()} is missing")
     return list(table.groupby("generator", sort=False))
 
 

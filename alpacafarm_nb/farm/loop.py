@@ -81,9 +81,9 @@ class Loop:
 
     def model(self, name: str, inputs: list, train: Callable, say: str) -> Model | RewardModel:
         "A stage that trains: `train(run_dir)` gives a model."
-        run_dir = self.stages.folder / "checkpoints" / name
         def compute():
-            model = train(run_dir)
+            # a folder for each set of inputs, so that other settings in the same run folder do not meet old checkpoints
+            model = train(self.stages.folder / "checkpoints" / f"{name}-{self.stages.hashes[name][:8]}")
             if model.history.interrupted: raise KeyboardInterrupt  # half a stage is not kept as a whole one
             return model
         def load(folder):

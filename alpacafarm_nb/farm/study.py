@@ -136,6 +136,7 @@ class Study(Loop):
         say: bool = True,
     ):
         super().__init__(farm, folder, seed, settings or StudySettings(), say)
+        self.sft()  # what depends on it is known by its hash, which it has from here on
         self.who, self.judgements = labellers(farm, self.pairs()), {}
 
     def labels(self, who: str, part: str = "all") -> pd.DataFrame:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ class BestOfN:
         top_p: float | None = None,   # of the candidates; None for the model's own
         name: str | None = None,      # None for the model's name with the n
     ):
-        if n < 1: raise ConfigError(f"best of {n}: n must be 1 or more")
+        if not isinstance(n, Integral) or n < 1: raise ConfigError(f"best of {n}: n must be a whole number, 1 or more")
         self.model, self.reward, self.n, self.temperature, self.top_p = model, reward, int(n), temperature, top_p
         self.name = name or f"{getattr(model, 'name', 'model')}_best_of_{n}"
 

@@ -15,7 +15,7 @@ from ..core import progress
 from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading
 from .losses import dpo_loss, implicit_rewards
 from .reward import EncodedPairs, pair_answer_logps
-from ..sampling import Model
+from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['DPOConfig', 'pair_logps', 'train_dpo']
@@ -74,6 +74,7 @@ def train_dpo(
     **overrides,                 # single settings, such as beta=.05
 ) -> Model:
     "A new model that prefers what was preferred; its history has a row a step. The model it started from is unchanged."
+    check_policy(model)
     config, backbone = DPOConfig.make(config, **overrides), model.backbone
     encode = lambda other: EncodedPairs.of(other.backbone, preferences, config.ties, config.max_length)
     pairs, reference = encode(model), reference or model

@@ -23,9 +23,9 @@ from .losses import (adapt_kl_coef, explained_variance, gae, kl_estimate, kl_sur
                                           ppo_policy_loss, token_rewards, value_loss, whiten)
 from .reward import as_reward
 from .sft import take
-from ..models import Batch, RewardModel, masked_mean, scalar_head, token_logps
+from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
-from ..sampling import Model
+from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'roll_out', 'deal', 'ValueHead', 'ValueAdapter', 'PPOModel', 'train_ppo',
@@ -222,7 +222,9 @@ def train_ppo(
     **overrides,                 # single settings, such as kl_coef=.1
 ) -> PPOModel:
     "A new model that earns more reward; its history has a row a step. The model it started from is unchanged."
+    check_policy(model)
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
+    check_prompts(backbone, backbone.encode_prompts(table))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
         run = PPORun(config, policy, reference or model, reward, seed, run_dir, evaluate, evaluate_at)

@@ -14,7 +14,7 @@ from ..learner import Learner, Settings, encode_examples, length_batches, new_ro
 from .losses import sft_loss
 from ..models import Batch, pad_batch, token_logps
 from ..records import check_demonstrations
-from ..sampling import Model
+from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['take', 'pretrain', 'SFTConfig', 'train_sft']
@@ -89,6 +89,7 @@ def train_sft(
 ) -> Model:
     "A new model trained on the demonstrations; its history has a row a step. The model it started from is unchanged."
     config, data = SFTConfig.make(config, **overrides), check_demonstrations(demonstrations)
+    check_policy(model)
     backbone = model.backbone
     prompts, outputs = encode_examples(backbone, data, "output", config.max_length)
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
