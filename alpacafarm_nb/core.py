@@ -230,6 +230,8 @@ def atomic_folder(
     try:
         temp.mkdir(parents=True)
         yield temp
+        for file in temp.rglob("*"):  # safetensors writes files that only their owner can read
+            if file.is_file(): file.chmod(temp.stat().st_mode & 0o666)
         _check_ours(path, temp)
         _swap(temp, path)
     except FarmError: raise
