@@ -75,9 +75,14 @@ class Loop:
     ):
         "Run or load one stage, once in the life of this object."
         if name not in self.kept:
-            needs = [self.stages.hashes.get(i, i) if isinstance(i, str) else i for i in inputs]
+            needs = [self._known(i) if isinstance(i, str) else i for i in inputs]
             self.kept[name] = self.stages.run(name, [self.root, needs], compute, save, load, say if self.say else None)
         return self.kept[name]
+
+    def _known(self, name):
+        "The hash of a stage, which is loaded or computed first if it was not yet; any other text as it is."
+        if name not in self.stages.hashes and callable(getattr(self, name, None)): getattr(self, name)()
+        return self.stages.hashes.get(name, name)
 
     def model(self, name: str, inputs: list, train: Callable, say: str) -> Model | RewardModel:
         "A stage that trains: `train(run_dir)` gives a model."

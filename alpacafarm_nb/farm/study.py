@@ -136,13 +136,12 @@ class Study(Loop):
         say: bool = True,
     ):
         super().__init__(farm, folder, seed, settings or StudySettings(), say)
-        self.sft()  # what depends on it is known by its hash, which it has from here on
         self.who, self.judgements = labellers(farm, self.pairs()), {}
 
     def labels(self, who: str, part: str = "all") -> pd.DataFrame:
         "Labels of one labeller on all pairs, or on the first few."
         def make(): return self.who[who].annotate_pairs(self.pairs(), seed_for(self.seed, who))
-        table = self.table(f"labels_{who}", ["pairs", who], make, f"labels by {who}")
+        table = self.table(f"labels_{who}", ["pairs", {"labeller": who}], make, f"labels by {who}")
         return table if part == "all" else table.head(int(self.settings.fraction * len(table)))
 
     def proxy(self, who: str, part: str = "all") -> RewardModel:
