@@ -7,7 +7,6 @@ __all__ = ['app', 'demo', 'copy_lessons', 'lab', 'main']
 
 # %% ../nbs/api/90_cli.ipynb #export-import-importlib-util-import
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 import typer
 
 import alpacafarm_nb
-from .core import FarmError, lessons_path
+from .core import FarmError, as_path, atomic_write, lessons_path
 
 # %% ../nbs/api/90_cli.ipynb #export-app-typer-typer-name
 app = typer.Typer(
@@ -41,13 +40,15 @@ def _options(
 # %% ../nbs/api/90_cli.ipynb #export-app-command-def-demo
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Folder of the run; the same folder goes on.")] = Path("runs/demo"),
+    folder: Annotated[Path | None, typer.Option(help="Folder of the run; the same folder goes on. Default: runs/demo, "
+                                                     "with the seed in its name if that is not 0.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="A few steps of each, whose figures mean nothing.")] = False,
 ):
     "Run the whole farm on the embedded world: leaderboard in the terminal, report in HTML."
     from alpacafarm_nb.farm.loop import run_demo
-    try: run_demo(folder, seed, **({"fast": True} if fast else {}))
+    folder = folder or Path("runs/demo" if seed == 0 else f"runs/demo-{seed}")
+    try: run_demo(folder, seed, fast)
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. The same command goes on from what is complete in {folder}.", err=True)
         raise typer.Exit(130) from None
@@ -57,13 +58,13 @@ def copy_lessons(
     folder: str | Path,  # Where to; made if need be
 ) -> tuple[list[str], list[str]]:  # Names that were copied, names that were there and stayed as they are
     "Copy the lessons into `folder`, overwriting nothing; raises `FarmError` where that cannot be done."
-    folder, copied, kept = Path(folder), [], []
+    folder, copied, kept = as_path(folder), [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for lesson in sorted(lessons_path().iterdir()):
             if not lesson.is_file() or lesson.suffix == ".py": continue
             if (folder / lesson.name).exists(): kept.append(lesson.name)
-            else: shutil.copyfile(lesson, folder / lesson.name); copied.append(lesson.name)
+            else: atomic_write(folder / lesson.name, lesson.read_bytes()); copied.append(lesson.name)
     except OSError as error: raise FarmError(f"The lessons cannot be copied to {folder}: {error}.") from error
     return copied, kept
 
@@ -84,6 +85,8 @@ def lab(
 # %% ../nbs/api/90_cli.ipynb #export-def-main-run-the
 def main():
     "Run the command line; a `FarmError` becomes one line on standard error and exit code 1."
+    for stream in (sys.stdout, sys.stderr):  # a console that does not know ± shows a question mark
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
     try: app()
     except FarmError as error:
         typer.echo(f"alpacafarm: {error}", err=True)

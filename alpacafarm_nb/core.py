@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'PALETTE', 'NEUTRAL', 'DASHES', 'FarmError', 'ModelError', 'ConfigError', 'StageError', 'RecordError',
-           'as_json', 'stable_hash', 'seed_for', 'quiet', 'progress', 'atomic_write', 'atomic_folder', 'versions',
-           'git_state', 'write_manifest', 'Stages', 'escape', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
+           'as_json', 'stable_hash', 'seed_for', 'check_counts', 'check_seed', 'quiet', 'progress', 'as_path',
+           'read_object', 'atomic_write', 'atomic_folder', 'versions', 'git_state', 'write_manifest', 'Stages',
+           'escape', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
 
 # %% ../nbs/api/00_core.ipynb #export-import-contextlib-import-dataclas
 import contextlib
@@ -25,6 +26,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,23 @@ def seed_for(
     "A seed made of `parts`: the same parts give the same seed, any other parts an unrelated one."
     return int(hashlib.sha256(_dumps(["seed", *parts]).encode("utf-8", "surrogatepass")).hexdigest()[:8], 16)
 
+
+def check_counts(
+    **counts: tuple,  # Name to (value, least); a value of None passes
+) -> None:
+    "Raise `ConfigError` for a count that is no whole number, or too small."
+    for name, (value, least) in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+            raise ConfigError(f"{name} is {value!r}: give a whole number, {least} or more.")
+
+
+def check_seed(
+    seed: Any,  # What was given as a seed
+) -> None:
+    "Raise `ConfigError` for a seed that is no whole number of 64 bits."
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not -2**63 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed!r}: give a whole number of at most 64 bits.")
+
 # %% ../nbs/api/00_core.ipynb #export-def-in-kernel-whether
 def _in_kernel():
     "Whether this code runs in a Jupyter kernel (Colab's too), and not in a terminal."
@@ -184,6 +203,27 @@ def progress(
     off = True if quiet() else False if _in_kernel() else None  # None: off unless the output is a terminal
     return tqdm(iterable, total=total, desc=desc, unit=unit, leave=leave, delay=2, disable=off, dynamic_ncols=True)
 
+# %% ../nbs/api/00_core.ipynb #export-def-as-path-path
+def as_path(
+    path: str | Path,  # A file or folder; `~` is the home folder
+) -> Path:
+    "What the user gave as a path; raises `FarmError` for what is none."
+    try: return Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise FarmError(f"{path!r} is no path ({error}): give a file or folder.") from error
+
+
+def read_object(
+    path: Path,  # A file that holds one JSON object
+    *needs: str,  # Keys that it must have
+) -> dict:
+    "A JSON object that this package wrote; raises `FarmError` where it cannot be read or is not whole."
+    try: found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error: raise FarmError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(found, dict): raise FarmError(f"{path} must hold one JSON object, not a {type(found).__name__}.")
+    if lost := set(needs) - found.keys(): raise FarmError(f"{path} lacks {', '.join(sorted(lost))}: it is not whole.")
+    return found
+
 # %% ../nbs/api/00_core.ipynb #export-def-beside-path-a
 def _beside(path):
     "A fresh name in the same folder (so that a rename is atomic) that tells whose leftover it is."
@@ -203,7 +243,7 @@ def atomic_write(
     data: str | bytes,  # The whole content; text is written as UTF-8
 ) -> Path:  # The path that was written
     "Write `data` to `path` at once or not at all; raises `FarmError` naming the path where that fails."
-    path = Path(path)
+    path = as_path(path)
     temp = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +263,7 @@ def atomic_folder(
     path: str | Path,  # Folder to make or to replace
 ) -> Iterator[Path]:  # A temporary folder beside it, to be filled
     "Fill a folder and put it in its place only if nothing failed; raises `FarmError` where the disk is full."
-    path = Path(path)
+    path = as_path(path)
     if not path.name: raise FarmError(f"{str(path)!r} has no name: give a new folder.")
     if path.exists() and not path.is_dir(): raise FarmError(f"{path} is a file: give a folder.")
     temp = _beside(path)
@@ -270,7 +310,7 @@ def _alive(pid):
 
 def _sweep(folder):
     "Remove what killed processes left half written in `folder`."
-    for leftover in folder.glob(".*.*.*.tmp"):
+    for leftover in list(folder.rglob(".*.*.*.tmp")):
         pid = leftover.name.split(".")[-3]
         if not pid.isdigit() or _alive(int(pid)): continue
         if leftover.is_dir(): shutil.rmtree(leftover, ignore_errors=True)
@@ -335,12 +375,13 @@ class Stages:
         folder: str | Path,  # The run's folder; made if need be
         manifest: Any = None,  # What the run is: settings and seeds, noted in manifest.json
     ):
-        self.folder, self.config = Path(folder), as_json(manifest or {})
-        self.computed, self.loaded, self.hashes, self._done, self._now = [], [], {}, {}, None
+        self.folder, self.config = as_path(folder), as_json(manifest or {})
+        self.computed, self.loaded, self.hashes, self._now = [], [], {}, None
         try: self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error: raise _write_failed(self.folder, error) from error
+        self._done = self._earlier()
         _sweep(self.folder)
-        self._write_manifest()
+        self._mend_figures()
 
     def run(
         self,
@@ -352,6 +393,7 @@ class Stages:
         say: str | None = None,  # One line: what the stage does and why; None for a silent stage
     ) -> Any:  # The result, computed or loaded
         "Load the stage if it is complete for these inputs, compute and save it otherwise."
+        if not self.hashes: self._write_manifest()  # not before: a folder may be opened to look at it
         self.hashes[name] = key = stable_hash(_package_version(), name, inputs)
         folder, done = self.folder / name, self._complete(name, key)
         if done: return self._load(name, load, folder, done, say)
@@ -361,11 +403,14 @@ class Stages:
         try: result = compute()
         finally: self._now = outer
         done = {"stage": name, "inputs": key, "seconds": round(time.perf_counter() - start, 2), "finished": _now()}
-        with atomic_folder(folder) as temp:
-            save(result, temp)
-            (temp / "stage.json").write_text(json.dumps(done))
+        try:
+            with atomic_folder(folder) as temp:
+                save(result, temp)
+                (temp / "stage.json").write_text(json.dumps(done))
+        except FarmError:  # another process may have finished the same stage: its result is as good
+            if not self._complete(name, key): raise
         self.computed.append(name)
-        self._note(name, done)
+        self._note(name, done, "computed")
         if say: print(f"{name}: done in {done['seconds']:.1f} s", flush=True)
         return result
 
@@ -384,9 +429,9 @@ class Stages:
 # %% ../nbs/api/00_core.ipynb #export-def-stage-complete-self
 def _stage_complete(self, name, key):
     "The stage's record if its folder is whole and made from these inputs, else None."
-    try: done = json.loads((self.folder / name / "stage.json").read_text())
-    except (OSError, ValueError): return None
-    return done if done.get("inputs") == key else None
+    try: done = read_object(self.folder / name / "stage.json", "inputs", "seconds")
+    except FarmError: return None
+    return done if done["inputs"] == key else None
 
 
 def _stage_load(self, name, load, folder, done, say):
@@ -397,17 +442,27 @@ def _stage_load(self, name, load, folder, done, say):
         raise StageError(f"stage {name!r} is marked complete, but {folder} cannot be loaded "
                          f"({type(error).__name__}: {error}). Remove that folder and run it again.") from error
     self.loaded.append(name)
-    self._note(name, done)
+    self._note(name, done, "loaded")
     return result
 
 
-def _stage_note(self, name, done):
+def _stage_note(self, name, done, how):
     "Note a stage that is done in the manifest."
-    self._done[name] = {**done, "how": "loaded" if name in self.loaded else "computed"}
+    self._done[name] = {**done, "how": how}
     self._write_manifest()
 
 
+def _stage_earlier(self):
+    "The stages that the folder's manifest knows; raises `StageError` where manifest.json is something else's."
+    path = self.folder / "manifest.json"
+    if not path.exists(): return {}
+    try: return dict(read_object(path, "config", "stages")["stages"])
+    except (FarmError, TypeError, ValueError) as error:
+        raise StageError(f"{path} is not the manifest of a run: give another folder. Nothing was written.") from error
+
+
 Stages._complete, Stages._load, Stages._note = _stage_complete, _stage_load, _stage_note
+Stages._earlier = _stage_earlier
 Stages._write_manifest = lambda self: write_manifest(self.folder / "manifest.json", self.config, stages=self._done)
 
 # %% ../nbs/api/00_core.ipynb #export-def-stage-lines-self
@@ -424,13 +479,19 @@ def _stage_forget(self, name):
     atomic_write(self._metrics, "".join(line for line in self._lines() if json.loads(line)["stage"] != name))
 
 
+def _stage_mend(self):
+    "Drop a line of metrics.jsonl that was cut short: the next one would be glued to it."
+    if self._metrics.exists() and not self._metrics.read_bytes().endswith(b"\n"):
+        atomic_write(self._metrics, "".join(self._lines()))
+
+
 def _package_version():
     import alpacafarm_nb
     return alpacafarm_nb.__version__
 
 
 Stages._metrics = property(lambda self: self.folder / "metrics.jsonl")
-Stages._lines, Stages._forget_figures = _stage_lines, _stage_forget
+Stages._lines, Stages._forget_figures, Stages._mend_figures = _stage_lines, _stage_forget, _stage_mend
 
 # %% ../nbs/api/00_core.ipynb #export-def-escape-text-any
 def escape(

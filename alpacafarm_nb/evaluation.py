@@ -253,7 +253,8 @@ def bootstrap(
 def crossed_error(
     scores,  # [S, I] scores, at least two seeds and two instructions
 ) -> float:  # standard error of the mean, in the scores' unit
-    "Unbiased standard error of the mean of a crossed table: sqrt((MS_seeds + MS_instructions - MS_rest) / (S I))."
+    """Standard error of the mean of a crossed table: sqrt((MS_seeds + MS_instructions - MS_rest) / (S I)), never below
+    sqrt(MS_rest / (S I)): its square is unbiased where seeds or instructions matter, else a little large."""
     x = np.asarray(scores, float)
     if x.ndim != 2 or min(x.shape) < 2: raise ConfigError(f"crossed_error: {x.shape} is not 2+ seeds x 2+ instructions")
     S, I = x.shape

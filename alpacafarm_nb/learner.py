@@ -5,9 +5,11 @@
 # %% ../nbs/api/09_learner.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import (PALETTE, ConfigError, RecordError, StageError, atomic_folder, plot_theme, progress,
-                                seed_for, stable_hash)
+from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, escape, plot_theme,
+                                progress, read_object, seed_for, stable_hash)
+from .records import Origin
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples', 'FusedLora',
@@ -79,11 +82,12 @@ def _history_plot(
         fig.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=column, showlegend=False,
                         mode="lines" if len(points) > 1 else "markers", line_color=PALETTE[0],
                         row=i // width + 1, col=i % width + 1)
-    return fig.update_layout(template=plot_theme(), title=self.name, height=120 + 200 * -(-len(columns) // width))
+    return fig.update_layout(template=plot_theme(), title=html.escape(self.name, quote=False),
+                             height=120 + 200 * -(-len(columns) // width))
 
 def _history_html(self):
     "The picture as HTML for a notebook (a sentence as long as nothing happened)."
-    if not self._last(): return f"<p>{self.name}: nothing trained yet</p>"
+    if not self._last(): return f"<p>{escape(self.name)}: nothing trained yet</p>"
     return self.plot()._repr_html_()
 
 History.plot, History._repr_html_ = _history_plot, _history_html
@@ -103,7 +107,15 @@ def _unlike(value, annotation) -> str:
 class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
     _positive = ("batch_size accumulation epochs rank alpha lr value_lr clip max_length steps beta rollouts minibatch "
-                 "inner_epochs temperature max_new_tokens").split()
+                 "inner_epochs temperature max_new_tokens n_pairs n look_every n_look").split()
+    _not_negative = "warmup weight_decay kl_coef kl_target value_clip stop_penalty checkpoint_every".split()
+    _shares = ("lam", "p_label_flip")
+
+    def __new__(cls, *args, **given):
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(given) - set(known)):
+            raise ConfigError(f"{cls.__name__} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+        return super().__new__(cls)
 
     def __post_init__(self):
         for field in fields(self):
@@ -112,7 +124,11 @@ class Settings:
                 raise ConfigError(f"{type(self).__name__}: {field.name} must be {wanted}, but is {value!r}")
             if field.name in self._positive and value is not None and not value > 0:
                 raise ConfigError(f"{type(self).__name__}: {field.name} must be positive, but is {value!r}")
-        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            if field.name in self._not_negative and value is not None and value < 0:
+                raise ConfigError(f"{type(self).__name__}: {field.name} must not be negative, but is {value!r}")
+            if field.name in self._shares and not 0 <= value <= 1:
+                raise ConfigError(f"{type(self).__name__}: {field.name} must be between 0 and 1, but is {value!r}")
+        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS, "ties": ("drop", "half")}.items():
             if hasattr(self, name) and getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise ConfigError(f"{type(self).__name__}: {name} is {given!r}: give {' or '.join(known)}")
@@ -122,9 +138,6 @@ class Settings:
         "The settings given (or the defaults) with some replaced; raises `ConfigError` for names that do not exist."
         if config is not None and not isinstance(config, cls):
             raise ConfigError(f"{cls.__name__} expected, not {type(config).__name__}")
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(overrides) - set(known)):
-            raise ConfigError(f"{cls.__name__} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
         return replace(config or cls(), **overrides)
 
 # %% ../nbs/api/09_learner.ipynb #export-schedules-constant-lambda-done
@@ -172,14 +185,14 @@ def encode_examples(
     table,                 # a checked table with `instruction`, `input` and the column
     column: str = "output",  # which texts are the responses
     max_length: int | None = None,  # longest example, in tokens; None for what the model can read
+    origin: Origin | None = None,  # where the table came from; its index says on which row each example stood
 ) -> tuple[list[list[int]], list[list[int]]]:
     "Token ids of prompts and responses; raises `RecordError` for a prompt that leaves no room for a response."
     limit = min(max_length or backbone.max_length, backbone.max_length)
     prompts, outputs = backbone.encode_prompts(table), backbone.encode_outputs(list(table[column]))
-    for row, prompt in enumerate(prompts):
-        if len(prompt) >= limit:
-            raise RecordError(f"the prompt has {len(prompt)} tokens, which leaves no room for a response in {limit}. "
-                              "Shorten it, or leave the row out.", "table", row, "instruction")
+    full = {i: f"makes a prompt of {len(p)} tokens" for i, p in zip(table.index, prompts) if len(p) >= limit}
+    if full: raise (origin or Origin("table")).error(full, "instruction", "That leaves no room for a response in "
+                                                     f"{limit} tokens: shorten it, or leave the row out.")
     cut = sum(len(p) + len(o) > limit for p, o in zip(prompts, outputs))
     if cut: warnings.warn(f"{cut} of {len(outputs)} texts in {column!r} were cut to {limit} tokens", stacklevel=3)
     return prompts, [o[:limit - len(p)] for p, o in zip(prompts, outputs)]
@@ -334,7 +347,7 @@ class Learner:
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
         self.name, self.seed, self.fingerprint = name, seed, stable_hash(fingerprint)
         self.history, self.done, self.device, self.resumed = History(name=name), 0, device, None
-        self._start, self._extra = time.perf_counter(), None
+        self._start, self._extra, self._partial = time.perf_counter(), None, False
 
     @property
     def autocast(self): return self.accelerator.autocast
@@ -363,6 +376,7 @@ def _descend(self, batch: Any = None) -> dict:
     if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
     factor = lr_factor(self.done, self.total_steps, self.schedule, self.warmup)
     for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
+    self._partial = True   # until `advance`: PPO descends several times a step
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
     rates = {_column(k, "lr"): group["lr"] for k, group in zip(self.groups, self.optimizer.param_groups)}
@@ -373,7 +387,7 @@ def _column(group, figure): return f"{group}_{figure}" if group else figure
 
 def _advance(self, **figures) -> dict:
     "Count a step, and return its row of the history."
-    self.done += 1
+    self.done, self._partial = self.done + 1, False
     return self.history.add(self.done, **figures, seconds=round(time.perf_counter() - self._start, 3))
 
 def _update(self, batch: Any = None, **figures) -> dict:
@@ -457,7 +471,8 @@ Learner.fit, Learner._fit_step, Learner._summed = _fit, _fit_step, _summed
 def _running(self, run_dir: str | Path | None = None, extra: Callable | None = None):
     "Resume from `run_dir`, show a bar, and end early but in order when the kernel is interrupted."
     if run_dir is not None:
-        try: Path(run_dir).mkdir(parents=True, exist_ok=True)
+        run_dir = as_path(run_dir)
+        try: run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be written "
                              "to. Nothing was trained.") from error
@@ -471,7 +486,8 @@ def _running(self, run_dir: str | Path | None = None, extra: Callable | None = N
             self.optimizer.zero_grad(set_to_none=True)
             self.history.interrupted = True
             print(f"{self.name}: interrupted after {self.done} of {self.total_steps} steps; what was trained is kept")
-        if run_dir is not None and self.done > self._saved: self.checkpoint(run_dir)
+        # half a step is not kept: its weights would be taken for those of the step before
+        if run_dir is not None and self.done > self._saved and not self._partial: self.checkpoint(run_dir)
 
 def _tick(self, bar, run_dir: str | Path | None = None, checkpoint_every: int = 50):
     "After a step: move the bar, and save a checkpoint where one is due."
@@ -488,12 +504,12 @@ def _checkpoint(self, run_dir: str | Path) -> Path | None:
     from safetensors.torch import save_file
     self._saved = self.done
     if not self.accelerator.is_main_process: return None
-    folder = Path(run_dir) / f"step-{self.done:06d}"
+    folder = as_path(run_dir) / f"step-{self.done:06d}"
     tensors, state = self._tensors(), self._state()
     with atomic_folder(folder) as temp:
         save_file(tensors, temp / "state.safetensors")
         (temp / "state.json").write_text(json.dumps(state))
-    for old in _checkpoints(run_dir)[:-1]: _remove(old)
+    for old in _checkpoints(run_dir)[:-1]: shutil.rmtree(old, ignore_errors=True)
     return folder
 
 def _tensors(self):
@@ -512,11 +528,7 @@ def _state(self):
 
 def _checkpoints(run_dir):
     "Complete checkpoints in a folder, the oldest first."
-    return sorted(p for p in Path(run_dir).glob("step-*") if (p / "state.json").is_file())
-
-def _remove(folder):
-    import shutil
-    shutil.rmtree(folder, ignore_errors=True)
+    return sorted(p for p in as_path(run_dir).glob("step-*") if (p / "state.json").is_file())
 
 Learner.checkpoint, Learner._tensors, Learner._state = _checkpoint, _tensors, _state
 
@@ -526,7 +538,9 @@ def _resume(self, run_dir: str | Path) -> Any:
     from safetensors.torch import load_file
     found = _checkpoints(run_dir)
     if not found: return None
-    try: state, tensors = json.loads((found[-1] / "state.json").read_text()), load_file(found[-1] / "state.safetensors")
+    try:
+        state = read_object(found[-1] / "state.json", "done", "fingerprint", "history", "scaler", "extra")
+        tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error: raise StageError(f"{found[-1]} cannot be read ({error}); remove that folder") from error
     if state["fingerprint"] != self.fingerprint:
         raise StageError(f"{found[-1]} was made with other settings or data: remove {run_dir}, or give another run_dir")

@@ -33,8 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from .core import ModelError, as_json, atomic_folder, progress, quiet, stable_hash
+from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
+                                stable_hash)
 from .prompts import PLAIN, PromptFormat, as_prompts
+from .records import check_outputs
 
 # %% ../nbs/api/07_models.ipynb #export-contextmanager-def-calm-iterator
 @contextmanager
@@ -200,6 +202,9 @@ class Roles(Vocabulary):
         targets: str | list[str] = "all-linear",  # Names of the linear maps that are adapted
     ) -> str:  # The role's name
         "Add an adapter."
+        check_seed(seed)
+        check_counts(rank=(rank, 1), alpha=(alpha, 1))
+        if not isinstance(name, str): raise ModelError(f"a role is to be called {name!r}: give a text.")
         with self.lock:
             name = self._free_name(name)
             config = copy.deepcopy(self._config(like)) if like is not None else _lora(rank, alpha, targets, self.source)
@@ -489,18 +494,28 @@ def load_backbone(
 ) -> Backbone:
     "Load a frozen base; raises `ModelError` saying what is missing and what to do."
     if quantize not in (None, "nf4"): raise ModelError(f"quantize={quantize!r}: give 'nf4' or None.")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _choose_device(device)
     where, extra, settings = _locate(source)
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
     dtype = _choose_dtype(dtype, config, device, quantize)
     net = _load_net(where, extra, source, dtype, quantize, device)
-    if prompts is None and "prompts" in settings: prompts = PromptFormat(**settings["prompts"])
+    if prompts is None and "prompts" in settings: prompts = _own_prompts(settings["prompts"], source)
+    if Path(where).is_dir() and not extra: source = Path(where).resolve()  # to be found from another folder as well
     return Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
+
+
+def _own_prompts(found, source):
+    "The prompt format in a folder's settings."
+    try: return PromptFormat(**found)
+    except TypeError as error:
+        raise ModelError(f"{source}: prompts in its {SETTINGS} are not understood: {error}") from error
 
 
 def _locate(source):
     "Where transformers should look, with which extra arguments, and the folder's own settings."
-    path = Path(source)
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise ModelError(f"{source!r} is no model: give a folder, a GGUF file, or a model id on the hub.")
+    path = as_path(source)
     if path.suffix.lower() == ".gguf":
         if not path.is_file(): raise ModelError(f"there is no GGUF file {path}.")
         return str(path.parent), {"gguf_file": path.name}, {}
@@ -561,6 +576,18 @@ def _choose_dtype(dtype, config, device, quantize):
     stored = getattr(config, "dtype", None) or torch.float32
     if quantize and device.type != "cpu": return half
     return torch.float32 if stored == torch.float32 or (device.type == "cpu" and stored == torch.float16) else half
+
+
+def _choose_device(device):
+    "The device that was asked for, or a GPU where there is one."
+    if device is None: return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)  # CUDA may be unknown to this build of torch, or the machine have no such GPU
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ModelError(f"device={device!r} cannot be used here ({str(error).splitlines()[0]}): give 'cpu', or None "
+                         "for what there is.") from error
+    return found
 
 
 def _load_net(where, extra, source, dtype, quantize, device):
@@ -805,6 +832,7 @@ class RewardModel:
         batch_size: int = 64,  # Rows at a time
     ) -> np.ndarray:  # One normalised score a row
         "Score outputs given as ids, as far as the context reaches: each prompt read once, identical rows scored once."
+        check_counts(batch_size=(batch_size, 1))
         check_prompts(self.backbone, prompts)
         room = self.backbone.max_length
         rows = [(tuple(p), tuple(o[:room - len(p)])) for p, o in zip(prompts, outputs, strict=True)]
@@ -822,6 +850,7 @@ class RewardModel:
         batch_size: int = 64,  # Rows at a time
     ) -> np.ndarray:  # A score a row, or [rows, n] where every row holds a list of n
         "Score the outputs of a table."
+        table = check_outputs(table, "answers")
         lists = [[o] if isinstance(o, str) else list(o) for o in table["output"]]
         prompts = self.backbone.encode_prompts(table)
         texts = list(dict.fromkeys(chain(*lists)))
@@ -901,13 +930,27 @@ def base_marks(
         rows = backbone.net.get_input_embeddings().weight.detach()
         some = rows[torch.linspace(3, len(rows) - 1, 16).long().to(rows.device)].float().norm(dim=1)
         backbone._fingerprint = {"hash": stable_hash([shape, [list(w) for w in words]]), "embeddings": some.tolist()}
+        if not backbone.quantize: backbone._fingerprint["maps"] = _map_marks(backbone.net)
     return backbone._fingerprint
+
+
+def _map_marks(net):
+    "Sixteen sums over parts of a linear map in the middle: a base into which an adapter was folded has others."
+    maps = [m for name, m in net.named_modules() if type(m) is nn.Linear and "lora_" not in name]
+    weight = maps[len(maps) // 2].weight.detach().float().flatten()
+    signs = torch.arange(len(weight), device=weight.device) % 3 != 0
+    return [part.sum().item() for part in (weight * (2. * signs - 1)).chunk(16)]
 
 
 def _check_marks(backbone, marks, folder):
     "Refuse an adapter that was made for another base."
     mine = base_marks(backbone)
+    if not isinstance(marks, dict) or not {"hash", "embeddings"} <= marks.keys():
+        raise ModelError(f"{folder}: its {SETTINGS} does not say which base it belongs to. Save it again.")
     same = marks["hash"] == mine["hash"] and np.allclose(marks["embeddings"], mine["embeddings"], rtol=3e-3)
+    if "maps" in marks and "maps" in mine:  # half precision moves the sums a little, an adapter that was folded in more
+        ours, theirs = np.array(mine["maps"]), np.array(marks["maps"])
+        same = same and ours.shape == theirs.shape and np.linalg.norm(ours - theirs) < 5e-3 * np.linalg.norm(ours)
     if not same: raise ModelError(f"{folder} holds an adapter of another base than {backbone.source}: load it with the "
                                   f"base it was trained on ({marks.get('source')}).")
 
@@ -941,9 +984,10 @@ def load_role(
     backbone: Backbone | None = None,  # The base; None to load the one that the folder names
 ) -> tuple[Backbone, dict]:  # The backbone, and what the folder says; `role` is the new role's name
     "Put a saved adapter on its base as a new role; raises `ModelError` where it belongs to another one."
-    folder, about = Path(folder), read_settings(folder)
+    folder = Path(folder).expanduser()
+    about = read_settings(folder)
     config, state = _adapter_files(folder)
-    if backbone is None: backbone = load_backbone(about.get("base", {}).get("source") or config.base_model_name_or_path)
+    if backbone is None: backbone = _load_own_base(folder, about, config)
     if "base" in about: _check_marks(backbone, about["base"], folder)
     with backbone.lock:
         role = backbone._free_name(about.get("name") or folder.name)
@@ -953,6 +997,13 @@ def load_role(
             backbone.remove_role(role)
             raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
+
+
+def _load_own_base(folder, about, config):
+    "The base that an adapter's folder names."
+    source = about.get("base", {}).get("source") or config.base_model_name_or_path
+    if source in (None, "", "new"): raise ModelError(f"{folder} does not say where its base is: give base=….")
+    return load_backbone(source)
 
 
 def _adapter_files(folder):
@@ -969,10 +1020,12 @@ def load_head(
     folder: str | Path,  # A reward model's folder
     backbone: Backbone,  # Whose states it reads
 ) -> nn.Linear:  # D → 1
-    "Load the scalar head that lies beside an adapter."
+    "Load the scalar head that lies beside an adapter; raises `ModelError` where it cannot be had."
     from safetensors.torch import load_file
-    head = scalar_head(backbone)
-    head.load_state_dict(load_file(Path(folder) / "head.safetensors"))
+    head, path = scalar_head(backbone), Path(folder) / "head.safetensors"
+    try: head.load_state_dict(load_file(path))
+    except Exception as error:
+        raise ModelError(f"{path} cannot be loaded as the head of a reward model: {error}") from error
     return head
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
 
-from .core import ConfigError, atomic_write
+from .core import ConfigError, as_path, atomic_write
 
 # %% ../nbs/api/02_prompts.ipynb #exporti-functools-lru-cache-maxsize
 @functools.lru_cache(maxsize=256)
@@ -93,7 +93,7 @@ ALPACA = PromptFormat(
 # %% ../nbs/api/02_prompts.ipynb #exporti-def-read-prompts-path
 def _read_prompts(path):
     "The two templates in a file."
-    try: found = json.loads(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+    try: found = json.loads(as_path(path).read_text(encoding="utf-8-sig"))
     except OSError as e: raise ConfigError(f"{path} cannot be read as a prompt dictionary: {e.strerror}.") from e
     except (ValueError, RecursionError) as e:
         raise ConfigError(f"{path} is not a prompt dictionary in JSON: {e}.") from e

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'Origin', 'read_table', 'as_table', 'require_columns', 'check_texts', 'check_instructions',
            'check_demonstrations', 'check_pairs', 'check_outputs', 'check_preferences', 'preference_probability',
-           'training_pairs', 'save_table']
+           'training_pairs', 'located_pairs', 'save_table']
 
 # %% ../nbs/api/01_records.ipynb #export-import-csv-import-gzip
 import csv
@@ -15,6 +15,7 @@ import json
 import math
 import numbers
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import ConfigError, RecordError, as_json, atomic_write
+from .core import ConfigError, RecordError, as_json, as_path, atomic_write
 
 # %% ../nbs/api/01_records.ipynb #export-dataclass-frozen-true-class
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def _parse(text, name, line=None):
     try: return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as e:
         line = line or getattr(e, "lineno", None)
-        reason = f"{e.msg} at character {e.colno}" if isinstance(e, json.JSONDecodeError) else str(e)
+        known = isinstance(e, json.JSONDecodeError)
+        reason = f"{e.msg.removesuffix(' at')} at character {e.colno}" if known else str(e)
         raise RecordError(f"{f'line {line}' if line else 'this'} is not valid JSON: {reason}.", name) from e
 
 # %% ../nbs/api/01_records.ipynb #exporti-def-jsonl-records-text
@@ -133,9 +135,12 @@ def _csv_records(text, name):
     return pd.DataFrame(rows, columns=header, dtype=object), origin
 
 # %% ../nbs/api/01_records.ipynb #exporti-def-number-field-a
+_NUMBER = re.compile(r" *[-+]?(0|[1-9][0-9]*)?([.][0-9]*)?([eE][-+]?[0-9]+)? *")  # "007" is a name, "1_000" a text
+
 def _number(field):
     "A CSV field as a number, as missing if empty, or unchanged."
-    if field == "": return math.nan
+    if field in ("", "nan", "NaN"): return math.nan
+    if not _NUMBER.fullmatch(field): return field
     try: return int(field)
     except ValueError: pass
     try: return float(field)
@@ -191,7 +196,7 @@ def read_table(
 ) -> tuple[pd.DataFrame, Origin]:
     "A copy of the table, rows numbered from 0, and where they came from. Raises `RecordError` if it cannot be read."
     origin = Origin(what)
-    if isinstance(source, (str, os.PathLike)): df, origin = _read_file(Path(source).expanduser())
+    if isinstance(source, (str, os.PathLike)): df, origin = _read_file(as_path(source))
     elif isinstance(source, pd.DataFrame): df = source.copy()
     elif isinstance(source, Mapping):
         advice = (f"It has the splits {list(source)}: choose one, as in data[{next(iter(source))!r}]."
@@ -324,11 +329,15 @@ def check_preferences(
 ) -> pd.DataFrame:
     """A checked copy of pairs with `preference` as floats: in [1, 2], 1.5 a tie (an old 0 becomes 1.5), NaN without a
     verdict. Raises `RecordError` naming source, row and column."""
+    return _checked_preferences(source, what)[0]
+
+def _checked_preferences(source, what):
+    "Preferences as `check_preferences` gives them, and their origin."
     df, origin = check_texts(source, what, ("output_1", "output_2"))
     require_columns(df, origin, ("preference",))
     _check_column(df, origin, "preference", _preference_problem, _PREFERENCES)
     df["preference"] = pd.Series([_clean_preference(v) for v in df["preference"]], dtype=float)
-    return df
+    return df, origin
 
 def preference_probability(
     preference,  # one preference, or a column of them
@@ -347,8 +356,15 @@ def training_pairs(
 ) -> pd.DataFrame:
     """The pairs in order: `instruction`, `input`, `chosen`, `rejected` and `target`, the probability in [.5, 1] that
     `chosen` is better. The index is the row's position in `preferences`. Raises `RecordError` if no pair is left."""
+    return located_pairs(preferences, ties)[0]
+
+def located_pairs(
+    preferences,         # as for `training_pairs`
+    ties: str = "drop",  # as for `training_pairs`
+) -> tuple[pd.DataFrame, Origin]:
+    "The pairs as `training_pairs` gives them, and where they came from, for errors that are found later."
     if ties not in ("drop", "half"): raise ConfigError(f'ties is {ties!r}: give "drop" or "half".')
-    df = check_preferences(preferences)
+    df, origin = _checked_preferences(preferences, "preferences")
     p = df["preference"] - 1
     p = p.where((df["output_1"] != df["output_2"]) | p.isna(), .5)
     second = p > .5
@@ -357,22 +373,30 @@ def training_pairs(
     pairs = pairs[p.notna() if ties == "half" else p.notna() & (p != .5)]
     if pairs.empty:
         raise RecordError(f"none of the {len(df)} pairs says which output is better "
-                          f"({(p == .5).sum()} ties, {p.isna().sum()} without a verdict).", "preferences")
-    return pairs
+                          f"({(p == .5).sum()} ties, {p.isna().sum()} without a verdict).", origin.name)
+    return pairs, origin
 
 # %% ../nbs/api/01_records.ipynb #export-def-save-table-table
 def save_table(
     table: pd.DataFrame,        # what to write; lists and missing values are kept, the index is not
     path: str | os.PathLike,    # .json, .jsonl, .csv or .parquet, also .gz
 ) -> Path:
-    "Write a table in the format that the name says and return the path. Raises `RecordError` for another name."
-    path = Path(path)
+    """Write a table in the format that the name says and return the path. Raises `RecordError` for another name and for
+    lists in a CSV file, where a missing text also becomes an empty one."""
+    path = as_path(path)
     kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix
     if kind in (".json", ".jsonl"):
         rows = [json.dumps(row, ensure_ascii=False) for row in as_json(table)]
         text = "[\n" + ",\n".join(rows) + "\n]\n" if kind == ".json" else "".join(row + "\n" for row in rows)
-    elif kind == ".csv": text = table.to_csv(index=False)
+    elif kind == ".csv": text = _csv_text(table, path)
     elif kind == ".parquet": text = table.to_parquet(index=False)
     else: raise RecordError(_FORMATS, path)
     data = text.encode() if isinstance(text, str) else text
     return atomic_write(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+def _csv_text(table, path):
+    "A table as CSV, whose fields cannot hold lists."
+    lists = [c for c in table if table[c].map(lambda v: isinstance(v, (list, tuple, np.ndarray))).any()]
+    if lists:
+        raise RecordError("holds lists, which CSV cannot keep. Save it as .jsonl or .parquet.", path, column=lists[0])
+    return table.to_csv(index=False)

@@ -8,9 +8,10 @@ __all__ = ['row_keys', 'uniforms', 'pick', 'nucleus', 'FusedLlama', 'can_fuse', 
 
 # %% ../nbs/api/08_sampling.ipynb #export-import-hashlib-from-dataclasses
 import hashlib
+import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from numbers import Integral
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import ModelError, progress
+from .core import ModelError, as_path, check_counts, check_seed, progress
 from .models import (Backbone, RewardModel, check_prompts, keep_rows, load_backbone, load_head, load_role,
                                   next_logits, read_prompts, save_backbone, save_role)
 from .records import check_instructions
@@ -291,7 +292,8 @@ class Model:
     ) -> pd.DataFrame:  # The columns given, and output (a list if n > 1), generator, sample_mode, finished, n_tokens
         "Sample outputs; raises `ModelError` where a prompt leaves no room for a response."
         table = instruction_table(instructions)
-        _check_counts(n=(n, 1), batch_size=(batch_size, 1), max_prompt=(max_prompt, 2))
+        check_seed(seed)
+        check_counts(n=(n, 1), batch_size=(batch_size, 1), max_prompt=(max_prompt, 2))
         if return_logps not in (False, True, None, "model", "sampling"):
             raise ModelError(f'return_logps is {return_logps!r}: give True, "model" or "sampling".')
         if table.empty: raise ModelError("there are no instructions to answer: the table has no rows.")
@@ -313,28 +315,21 @@ class Model:
     def _how(self, temperature, top_p, max_new_tokens, greedy):
         "The settings of one call."
         own = self.decoding
-        _check_counts(max_new_tokens=(max_new_tokens, 1))
+        check_counts(max_new_tokens=(max_new_tokens, 1))
         how = Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
                        own.top_p if top_p is None else top_p, max_new_tokens or own.max_new_tokens or 256)
-        if how.temperature < 0 or not 0 < how.top_p <= 1 or how.max_new_tokens < 1:
-            raise ModelError(f"cannot sample with {how}: temperature must be 0 or more, top_p over 0 and at most 1, "
-                             "max_new_tokens 1 or more.")
+        numbers = isinstance(how.temperature, Real) and isinstance(how.top_p, Real)
+        if not numbers or not 0 <= how.temperature < math.inf or not 0 < how.top_p <= 1:
+            raise ModelError(f"cannot sample with {how}: temperature must be 0 or more, top_p over 0 and at most 1.")
         return how
 
     def __repr__(self): return f"Model({self.name}: role {self.role} of {self.backbone!r})"
 
-
+# %% ../nbs/api/08_sampling.ipynb #export-def-check-policy-model
 def check_policy(model) -> None:
     "Raise `ModelError` for what cannot be trained as a policy, such as a reward model or a table."
     if not isinstance(model, Model):
         raise ModelError(f"a policy is needed (a model that samples), not a {type(model).__name__}.")
-
-
-def _check_counts(**counts):
-    "Raise `ModelError` for a count that is no whole number or too small; counts are given as (value, least)."
-    for name, (value, least) in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
-            raise ModelError(f"{name} is {value!r}: give a whole number, {least} or more.")
 
 
 def rows_at_a_time(
@@ -366,11 +361,16 @@ def instruction_table(
     instructions: Any,  # A table, records, a path, a list of texts, or one text
 ) -> pd.DataFrame:  # Columns instruction, input and whatever else there was
     "What is asked, as a table of its own."
-    if isinstance(instructions, str) and not instructions.endswith((".json", ".jsonl", ".csv", ".parquet")):
-        instructions = [instructions]
+    if isinstance(instructions, str) and not _is_path(instructions): instructions = [instructions]
     if isinstance(instructions, (list, tuple)) and all(isinstance(x, str) for x in instructions):
         instructions = pd.DataFrame({"instruction": list(instructions)}, dtype=object)
     return check_instructions(instructions).copy()
+
+
+def _is_path(text):
+    "Whether a text names a file rather than asks something: 'Write a poem about data.json' does not."
+    named = text.endswith((".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".gz"))
+    return named and (as_path(text).exists() or not any(c.isspace() for c in text))
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-load-base-source
 def load_base(
@@ -382,7 +382,8 @@ def load_base(
     name: str | None = None,  # For tables and figures
 ) -> Model:
     "Load a model to start from; raises `ModelError` saying what is missing."
-    return Model(load_backbone(source, dtype, quantize, device, prompts), name=name or Path(source).name)
+    backbone = load_backbone(source, dtype, quantize, device, prompts)
+    return Model(backbone, name=name or backbone.settings.get("name") or Path(source).name)
 
 
 def ask(
@@ -395,6 +396,9 @@ def ask(
     return model.sample(pd.DataFrame({"instruction": [text], "input": [input]}), **decoding)["output"].iloc[0]
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-sample-pairs-model
+_OF_SAMPLES = ("output", "generator", "sample_mode", "finished", "n_tokens", "prompt_ids", "output_ids", "logps")
+
+
 def sample_pairs(
     model: Any,  # Whatever has `.sample`
     instructions: Any,  # As for `Model.sample`
@@ -405,13 +409,19 @@ def sample_pairs(
     **decoding: Any,  # As for `Model.sample`
 ) -> pd.DataFrame:  # The columns given, and output_1, output_2, generator_1, generator_2
     "Draw pairs of outputs to compare."
+    check_counts(n_pairs=(n_pairs, 1))
     table = model.sample(instructions, n=2 * n_pairs, temperature=temperature, seed=seed, **decoding)
-    kept = table.drop(columns=[c for c in ("output", "generator", "sample_mode", "finished", "n_tokens") if c in table])
+    kept = table.drop(columns=[c for c in table if c in _OF_SAMPLES])
     pairs = kept.loc[kept.index.repeat(n_pairs)].reset_index(drop=True)
     outputs = [o for row in table["output"] for o in row]
     pairs["output_1"], pairs["output_2"] = outputs[::2], outputs[1::2]
     pairs["generator_1"] = pairs["generator_2"] = getattr(model, "name", "model")
-    return pairs if keep_identical else pairs[pairs["output_1"] != pairs["output_2"]].reset_index(drop=True)
+    if keep_identical: return pairs
+    different = pairs[pairs["output_1"] != pairs["output_2"]].reset_index(drop=True)
+    if different.empty:
+        raise ModelError(f"the two outputs of each of {len(pairs)} pairs are equal: nothing to compare. Sample at a "
+                         "higher temperature, or give keep_identical=True.")
+    return different
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-branch-self-model
 def _branch(self: Model, name: str, seed: int = 0, rank: int = 16, alpha: int | None = None) -> Model:
@@ -464,12 +474,22 @@ def load_model(
     base: Model | Backbone | None = None,  # The base it belongs to; None to load that from where it came
 ) -> Model | RewardModel:
     "Load a saved model; raises `ModelError` where the adapter was made for another base."
-    folder = Path(folder)
+    folder, base = as_path(folder), getattr(base, "backbone", base)
+    if base is not None and not isinstance(base, Backbone):
+        raise ModelError(f"a base is needed (from load_base), not a {type(base).__name__}.")
     if not (folder / "adapter_config.json").exists(): return load_base(folder)
-    backbone, about = load_role(folder, getattr(base, "backbone", base))
-    name = about.get("name") or folder.name
-    if about.get("kind") == "reward":
-        return RewardModel(backbone, about["role"], load_head(folder, backbone), name, about.get("history"),
-                           about["mean"], about["scale"])
-    decoding = _decoding(about, folder) if "decoding" in about else None
-    return Model(backbone, about["role"], name, about.get("history"), decoding)
+    backbone, about = load_role(folder, base)
+    try: return _restored(backbone, about, folder)
+    except Exception:
+        backbone.remove_role(about["role"])
+        raise
+
+
+def _restored(backbone, about, folder):
+    "The model that a folder's settings describe, on a role that is loaded."
+    role, name, history = about["role"], about.get("name") or folder.name, about.get("history")
+    if about.get("kind") != "reward":
+        return Model(backbone, role, name, history, _decoding(about, folder) if "decoding" in about else None)
+    if absent := {"mean", "scale"} - about.keys():
+        raise ModelError(f"{folder}: its alpacafarm.json lacks the reward model's {' and '.join(sorted(absent))}.")
+    return RewardModel(backbone, role, load_head(folder, backbone), name, history, about["mean"], about["scale"])

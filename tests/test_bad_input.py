@@ -34,6 +34,8 @@ FILES = [  # name, content, what the error must say after the file's name
     ("nonsense.jsonl", f"{LINE}\nnot json", ": line 2 is not valid JSON: Expecting value at character 1."),
     ("quotes.jsonl", LINE.replace('"', "'"), ": line 1 is not valid JSON: Expecting property name enclosed in double"),
     ("malformed.json", f"[{LINE},\n{LINE}\n{LINE}]", ": line 3 is not valid JSON: Expecting ',' delimiter at"),
+    ("open.jsonl", LINE[:-3], ": line 1 is not valid JSON: "),
+    ("text.jsonl", '{"instruction": "What', ": line 1 is not valid JSON: Unterminated string starting at character 17."),
     ("cut.json", f"[{LINE},\n{LINE}", ": line 2 is not valid JSON: Expecting ',' delimiter"),
     ("twice.jsonl", f'{LINE}\n{LINE[:-1]}, "input": "again"}}', ': line 2 is not valid JSON: the key "input" stands'),
     ("deep.json", "[" * 200_000, ": this is not valid JSON: maximum recursion depth exceeded"),
@@ -209,3 +211,64 @@ def test_a_bad_prompt_dictionary(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=re.escape(said)) as caught: PromptFormat.load(path)
         assert str(caught.value).startswith(str(path))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    "A tiny untrained model with room for 64 tokens."
+    models, sampling = pytest.importorskip("alpacafarm_nb.models"), pytest.importorskip("alpacafarm_nb.sampling")
+    backbone = models.new_backbone([LINE], vocab=270, hidden=16, layers=1, context=64)
+    return sampling.Model(backbone, name="tiny")
+
+
+def test_a_prompt_longer_than_the_context_is_found_in_its_file(tiny, tmp_path):
+    from alpacafarm_nb.methods.dpo import train_dpo
+    from alpacafarm_nb.methods.reward import train_reward_model
+    from alpacafarm_nb.methods.sft import train_sft
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n" + lines({"preference": 0}, {}, {"instruction": "hen " * 90}))  # line 2 is a tie and left out
+    for train in (train_reward_model, train_dpo):
+        with pytest.raises(RecordError, match=r"pairs\.jsonl, column 'instruction': line 4 makes a prompt of \d+ tokens"):
+            train(tiny, path)
+    path = tmp_path / "demos.csv"
+    path.write_text("instruction,output\nWho?,Me.\n" + "hen " * 90 + ",Corn.\n")
+    with pytest.raises(RecordError, match=r"demos\.csv, column 'instruction': line 3 makes a prompt of"):
+        train_sft(tiny, path)
+    assert tiny.backbone.roles == []
+
+
+def test_pairs_that_differ_only_in_what_is_cut_off(tiny):
+    from alpacafarm_nb.methods.dpo import train_dpo
+    long = "hen " * 60
+    pairs = [GOOD | {"output_1": f"{long}corn", "output_2": f"{long}oats"}, GOOD]
+    with pytest.warns(UserWarning, match="1 of 2 pairs differ only in what was cut off"):
+        train_dpo(tiny, pairs, epochs=1).free()
+
+
+def test_weights_that_do_not_fit_their_configuration(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+    from alpacafarm_nb.core import ModelError
+    from alpacafarm_nb.sampling import load_base
+    file = tiny.export(tmp_path / "model") / "model.safetensors"
+    whole = load_file(file)
+    name = next(k for k in whole if "q_proj" in k)
+    save_file({k: v for k, v in whole.items() if k != name}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 weights are missing \(.*q_proj"): load_base(tmp_path / "model")
+    save_file(whole | {"model.layers.7.odd.weight": whole[name].clone()}, file, {"format": "pt"})
+    with pytest.raises(ModelError, match="no place in the model"): load_base(tmp_path / "model")
+    file.write_bytes(b"cut short")
+    with pytest.raises(ModelError, match="weights cannot be read"): load_base(tmp_path / "model")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_saved_models_can_be_read_by_others(tiny, tmp_path):
+    before = os.umask(0o022)
+    try: folder = tiny.export(tmp_path / "model")
+    finally: os.umask(before)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in folder.iterdir() if p.stat().st_mode & 0o777 != 0o644} == {}
+
+
+def test_a_board_of_outputs_whose_model_is_not_named():
+    board = pytest.importorskip("alpacafarm_nb.farm.board")
+    outputs = pd.DataFrame({"instruction": ["Who?", "Who?"], "output": ["a", "b"], "generator": ["sft", None]})
+    with pytest.raises(ConfigError, match="column 'generator': row 1 is missing"): board.named_sources(outputs)

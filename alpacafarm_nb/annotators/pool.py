@@ -6,6 +6,7 @@
 __all__ = ['sigmoid', 'identical', 'flip_labels', 'LogOddsAnnotator', 'AnnotatorPool']
 
 # %% ../../nbs/api/16_pool.ipynb #imports
+from numbers import Real
 import numpy as np
 import pandas as pd
 from ..core import ConfigError, seed_for
@@ -27,8 +28,8 @@ def flip_labels(
     rng: np.random.Generator,
 ) -> np.ndarray:  # flipped preferences; ties stay
     "Label noise. Raises `ConfigError` if the probability is not in [0, 1]."
-    if not 0 <= p_label_flip <= 1:
-        raise ConfigError(f"p_label_flip is {p_label_flip}: a probability between 0 and 1 is needed.")
+    if not isinstance(p_label_flip, Real) or not 0 <= p_label_flip <= 1:
+        raise ConfigError(f"p_label_flip is {p_label_flip!r}: a probability between 0 and 1 is needed.")
     return np.where(rng.random(len(preference)) < p_label_flip, 3 - preference, preference)
 
 # %% ../../nbs/api/16_pool.ipynb #annotator

@@ -9,6 +9,7 @@ __all__ = ['PER_OUTPUT', 'SHOWN', 'is_model', 'named_sources', 'judge_pairs', 'L
 # %% ../../nbs/api/20_leaderboard.ipynb #export-import-html-import-json
 import html
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json,
-                                atomic_write, escape, plot_theme, progress, seed_for)
+from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json, as_path,
+                                atomic_write, check_counts, check_seed, escape, plot_theme, progress,
+                                read_object, seed_for)
 from ..evaluation import (INSTRUCTION_KEY, PAIR_KEY, PairedDifference, WinRate, paired_difference, win_rate)
-from ..records import check_instructions, check_outputs, preference_probability, read_table, save_table
+from ..records import (check_instructions, check_outputs, preference_probability, read_table,
+                                   require_columns, save_table)
 
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-is-model-source
 def is_model(source) -> bool:
@@ -81,6 +84,7 @@ def _answers(source, name: str, instructions: pd.DataFrame, seed: int, options: 
 def _one_row_an_output(outputs, name: str) -> pd.DataFrame:
     "Outputs [rows x samples] as one row a sample, checked; a missing output is None."
     table, origin = read_table(outputs, name)
+    if table.empty: raise RecordError("has no rows.", origin.name)
     if "output" not in table:
         raise RecordError(f"there is no such column in {list(table.columns)}", origin.name, column="output")
     lists = [c for c in PER_OUTPUT if c in table and isinstance(table[c].iloc[0], (list, np.ndarray))]
@@ -122,10 +126,18 @@ def _asked(annotator, pairs: pd.DataFrame, seed: int) -> np.ndarray:
     if pairs.empty: return np.zeros(0)
     if hasattr(annotator, "expected"): verdicts = annotator.expected(pairs)
     else: verdicts = annotator.annotate_pairs(pairs, seed=seed)
+    if not isinstance(verdicts, pd.DataFrame) or not {"output_2", "preference"} <= set(verdicts):
+        raise ModelError(f"annotator {annotator.name!r} gave {_shown(verdicts)}: it must give the table of pairs with "
+                         "a column 'preference'")
     if len(verdicts) != len(pairs) or list(verdicts["output_2"]) != list(pairs["output_2"]):
         problem = f"gave {len(verdicts)} verdicts on {len(pairs)} pairs, or gave them in another order"
         raise ModelError(f"annotator {annotator.name!r} {problem}")
     return 1 + preference_probability(verdicts["preference"])
+
+
+def _shown(thing) -> str:
+    "What a thing is: its columns if it is a table, else its type."
+    return f"a table of {list(thing)}" if isinstance(thing, pd.DataFrame) else f"a {type(thing).__name__}"
 
 # %% ../../nbs/api/20_leaderboard.ipynb #export-dataclass-class-leaderboard-model
 @dataclass
@@ -216,6 +228,8 @@ def leaderboard(
     """Sample every model on the instructions and have every annotator judge the outputs against the reference.
 
     Raises `ConfigError` for names that exist twice or not at all, `RecordError` for instructions without an output."""
+    check_counts(n=(n, 1))
+    check_seed(seed)
     sources, judges = named_sources(models), _named_annotators(annotators)
     if baseline is not None and baseline not in sources:
         raise ConfigError(f"leaderboard: the baseline {baseline!r} is not among the models {list(sources)}")
@@ -244,6 +258,7 @@ def _named_annotators(annotators) -> dict:
 def _reference(instructions, reference, seed) -> tuple[pd.DataFrame, np.ndarray, str]:
     "The instructions without answers, the reference outputs in their order, and what these are called."
     table = check_instructions(instructions)
+    if table.empty: raise RecordError("there is nothing to answer: it has no rows.", "instructions")
     if table.duplicated(INSTRUCTION_KEY).any():
         row = int(table.duplicated(INSTRUCTION_KEY).to_numpy().argmax())
         raise RecordError("is asked a second time; drop the duplicates", "instructions", row, "instruction")
@@ -333,9 +348,10 @@ def _str(self) -> str:
 def _to_markdown(self) -> str:
     "The table in Markdown, with its caption; names are escaped."
     heads, rows = _cells(self)
-    line = lambda cells: "| " + " | ".join(escape(c).replace("|", "\\|") for c in cells) + " |"
+    plain = lambda c: re.sub(r"([\\|\[\]*`])", r"\\\1", escape(printable(c)))
+    line = lambda cells: "| " + " | ".join(map(plain, cells)) + " |"
     rule = "|---|" + "---:|" * (len(heads) - 1)
-    return "\n".join([line(heads), rule, *map(line, rows), "", escape(_caption(self))])
+    return "\n".join([line(heads), rule, *map(line, rows), "", plain(_caption(self))])
 
 
 def _repr_html(self) -> str:
@@ -383,7 +399,7 @@ Leaderboard.plot = _plot
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-save-self-folder
 def _save(self, folder: str | Path) -> Path:
     "Write outputs.jsonl and board.json into `folder`; returns the folder."
-    folder = Path(folder)
+    folder = as_path(folder)
     save_table(self.outputs, folder / "outputs.jsonl")
     about = {"annotators": self.annotators, "baseline": self.baseline, "reference": self.reference,
              "seconds": self.seconds}
@@ -395,10 +411,17 @@ def load_leaderboard(
     folder: str | Path,  # what `Leaderboard.save` wrote
 ) -> Leaderboard:  # with the same figures
     "Read a leaderboard from its folder. Raises `FarmError` where there is none."
-    path = Path(folder) / "board.json"
-    try: about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error: raise FarmError(f"{path} holds no leaderboard ({error})") from None
-    return Leaderboard(read_table(Path(folder) / "outputs.jsonl")[0], **about)
+    path, kinds = as_path(folder) / "board.json", {"annotators": list, "baseline": (str, type(None)), "reference": str,
+                                                   "seconds": dict}
+    try: about = read_object(path, *kinds)
+    except FarmError as error: raise FarmError(f"{path} holds no leaderboard: {error}") from error
+    if wrong := [key for key, kind in kinds.items() if not isinstance(about[key], kind)]:
+        raise FarmError(f"{path} holds no leaderboard: {wrong[0]} is {about[wrong[0]]!r}")
+    about = {key: about[key] for key in kinds}
+    table, origin = read_table(path.parent / "outputs.jsonl")
+    require_columns(table, origin, ("item", "draw", "generator", "reference", "output", *PAIR_KEY[:2],
+                                    *(f"preference_{a}" for a in about["annotators"])))
+    return Leaderboard(table, **about)
 
 
 Leaderboard.save = _save

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from ..annotators.farmhands import PERSONAS, Gold, farmyard_pool
-from ..core import FarmError, data_path, stable_hash
+from ..core import FarmError, as_path, check_seed, data_path, stable_hash
 from ..farmyard.rubric import SHARPNESS, WEIGHTS
 from ..farmyard.tasks import SPLIT_SIZES, Splits
 from ..farmyard.world import World
@@ -57,7 +57,9 @@ def make_farm(
     seed: int = 0,  # which world
     sizes: dict = SPLIT_SIZES,  # number of instructions a split
 ) -> Farm:
-    "A farm of the embedded world, generated from a seed. Only that of seed 0 has a base model."
+    """A farm of the embedded world, generated from a seed. Only that of seed 0 has a base model.
+    Raises `ConfigError` for sizes that are incomplete or that the world cannot fill."""
+    check_seed(seed)
     world = World(seed)
     tasks = Splits(world, sizes=sizes).tasks
     return Farm(f"farmyard-{seed}", _table(tasks["sft"], world, DEMONSTRATOR, "demonstrations"),
@@ -67,16 +69,22 @@ def make_farm(
 
 # %% ../../nbs/api/18_farm.ipynb #fingerprint
 def fingerprint(
-    farm: Farm,  # a farm of the embedded world
-) -> dict[str, str]:  # a hash each of world, rubric, annotators and model
-    "Hashes of all that a result on this farm depends on."
+    farm: Farm,  # any farm
+) -> dict[str, str]:  # a hash each of world (of the tables where there is none), rubric, annotators and model
+    "Hashes of all that a result on this farm depends on, beside the parameters of annotators of one's own."
     tables = {s: getattr(farm, s).to_dict("list") for s in ("sft", "preference", "unlabeled", "val", "eval")}
-    facts = [[*k, v] for k, v in sorted(farm.world.truth.items())]
-    parts = dict(world=[facts, tables], rubric=[WEIGHTS, SHARPNESS], annotators=PERSONAS)
-    if farm.model_source is not None:
-        files = ("model.safetensors", "tokenizer.json", "config.json")
-        parts["model"] = {f: Path(farm.model_source) / f for f in files}
+    if farm.world is None: parts = dict(tables=tables)
+    else:
+        facts = [[*k, v] for k, v in sorted(farm.world.truth.items())]
+        parts = dict(world=[facts, tables], rubric=[WEIGHTS, SHARPNESS], annotators=PERSONAS)
+    if farm.model_source is not None: parts["model"] = _model_files(Path(farm.model_source))
     return {k: stable_hash(v) for k, v in parts.items()}
+
+def _model_files(folder):
+    "What to hash of a base model: the files that make its answers, or the name of one on the hub."
+    if not folder.is_dir(): return str(folder)
+    names = [n for n in ("model.safetensors", "tokenizer.json", "config.json") if (folder / n).exists()]
+    return {n: folder / n for n in names} or folder
 
 # %% ../../nbs/api/18_farm.ipynb #load
 def load_farm(
@@ -85,6 +93,7 @@ def load_farm(
 ) -> Farm:
     "A farm by its name or folder."
     if name == "farmyard": return make_farm(0)
+    name = str(as_path(name))
     from alpacafarm_nb.sources import load_alpaca_farm_splits
     source = "tatsu-lab/alpaca_farm" if name == "alpaca_farm" else name
     return Farm("alpaca_farm", **load_alpaca_farm_splits(source), simulated=annotators)

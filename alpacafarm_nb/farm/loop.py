@@ -6,19 +6,20 @@
 __all__ = ['LoopSettings', 'Loop', 'Look', 'judges', 'run_demo']
 
 # %% ../../nbs/api/22_loop.ipynb #imports
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import Stages, seed_for
+from ..core import StageError, Stages, check_seed, seed_for, stable_hash
 from ..evaluation import agreement_rate, best_of_n_curve
 from .board import Leaderboard, judge_pairs, leaderboard
 from .farms import Farm, fingerprint, load_farm
 from .report import (agreement_figure, outputs_side_by_side, overoptimization_figure,
                                        training_figure, write_report)
-from ..learner import History
+from ..learner import History, Settings
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
@@ -30,7 +31,7 @@ from ..sampling import Model, load_base, load_model, sample_pairs
 
 # %% ../../nbs/api/22_loop.ipynb #settings
 @dataclass
-class LoopSettings:
+class LoopSettings(Settings):
     "Sizes of a run of the loop."
     n_pairs: int = 2  # pairs of samples an instruction of the preference split
     p_label_flip: float = 0.25  # share of the simulated labels that is flipped, as in the paper's p_sim_ann
@@ -59,11 +60,11 @@ class Loop:
         settings: LoopSettings | None = None,  # None for the defaults
         say: bool = True,  # announce each stage
     ):
+        check_seed(seed)
         self.farm, self.seed, self.settings, self.say = farm, seed, settings or LoopSettings(), say
-        data = fingerprint(farm) if farm.world else farm.name
+        self.base, data = load_base(farm.model, name="base"), fingerprint(farm)
         self.stages = Stages(folder, dict(farm=farm.name, data=data, seed=seed, settings=asdict(self.settings)))
-        self.root, self.kept = [data, seed], {}
-        self.base = load_base(farm.model, name="base")
+        self.root, self.kept = [data, seed], {}  # kept: by name, the hash of what a stage was made from, and its result
 
     def stage(self,
         name: str,  # of the stage
@@ -74,28 +75,35 @@ class Loop:
         say: str,  # what and why
     ):
         "Run or load one stage, once in the life of this object."
+        needs = [self.root, [self._known(i) if isinstance(i, str) else i for i in inputs]]
+        key = stable_hash(needs)
         if name not in self.kept:
-            needs = [self._known(i) if isinstance(i, str) else i for i in inputs]
-            self.kept[name] = self.stages.run(name, [self.root, needs], compute, save, load, say if self.say else None)
-        return self.kept[name]
+            self.kept[name] = key, self.stages.run(name, needs, compute, save, load, say if self.say else None)
+        made_from, result = self.kept[name]
+        if made_from != key:
+            raise StageError(f"stage {name!r} was made from other inputs in this run: give another name.")
+        return result
 
     def _known(self, name):
-        "The hash of a stage, which is loaded or computed first if it was not yet; any other text as it is."
-        if name not in self.stages.hashes and callable(getattr(self, name, None)): getattr(self, name)()
-        return self.stages.hashes.get(name, name)
+        "The hash of a stage, which is loaded or computed first if it was not yet."
+        if name not in self.stages.hashes: getattr(self, name)()
+        return self.stages.hashes[name]
 
     def model(self, name: str, inputs: list, train: Callable, say: str) -> Model | RewardModel:
         "A stage that trains: `train(run_dir)` gives a model."
+        # a folder for each set of inputs, so that other settings in the same run folder do not meet old checkpoints
+        checkpoints = lambda: self.stages.folder / "checkpoints" / f"{name}-{self.stages.hashes[name][:8]}"
         def compute():
-            # a folder for each set of inputs, so that other settings in the same run folder do not meet old checkpoints
-            model = train(self.stages.folder / "checkpoints" / f"{name}-{self.stages.hashes[name][:8]}")
+            model = train(checkpoints())
             if model.history.interrupted: raise KeyboardInterrupt  # half a stage is not kept as a whole one
             return model
         def load(folder):
             model = load_model(folder, self.base)
             model.history = History(model.history or [], name)
             return model
-        return self.stage(name, inputs, compute, lambda m, f: m.save(f), load, say)
+        model = self.stage(name, inputs, compute, lambda m, f: m.save(f), load, say)
+        shutil.rmtree(checkpoints(), ignore_errors=True)  # the stage is complete
+        return model
 
     def table(self, name: str, inputs: list, make: Callable, say: str) -> pd.DataFrame:
         "A stage that makes a table."
@@ -122,9 +130,11 @@ def _preferences(
 ) -> pd.DataFrame:
     "Preferences on the pairs: by the simulated pool with label noise unless another annotator is given."
     annotator = annotator or self.farm.simulated
+    if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
     flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
     make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-    return self.table(name, ["pairs", annotator.name, flip], make, f"ask the {annotator.name} annotators which answer "
+    needs = ["pairs", {"annotator": annotator.name}, flip]
+    return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
                       f"is better ({100 * flip:.0f} % of the labels flipped)")
 Loop.sft, Loop.pairs, Loop.preferences = _sft, _pairs, _preferences
 
@@ -209,6 +219,7 @@ Loop.pool, Loop.answers, Loop.board = _pool, _answers, _board
 # %% ../../nbs/api/22_loop.ipynb #curves
 def _agreement(self: Loop) -> pd.DataFrame:
     "How often one label of each annotator agrees with one gold label, in percent, on the pairs sampled for training."
+    if self.farm.gold is None: raise StageError(f"the farm {self.farm.name!r} has no gold labels to agree with.")
     pairs, gold = self.pairs(), self.farm.gold
     first, second = (gold.annotate_pairs(pairs, seed=seed_for(self.seed, "gold", k)) for k in (1, 2))
     pool, flip = self.farm.simulated, self.settings.p_label_flip
@@ -229,7 +240,7 @@ def _best_of_n_table(self: Loop) -> pd.DataFrame:
     reference = np.repeat(self.farm.eval["output"].to_numpy(), s.n)
     pairs = flat.assign(output_1=reference, output_2=flat["output"])
     proxy, rows = np.array(pool["score"].tolist(), float), []
-    ns = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= s.n]
+    ns = sorted({n for n in (1, 2, 4, 8, 16, 32, 64) if n <= s.n} | {s.n})
     for judge in judges(self.farm):
         curve = best_of_n_curve(proxy, 100 * (judge_pairs(judge, pairs).reshape(-1, s.n) - 1), ns)
         rows += [dict(n=int(n), judge=judge.name, value=v, standard_error=e)
@@ -247,18 +258,15 @@ Loop.agreement, Loop.best_of_n_table, Loop.ppo_table = _agreement, _best_of_n_ta
 # %% ../../nbs/api/22_loop.ipynb #report
 def _report(self: Loop) -> Path:
     "Write report.html into the run's folder."
-    board, agreement, pool_size = self.board(), self.agreement(), self.settings.n
+    board, pool_size = self.board(), self.settings.n
     histories = dict(sft=self.sft().history, reward=self.reward().history, dpo=self.dpo().history,
                      ppo=self.ppo().history)
-    ceiling = agreement.set_index("annotator").loc["gold, asked again", "agreement"]
     return write_report(self.stages.folder / "report.html", f"The whole loop on {self.farm.name}, seed {self.seed}", [
         ("Leaderboard", "Win-rates against the reference outputs on evaluation instructions that no training touched. "
          "Simulated is the noise-free panel of the thirteen simulated annotators, gold the known truth of this world. "
          "Errors are standard errors over the instructions of this one training seed; "
          "a difference between seeds can be larger.", [board.plot(), board]),
-        ("Agreement", "How often one label agrees with one gold label on the pairs that were labelled. "
-         "Gold does not always agree with itself, since its labels are sampled as people's are.",
-         agreement_figure(agreement, {"two gold labels": ceiling})),
+        *([] if self.farm.gold is None else [_agreement_section(self)]),
         ("Best-of-n", "More samples mean more reward by the reward model. "
          f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
          overoptimization_figure(self.best_of_n_table(), "n", right=("reward model",))),
@@ -268,6 +276,14 @@ def _report(self: Loop) -> Path:
         ("Answers side by side", "", outputs_side_by_side(board, 6, seed=self.seed))],
         lead="Demonstrations, simulated preferences, a reward model, best-of-n, DPO and PPO, "
              "judged by simulated annotators and by the known truth.")
+
+def _agreement_section(self):
+    "What the report says of agreement with gold."
+    table = self.agreement()
+    ceiling = table.set_index("annotator").loc["gold, asked again", "agreement"]
+    return ("Agreement", "How often one label agrees with one gold label on the pairs that were labelled. "
+            "Gold does not always agree with itself, since its labels are sampled as people's are.",
+            agreement_figure(table, {"two gold labels": ceiling}))
 Loop.report = _report
 
 # %% ../../nbs/api/22_loop.ipynb #demo

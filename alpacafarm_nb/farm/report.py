@@ -11,12 +11,13 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..core import DASHES, NEUTRAL, PALETTE, ConfigError, atomic_write, escape, plot_theme
+from ..core import DASHES, NEUTRAL, PALETTE, ConfigError, atomic_write, check_counts, escape, plot_theme
 from .board import Leaderboard, plot_text, printable
 
 # %% ../../nbs/api/21_report.ipynb #export-dataclass-class-sidebyside-some
@@ -46,25 +47,30 @@ def outputs_side_by_side(
 def _choose(outputs: pd.DataFrame, instructions, seed: int) -> tuple[list, str]:
     "Numbers of the instructions to show, and a sentence that says how they were chosen."
     items = outputs.drop_duplicates("item")
-    if isinstance(instructions, int):
+    if isinstance(instructions, Integral):
+        check_counts(instructions=(instructions, 1))
         count = min(instructions, len(items))
         drawn = np.random.default_rng(seed).choice(items["item"].to_numpy(), count, replace=False)
         return sorted(drawn.tolist()), f"{count} of {len(items)} instructions, drawn at random (seed {seed})."
-    numbers = dict(zip(items["instruction"], items["item"])) | {k: k for k in items["item"]}
-    if lost := [i for i in instructions if i not in numbers]:
+    numbers = {k: [k] for k in items["item"]}
+    for text, k in zip(items["instruction"], items["item"]): numbers.setdefault(text, []).append(k)  # several inputs
+    listed = [instructions] if isinstance(instructions, str) else instructions
+    if lost := [i for i in listed if i not in numbers]:
         raise ConfigError(f"outputs_side_by_side: there is no instruction {lost[0]!r}")
-    return [numbers[i] for i in instructions], "Chosen instructions."
+    return [k for i in listed for k in numbers[i]], "Chosen instructions."
 
 
 def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
     "One instruction with the reference answer and those of the models."
     first = rows.iloc[0]
-    known = first.get("reference_utility")
+    given = lambda value: None if pd.isna(value) else value  # a file knows nan where a table had None
+    known = given(first.get("reference_utility"))
     answers = [dict(name=board.reference, output=first["reference"], verdicts={}, utility=known)]
     for name in models:
         row = rows[rows["generator"] == name].iloc[0]
         verdicts = {a: row[f"preference_{a}"] - 1 for a in board.annotators}
-        answers.append(dict(name=name, output=row["output"], verdicts=verdicts, utility=row.get("utility")))
+        answers.append(dict(name=name, output=given(row["output"]), verdicts=verdicts,
+                            utility=given(row.get("utility"))))
     return dict(instruction=first["instruction"], input=first["input"], answers=answers)
 
 # %% ../../nbs/api/21_report.ipynb #export-def-verdict-p-float
@@ -277,8 +283,10 @@ def _curve(fig, points: pd.DataFrame, column: str, colour: str, place: dict):
 def _prose(text: str) -> str:
     "Paragraphs of escaped text, with `code` and **bold**."
     paragraphs = [escape(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
-    marked = (re.sub(r"`([^`]+)`", r"<code>\1</code>", re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", p)) for p in paragraphs)
-    return "".join(f"<p>{p}</p>" for p in marked)
+    bold = lambda text: re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
+    marked = lambda text: "".join(f"<code>{part}</code>" if k % 2 else bold(part)
+                                  for k, part in enumerate(re.split(r"`([^`]+)`", text)))
+    return "".join(f"<p>{marked(p)}</p>" for p in paragraphs)
 
 
 def _table_html(table: pd.DataFrame) -> str:

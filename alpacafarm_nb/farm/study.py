@@ -37,7 +37,8 @@ def repeat(
     settings: dict | None = None,  # all that the results depend on beside the seed
 ) -> pd.DataFrame:  # the tables, one below the other, with a column `seed`
     "A study over seeds, resumable."
-    stages, parts = Stages(folder, dict(seeds=list(seeds), settings=settings or {})), []
+    seeds = list(seeds)
+    stages, parts = Stages(folder, dict(seeds=seeds, settings=settings or {})), []
     for seed in seeds:
         work = Path(folder) / "work" / f"seed-{seed}"
         table = stages.run(f"seed-{seed}", [seed, settings], lambda: run(seed, work),
@@ -148,7 +149,7 @@ class Study(Loop):
         "Reward model of one labeller."
         name, s, labels = f"reward_{who}_{part}", self.settings.reward, self.labels(who, part)
         def train(run_dir): return train_reward_model(self.sft(), labels, s, name=name, seed=self.seed, run_dir=run_dir)
-        needs = [f"labels_{who}", "sft", part, s, self.settings.fraction]
+        needs = [f"labels_{who}", "sft", {"part": part}, s, self.settings.fraction]
         return self.model(name, needs, train, f"reward model on {part} labels by {who}")
 
 # %% ../../nbs/api/23_study.ipynb #study-candidates
@@ -303,7 +304,8 @@ def run_study_seed(
         parts.append(study.table(f"climb_{who}_{part}", [reward, s.climb, s.look_every, s.n_look, s.temperature],
                                  lambda part=part, who=who: study.climb(who, part),
                                  f"PPO on a loose leash against the reward model of {who} on {part} labels"))
-    facts = study.table("facts", ["pairs", study.settings.reward], study.facts, "agreement and accuracy")
+    needs = ["pairs", s.reward, s.fraction, s.curves, s.main]
+    facts = study.table("facts", needs, study.facts, "agreement and accuracy")
     return pd.concat([*parts, facts], ignore_index=True)
 Study.facts = _facts
 

@@ -11,7 +11,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache, cached_property
-from ..core import FarmError
+from ..core import ConfigError, FarmError
 from .world import (ATTRIBUTES, ATTRIBUTES_OF, ENTITIES, KIND_OF, PEOPLE, PERSONAL, World,
                                           decapitalise, statement)
 
@@ -195,6 +195,9 @@ class Splits:
         held_out: float = 0.25,  # share of the pairs of task and fact of each kind
         sizes: dict = SPLIT_SIZES,  # number of distinct instructions a split
     ):
+        if not isinstance(sizes, dict) or sizes.keys() != SPLIT_SIZES.keys() or not all(
+                isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes.values()):
+            raise ConfigError(f"sizes is {sizes!r}: give {', '.join(SPLIT_SIZES)}, a whole number each.")
         self.world, self.sizes = world, sizes
         rng, pairs = random.Random(f"splits-{world.seed}"), defaultdict(set)
         for tasks in bodies(world).values():
@@ -218,8 +221,12 @@ class Splits:
         seen, result = set(), {}
         for split, size in self.sizes.items():
             rng, result[split] = random.Random(f"instructions-{self.world.seed}-{split}"), []
+            missed = 0
             while len(result[split]) < size:
                 t = self.draw(rng, held_out=split == "eval")
                 if (t.instruction, t.input) not in seen:
                     seen.add((t.instruction, t.input)); result[split].append(t)
+                elif (missed := missed + 1) > 10_000 + 20 * size:
+                    raise ConfigError(f"this world has too few instructions for {size} in the split {split!r}: "
+                                      f"{len(result[split])} were found.")
         return result

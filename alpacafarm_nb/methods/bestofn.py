@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
 
-from ..core import ConfigError
+from ..core import ConfigError, check_counts
 from .reward import as_reward
 from ..models import RewardModel
 
@@ -33,12 +32,14 @@ class BestOfN:
         top_p: float | None = None,   # of the candidates; None for the model's own
         name: str | None = None,      # None for the model's name with the n
     ):
-        if not isinstance(n, Integral) or n < 1: raise ConfigError(f"best of {n}: n must be a whole number, 1 or more")
+        if not hasattr(model, "sample"): raise ConfigError(f"best of n: a {type(model).__name__} cannot be sampled")
+        check_counts(n=(n, 1))
         self.model, self.reward, self.n, self.temperature, self.top_p = model, reward, int(n), temperature, top_p
         self.name = name or f"{getattr(model, 'name', 'model')}_best_of_{n}"
 
     def pool(self, instructions, n: int | None = None, seed: int = 0, **decoding) -> pd.DataFrame:
         "All candidates and their scores, as lists of n in `output` and `score`: a curve over n needs one such pool."
+        check_counts(n=(n, 1))
         n = n or self.n
         settings = {"temperature": self.temperature, "top_p": self.top_p, **decoding}
         table = self.model.sample(instructions, n=n, seed=seed, **settings)
@@ -51,6 +52,7 @@ class BestOfN:
 
     def sample(self, instructions, n: int = 1, seed: int = 0, **decoding) -> pd.DataFrame:
         "Winners, in a table as a model's `sample` gives it, with `score` and `n_tokens_drawn`; n of them as lists."
+        check_counts(n=(n, 1))
         if decoding.pop("greedy", False): raise ConfigError(f"{self.name} draws candidates: it cannot be greedy")
         table = self.pool(instructions, n * self.n, seed, **decoding)
         return pick_best(table, n).assign(generator=self.name)

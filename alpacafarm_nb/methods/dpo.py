@@ -77,7 +77,8 @@ def train_dpo(
     check_policy(model)
     config, backbone = DPOConfig.make(config, **overrides), model.backbone
     encode = lambda other: EncodedPairs.of(other.backbone, preferences, config.ties, config.max_length)
-    pairs, reference = encode(model), reference or model
+    pairs, reference = encode(model), model if reference is None else reference
+    check_policy(reference)
     same = reference.backbone is backbone
     ref = pair_logps(reference, pairs if same else encode(reference), precision=config.precision).to(backbone.device)
     batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)

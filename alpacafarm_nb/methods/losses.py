@@ -82,7 +82,8 @@ def kl_surrogate_loss(
     ref_logps: Tensor,  # [B, T] the same under the reference policy
     mask: Tensor,       # [B, T] true at the answer's positions
 ) -> Tensor:
-    "A loss for each token [B, T] whose gradient is that of KL(policy || reference); its value means nothing."
+    """A loss for each token [B, T] whose gradient is that of KL(policy || reference) while the policy is the one
+    that was sampled from; later steps on the same samples are near it. Its value means nothing."""
     ahead = to_go(kl_estimate(old_logps, ref_logps, mask)).detach()
     return torch.exp((logps - old_logps) * mask) * ahead * mask
 

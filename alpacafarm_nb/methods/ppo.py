@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import ConfigError, FarmError, atomic_folder, seed_for
+from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for
 from ..learner import (Learner, Settings, in_single_precision, length_batches, new_role, precision_for,
                                    processes, reading)
 from .losses import (adapt_kl_coef, explained_variance, gae, kl_estimate, kl_surrogate_loss,
@@ -69,7 +70,8 @@ class PPOConfig(Settings):
 
     @classmethod
     def paper(cls, human: bool = False) -> "PPOConfig":
-        "AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty; KL for simulated or human labels."
+        """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty; KL for simulated or human labels.
+        There the coefficient is in units of the raw reward, here in its deviations; and there rewards are whitened."""
         return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=1e-5, value_lr=1e-5,
                    warmup=5, kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter",
                    stop_penalty=0., temperature=1., max_new_tokens=300)
@@ -224,10 +226,12 @@ def train_ppo(
     "A new model that earns more reward; its history has a row a step. The model it started from is unchanged."
     check_policy(model)
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
+    if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     check_prompts(backbone, backbone.encode_prompts(table))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
-        run = PPORun(config, policy, reference or model, reward, seed, run_dir, evaluate, evaluate_at)
+        run = PPORun(config, policy, model if reference is None else reference, reward, seed, run_dir, evaluate,
+                     evaluate_at)
         learner = run.learner(table)
         with learner.running(run_dir, run.state) as bar, run:
             run.look_back(learner)
@@ -253,12 +257,14 @@ class PPORun:
 
     def __init__(self, config, policy, reference, reward, seed, run_dir, evaluate, evaluate_at):
         if processes() > 1: raise ConfigError("PPO runs in one process; start it without a launcher")
+        check_policy(reference)
         if reference.backbone is not policy.backbone:
             raise ConfigError("PPO needs its reference on the backbone of the policy")
         self.config, self.policy, self.reference, self.reward = config, policy, reference, as_reward(reward)
-        self.seed, self.run_dir, self.evaluate = seed, run_dir and Path(run_dir), evaluate
+        self.seed, self.run_dir, self.evaluate, self.evaluated = seed, run_dir and as_path(run_dir), evaluate, []
+        if isinstance(evaluate_at, Integral): evaluate_at = [evaluate_at]
         self.evaluate_at = tuple(evaluate_at if evaluate_at is not None else [config.steps] if evaluate else [])
-        if wrong := [s for s in self.evaluate_at if not 0 <= s <= config.steps]:
+        if wrong := [s for s in self.evaluate_at if s not in range(config.steps + 1)]:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but there are {config.steps} steps")
         own = isinstance(reward, RewardModel) and reward.backbone is policy.backbone
         self.kl_coef, self.value_of = config.kl_coef, reward.role if own else reference.role
@@ -335,20 +341,31 @@ def _look_back(self, learner) -> None:
     "After a step: keep the adapter and evaluate the policy, where that was asked for."
     from safetensors.torch import load_file, save_file
     step, folder = learner.done, self.run_dir and self.run_dir / "snapshots"
-    if learner.resumed and not self.policy.snapshots:
-        self.kl_coef, self.scale = learner.resumed["kl_coef"], learner.resumed["scale"]
-        kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in learner.resumed["snapshots"]}
+    resumed, learner.resumed = learner.resumed, None
+    if resumed:
+        self.kl_coef, self.scale, self.evaluated = resumed["kl_coef"], resumed["scale"], resumed["evaluated"]
+        kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in resumed["snapshots"]}
         self.policy.snapshots = {s: load_file(path) for s, path in kept.items()}
-    if step not in self.evaluate_at or step in self.policy.snapshots: return
+    if step not in self.evaluate_at or step in self.evaluated: return
     state = self.policy.backbone.role_state(self.policy.role)
     self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
     if folder:
         with atomic_folder(folder / f"step-{step}") as temp:
             save_file(self.policy.snapshots[step], temp / "adapter.safetensors")
-    if self.evaluate: learner.history.add(step, **self.evaluate(step, self.policy))
+    if self.evaluate: learner.history.add(step, **_evaluated(self.evaluate, step, self.policy))
+    self.evaluated.append(step)  # only now: an evaluation that was interrupted is made up for
+
+def _evaluated(evaluate, step, policy):
+    "The figures that `evaluate` gives, which may be none."
+    figures = evaluate(step, policy)
+    if figures is None: return {}
+    if isinstance(figures, Mapping) and all(isinstance(k, str) for k in figures): return figures
+    raise ConfigError(f"evaluate gave a {type(figures).__name__} after step {step}: it must give a dictionary from "
+                      "names to figures, or None")
 
 def _state(self) -> dict:
     "What a checkpoint must remember beside the learner's own."
-    return {"kl_coef": self.kl_coef, "scale": self.scale, "snapshots": list(self.policy.snapshots)}
+    return {"kl_coef": self.kl_coef, "scale": self.scale, "evaluated": self.evaluated,
+            "snapshots": list(self.policy.snapshots)}
 
 PPORun.look_back, PPORun.state = _look_back, _state

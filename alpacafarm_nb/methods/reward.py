@@ -5,6 +5,7 @@
 # %% ../../nbs/api/12_reward.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from ..learner import (Learner, Settings, encode_examples, in_single_precision, 
                                    precision_for)
 from .losses import bradley_terry_loss
 from ..models import RewardModel, scalar_head
-from ..records import training_pairs
-from ..sampling import Model
+from ..records import located_pairs, training_pairs
+from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['RewardConfig', 'PairBatch', 'pair_batch', 'pair_answer_logps', 'pair_scores', 'shares_prompts', 'EncodedPairs',
@@ -149,9 +150,12 @@ class EncodedPairs:
     @classmethod
     def of(cls, backbone, preferences, ties: str = "drop", max_length: int | None = None) -> "EncodedPairs":
         "Encode the pairs of a table of preferences that have a verdict."
-        pairs = training_pairs(preferences, ties)
-        prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length)
-        _, rejected = encode_examples(backbone, pairs, "rejected", max_length)
+        pairs, origin = located_pairs(preferences, ties)
+        prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin)
+        _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin)
+        if cut := sum(c == r for c, r in zip(chosen, rejected)):
+            warnings.warn(f"{cut} of {len(pairs)} pairs differ only in what was cut off: nothing can be learned from "
+                          "them", stacklevel=3)
         return cls(prompts, chosen, rejected, torch.tensor(pairs["target"].to_numpy(dtype=np.float32)))
 
     def __len__(self): return len(self.prompts)
@@ -184,6 +188,7 @@ def train_reward_model(
     **overrides,                      # single settings, such as lr=5e-4
 ) -> RewardModel:
     "A reward model whose scores have mean 0 and deviation 1 over the answers that it was trained on."
+    check_policy(model)
     config, backbone = RewardConfig.make(config, **overrides), model.backbone
     pairs = EncodedPairs.of(backbone, preferences, config.ties, config.max_length)
     held = None if validation is None else EncodedPairs.of(backbone, validation, "drop", config.max_length)
@@ -254,7 +259,11 @@ def as_reward(
     if not callable(score):
         raise FarmError(f"a {type(reward).__name__} is neither a reward model nor a function of a table")
     def checked(table):
-        values = np.asarray(score(table), dtype=float)
+        given = score(table)
+        try: values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise FarmError(f"the reward gave a {type(given).__name__} that holds more than numbers ({error}): it must "
+                            "give one number each") from error
         if values.shape != (len(table),):
             raise FarmError(f"the reward gave an array of shape {values.shape} for {len(table)} answers: "
                             "it must give one number each")

@@ -13,7 +13,7 @@ from ..core import ModelError
 from ..learner import Learner, Settings, encode_examples, length_batches, new_role, precision_for
 from .losses import sft_loss
 from ..models import Batch, pad_batch, token_logps
-from ..records import check_demonstrations
+from ..records import check_texts
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -88,10 +88,11 @@ def train_sft(
     **overrides,                    # single settings, such as lr=1e-3
 ) -> Model:
     "A new model trained on the demonstrations; its history has a row a step. The model it started from is unchanged."
-    config, data = SFTConfig.make(config, **overrides), check_demonstrations(demonstrations)
     check_policy(model)
+    config = SFTConfig.make(config, **overrides)
+    data, origin = check_texts(demonstrations, "demonstrations", ("output",))
     backbone = model.backbone
-    prompts, outputs = encode_examples(backbone, data, "output", config.max_length)
+    prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin)
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
     batches = length_batches(lengths, config.batch_size, config.epochs, seed)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
