@@ -35,7 +35,7 @@ FILES = [  # name, content, what the error must say after the file's name
     ("quotes.jsonl", LINE.replace('"', "'"), ": line 1 is not valid JSON: Expecting property name enclosed in double"),
     ("malformed.json", f"[{LINE},\n{LINE}\n{LINE}]", ": line 3 is not valid JSON: Expecting ',' delimiter at"),
     ("open.jsonl", LINE[:-3], ": line 1 is not valid JSON: "),
-    ("text.jsonl", '{"instruction": "What', ": line 1 is not valid JSON: Unterminated string starting at character 17."),
+    ("text.jsonl", '{"input": "What', ": line 1 is not valid JSON: Unterminated string starting at character 11."),
     ("cut.json", f"[{LINE},\n{LINE}", ": line 2 is not valid JSON: Expecting ',' delimiter"),
     ("twice.jsonl", f'{LINE}\n{LINE[:-1]}, "input": "again"}}', ': line 2 is not valid JSON: the key "input" stands'),
     ("deep.json", "[" * 200_000, ": this is not valid JSON: maximum recursion depth exceeded"),
@@ -226,9 +226,9 @@ def test_a_prompt_longer_than_the_context_is_found_in_its_file(tiny, tmp_path):
     from alpacafarm_nb.methods.reward import train_reward_model
     from alpacafarm_nb.methods.sft import train_sft
     path = tmp_path / "pairs.jsonl"
-    path.write_text("\n" + lines({"preference": 0}, {}, {"instruction": "hen " * 90}))  # line 2 is a tie and left out
+    path.write_text("\n" + lines({"preference": 0}, {}, {"instruction": "hen " * 90}))  # line 2, a tie, is left out
     for train in (train_reward_model, train_dpo):
-        with pytest.raises(RecordError, match=r"pairs\.jsonl, column 'instruction': line 4 makes a prompt of \d+ tokens"):
+        with pytest.raises(RecordError, match=r"pairs\.jsonl, column 'instruction': line 4 makes a prompt of"):
             train(tiny, path)
     path = tmp_path / "demos.csv"
     path.write_text("instruction,output\nWho?,Me.\n" + "hen " * 90 + ",Corn.\n")
