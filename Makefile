@@ -46,7 +46,6 @@ lint: $(READY)
 
 readme: $(READY)
 	$(BIN)/python nbs/make/lessons.py nbs/index.ipynb
-	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
 
 export: $(READY)
 	$(BIN)/nbdev_export

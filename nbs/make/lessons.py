@@ -55,8 +55,15 @@ def complaints(nb: nbformat.NotebookNode) -> list[str]:
     return [o.text for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs if o.get("name") == "stderr"]
 
 
+def readme(nb: nbformat.NotebookNode) -> str:
+    "The index notebook as the README: Markdown, its code marked as Python."
+    from nbconvert import MarkdownExporter
+    nb = nbformat.from_dict({**nb, "metadata": {**nb.metadata, "language_info": {"name": "python"}}})
+    return MarkdownExporter().from_notebook_node(nb)[0].rstrip() + "\n"
+
+
 def main(paths: list[Path]) -> None:
-    "Execute the lessons one after the other and write each back."
+    "Execute the lessons one after the other and write each back; of the index, the README too."
     kaleido.start_sync_server(mathjax=False)
     for path in paths:
         print(f"== {path.name}", flush=True)
@@ -67,6 +74,7 @@ def main(paths: list[Path]) -> None:
         text = nbformat.writes(nb, indent=1) + "\n"
         if len(text) > MOST: sys.exit(f"{path.name} is not written: {len(text) / 1e6:.1f} MB are too many")
         path.write_text(text, encoding="utf-8")
+        if path.name == "index.ipynb": path.parents[1].joinpath("README.md").write_text(readme(nb), encoding="utf-8")
         print(f"   {n_figures} figures, {len(text) / 1e6:.2f} MB", flush=True)
     kaleido.stop_sync_server()
 
