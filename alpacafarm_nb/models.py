@@ -531,7 +531,7 @@ def _locate(source):
                          "of the model that it was made from into that folder.")
     return str(path), {}, read_settings(path)
 
-
+# %% ../nbs/api/07_models.ipynb #export-def-read-settings-folder
 def read_settings(
     folder: str | Path,  # A folder of a model or an adapter
 ) -> dict:  # Empty where it says nothing
@@ -577,7 +577,7 @@ def _choose_dtype(dtype, config, device, quantize):
     if quantize and device.type != "cpu": return half
     return torch.float32 if stored == torch.float32 or (device.type == "cpu" and stored == torch.float16) else half
 
-
+# %% ../nbs/api/07_models.ipynb #export-def-choose-device-device
 def _choose_device(device):
     "The device that was asked for, or a GPU where there is one."
     if device is None: return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -908,7 +908,7 @@ def _score_outputs(self, net, prompts, past, rows):
 RewardModel._score_plain, RewardModel._score_shared = _score_plain, _score_shared
 RewardModel._score_outputs = _score_outputs
 
-
+# %% ../nbs/api/07_models.ipynb #export-def-scalar-head-backbone
 def scalar_head(
     backbone: Backbone,  # Whose states it reads
 ) -> nn.Linear:  # D → 1, single precision, zeros
@@ -1028,7 +1028,7 @@ def load_head(
         raise ModelError(f"{path} cannot be loaded as the head of a reward model: {error}") from error
     return head
 
-
+# %% ../nbs/api/07_models.ipynb #export-def-save-backbone-backbone
 def save_backbone(
     backbone: Backbone,  # Whose base is saved
     folder: str | Path,  # To be made, or replaced
@@ -1045,7 +1045,7 @@ def save_backbone(
         (temp / SETTINGS).write_text(json.dumps(as_json(settings), indent=1), encoding="utf-8")
     return Path(folder)
 
-
+# %% ../nbs/api/07_models.ipynb #export-def-whole-backbone-role
 def _whole(backbone, role):
     "A plain network with the role folded in, sharing what it can."
     if role is not None: backbone._config(role)

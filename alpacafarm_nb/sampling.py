@@ -260,7 +260,7 @@ def _decoding(settings, where):
     except TypeError as error:
         raise ModelError(f"{where}: decoding in its alpacafarm.json is not understood: {error}") from error
 
-
+# %% ../nbs/api/08_sampling.ipynb #export-class-model-a-policy
 class Model:
     "A policy: samples outputs for instructions."
 
@@ -468,7 +468,7 @@ def _rows(history):
 Model.branch, Model.free, Model.merge, Model.export, Model.save = _branch, _free, _merge, _export, _save
 RewardModel.save, RewardModel.free = _save_reward, _free
 
-
+# %% ../nbs/api/08_sampling.ipynb #export-def-load-model-folder
 def load_model(
     folder: str | Path,  # From `save` or `export`, or an adapter written by peft
     base: Model | Backbone | None = None,  # The base it belongs to; None to load that from where it came
