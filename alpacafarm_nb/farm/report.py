@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DASHES, NEUTRAL, PALETTE, ConfigError, atomic_write, check_counts, escape, plot_theme
-from .board import Leaderboard, plot_text, printable
+from .board import Leaderboard, judge_numbers, plot_text, printable
 
 # %% ../../nbs/api/21_report.ipynb #export-dataclass-class-sidebyside-some
 @dataclass
@@ -57,7 +57,7 @@ def _choose(outputs: pd.DataFrame, instructions, seed: int) -> tuple[list, str]:
     listed = [instructions] if isinstance(instructions, str) else instructions
     if lost := [i for i in listed if i not in numbers]:
         raise ConfigError(f"outputs_side_by_side: there is no instruction {lost[0]!r}")
-    return [k for i in listed for k in numbers[i]], "Chosen instructions."
+    return [k for i in listed for k in numbers[i]], "Instructions that were asked for."
 
 
 def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
@@ -77,8 +77,9 @@ def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
 def _verdict(p: float) -> tuple[str, str]:
     "A verdict as text and as a class for its colour."
     if p is None or np.isnan(p): return "no verdict", "none"
-    sign, kind = ("▲", "win") if p > .5 else ("▼", "loss") if p < .5 else ("=", "tie")
-    return f"{sign} {100 * p:.0f} %", kind
+    shown = round(100 * p)
+    sign, kind = ("▲", "win") if shown > 50 else ("▼", "loss") if shown < 50 else ("=", "tie")
+    return f"{sign} {shown} %", kind
 
 
 def _side_str(self) -> str:
@@ -180,16 +181,17 @@ def overoptimization_figure(
         raise ConfigError(f"overoptimization_figure: the table has no column {sorted(missing)[0]!r}")
     table = table if "labeller" in table else table.assign(labeller="")
     labellers, judges = list(dict.fromkeys(table["labeller"])), list(dict.fromkeys(table["judge"]))
-    width = min(width, len(labellers))
+    width, numbers = min(width, len(labellers)), judge_numbers(judges)
     height = -(-len(labellers) // width)
     fig = make_subplots(rows=height, cols=width, subplot_titles=[plot_text(name) for name in labellers],
                         specs=[[{"secondary_y": bool(right)}] * width] * height,
                         horizontal_spacing=.04, vertical_spacing=.32 / height)
     for k, labeller in enumerate(labellers):
-        for j, judge in enumerate(judges):
+        for judge in judges:
             rows = table[(table["labeller"] == labeller) & (table["judge"] == judge)].sort_values(x)
             place = dict(row=k // width + 1, col=k % width + 1) | ({"secondary_y": judge in right} if right else {})
-            _band(fig, rows, x, plot_text(judge), j, place, first=k == 0)
+            name = plot_text(judge) + " (right axis)" * (judge in right)
+            _band(fig, rows, x, name, numbers[judge], place, first=k == 0)
     fig.update_layout(template=plot_theme(), height=110 + 280 * height, hovermode="x unified", margin=dict(t=80),
                       legend=dict(orientation="h", yref="container", y=1, yanchor="top"))
     _axes(fig, table, x, y_title, right, width, height)

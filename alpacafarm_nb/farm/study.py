@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'repeat', 'Labeller', 'labellers', 'StudySettings', 'Study', 'run_study_seed', 'curve_table', 'late_table',
-           'comparison_table', 'shipped_study', 'gains']
+           'comparison_table', 'summary', 'shipped_study', 'gains']
 
 # %% ../../nbs/api/23_study.ipynb #imports
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from ..annotators.farmhands import PERSONAS, Farmhand
 from ..annotators.pool import AnnotatorPool
-from ..core import ConfigError, Stages, data_path, seed_for
+from ..core import ConfigError, Stages, as_json, data_path, seed_for
 from ..evaluation import best_of_n_curve, bootstrap
 from .board import judge_pairs
 from .farms import Farm, load_farm
@@ -336,21 +336,23 @@ def late_table(
     method: str,  # "best_of_n" or "ppo"
     since: int,  # the x that changes are measured from
     at: int,  # the x that they are measured at
-) -> pd.DataFrame:  # a row a labeller and part: the change by gold, and how much more it is than under `noiseless`
-    "Does more pressure still help, and does it help less than with labels that are never wrong?"
-    curves, found = results[results["x"].notna() & (results["method"] == method) & (results["judge"] == "gold")], []
+) -> pd.DataFrame:  # a row a labeller and part: change, against_noiseless, against_all, each with its error
+    "What pressure from one x to another brings by gold; the same less labels never wrong, and less all pairs."
+    curves, rows = results[results["x"].notna() & (results["method"] == method) & (results["judge"] == "gold")], []
     xs = sorted(curves["x"].unique().astype(int).tolist())
     if absent := [x for x in (since, at) if x not in xs]:
         raise ConfigError(f"{method} has no point at {absent[0]}, only at {xs}")
-    for part, rows in curves.groupby("part"):
-        ends = rows[rows["x"].isin([since, at])]
-        changes = {who: np.diff(_cube(r, ["x"])[0])[..., 0] for who, r in ends.groupby("labeller")}
-        for who, change in changes.items():
-            late, against = bootstrap(change), bootstrap(change - changes.get("noiseless", np.nan))
-            found.append(dict(labeller=who, part=part, change=late.estimate, change_error=late.standard_error,
-                              against_noiseless=against.estimate, against_error=against.standard_error,
-                              n_seeds=change.shape[0]))
-    return pd.DataFrame(found).round(3)
+    ends = curves[curves["x"].isin([since, at])]
+    changes = {key: np.diff(_cube(rows, ["x"])[0])[..., 0] for key, rows in ends.groupby(["labeller", "part"])}
+    for (who, part), change in changes.items():
+        row = dict(labeller=who, part=part, n_seeds=change.shape[0])
+        rivals = {"change": None, "against_noiseless": ("noiseless", part), "against_all": (who, "all")}
+        for name, other in rivals.items():
+            gap = change if other is None else change - changes.get(other, np.nan)
+            found = bootstrap(gap)
+            row |= {name: found.estimate, f"{name}_error": found.standard_error}
+        rows.append(row)
+    return pd.DataFrame(rows).round(3)
 
 def comparison_table(
     results: pd.DataFrame,  # of several seeds
@@ -369,7 +371,19 @@ def comparison_table(
 POLICIES = ("base", "sft", "sft_greedy", "best_of_16", "best_of_n", "dpo", "ppo")
 
 # %% ../../nbs/api/23_study.ipynb #shipped
-def shipped_study() -> dict:  # manifest, facts, comparison, best_of_n, ppo, best_of_n_late, ppo_late
+def summary(
+    results: pd.DataFrame,  # of several seeds
+) -> dict[str, list[dict]]:  # from the names of tables to their rows
+    "All tables of the study: early and late stand for the first and the second half of the pressure."
+    facts = results[results["method"].isin(["agreement", "reward_accuracy", "pairs"])]
+    facts = facts.groupby(["method", "labeller", "part"])["value"].agg(["mean", "sem", "count"]).reset_index()
+    tables = dict(comparison=comparison_table(results), facts=facts.round(4),
+                  best_of_n=curve_table(results, "best_of_n"), ppo=curve_table(results, "ppo"),
+                  best_of_n_early=late_table(results, "best_of_n", 1, 16), ppo_early=late_table(results, "ppo", 0, 12),
+                  best_of_n_late=late_table(results, "best_of_n", 16, 256), ppo_late=late_table(results, "ppo", 12, 24))
+    return {name: as_json(table) for name, table in tables.items()}
+
+def shipped_study() -> dict:  # manifest, and the tables of `summary`
     "The study that ships with this installation; raises `FarmError` where there is none."
     return json.loads(data_path("results", "study.json").read_text(encoding="utf-8"))
 
