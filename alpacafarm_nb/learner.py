@@ -107,7 +107,7 @@ def _unlike(value, annotation) -> str:
 class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
     _positive = ("batch_size accumulation epochs rank alpha lr value_lr clip max_length steps beta rollouts minibatch "
-                 "inner_epochs temperature max_new_tokens n_pairs n look_every n_look").split()
+                 "inner_epochs temperature max_new_tokens n_pairs n look_every n_look rounds updates quantiles").split()
     _not_negative = "warmup weight_decay kl_coef kl_target value_clip stop_penalty checkpoint_every".split()
     _shares = ("lam", "p_label_flip")
 
@@ -186,10 +186,11 @@ def encode_examples(
     column: str = "output",  # which texts are the responses
     max_length: int | None = None,  # longest example, in tokens; None for what the model can read
     origin: Origin | None = None,  # where the table came from; its index says on which row each example stood
+    control: str = "",     # text behind each prompt, unless the table has a column `control`
 ) -> tuple[list[list[int]], list[list[int]]]:
     "Token ids of prompts and responses; raises `RecordError` for a prompt that leaves no room for a response."
     limit = min(max_length or backbone.max_length, backbone.max_length)
-    prompts, outputs = backbone.encode_prompts(table), backbone.encode_outputs(list(table[column]))
+    prompts, outputs = backbone.encode_prompts(table, control), backbone.encode_outputs(list(table[column]))
     full = {i: f"makes a prompt of {len(p)} tokens" for i, p in zip(table.index, prompts) if len(p) >= limit}
     if full: raise (origin or Origin("table")).error(full, "instruction", "That leaves no room for a response in "
                                                      f"{limit} tokens: shorten it, or leave the row out.")

@@ -62,7 +62,8 @@ class TextSide:
 
     def encode_prompts(
         self,
-        table: pd.DataFrame,  # Columns `instruction` and, if there are inputs, `input`
+        table: pd.DataFrame,  # Columns `instruction` and, if there are inputs, `input`; `control` as below
+        control: str = "",  # Text behind each prompt, where the response begins, unless the table has its own
     ) -> list[list[int]]:  # Ids of each row's prompt
         "Ids of the prompts of a table."
         inputs = table["input"] if "input" in table else [""] * len(table)
@@ -71,7 +72,9 @@ class TextSide:
         bos = self.tokenizer.bos_token
         start = [self.bos_id] if self.bos_id is not None else []
         ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [x if bos and t.startswith(bos) else start + x for t, x in zip(texts, ids)]
+        behind = table["control"] if "control" in table else [control] * len(texts)
+        controls = {c: self.encode_outputs([c], eos=False)[0] if c else [] for c in set(behind)}
+        return [(x if bos and t.startswith(bos) else start + x) + controls[c] for t, x, c in zip(texts, ids, behind)]
 
     def encode_prompt(
         self,

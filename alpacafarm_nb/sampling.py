@@ -252,6 +252,7 @@ class Decoding:
     temperature: float = 0.7  # Divides the logits; 0 is greedy
     top_p: float = 1.0  # 1 keeps all tokens
     max_new_tokens: int | None = None  # None: 256, or what the context leaves
+    control: str = ""  # Text behind each prompt that says what kind of response is wanted
 
 
 def _decoding(settings, where):
@@ -298,12 +299,13 @@ class Model:
             raise ModelError(f'return_logps is {return_logps!r}: give True, "model" or "sampling".')
         if table.empty: raise ModelError("there are no instructions to answer: the table has no rows.")
         how = self._how(temperature, top_p, max_new_tokens, greedy)
-        prompts = self.backbone.encode_prompts(table)
+        prompts = self.backbone.encode_prompts(table, self.decoding.control)
         if max_prompt is not None: prompts = [_shorten(p, max_prompt, self.backbone.bos_id) for p in prompts]
         size = batch_size or rows_at_a_time(self.backbone, max(map(len, prompts)) + how.max_new_tokens)
         logps = "model" if return_logps is True else return_logps or None
         with self.backbone.inference(self.role) as net:
-            s = sample_ids(self.backbone, net, prompts, n, **vars(how), seed=seed, batch_size=size, logps=logps)
+            s = sample_ids(self.backbone, net, prompts, n, how.temperature, how.top_p, how.max_new_tokens, seed, size,
+                           logps)
         one = (lambda xs: [x[0] for x in xs]) if n == 1 else (lambda xs: xs)
         table["output"] = one([[self.backbone.decode(x) for x in xs] for xs in s.ids])
         table["generator"], table["sample_mode"] = self.name, _mode(how)

@@ -5,26 +5,70 @@
 # %% ../../nbs/api/14_dpo.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..core import progress
+from ..core import ConfigError, progress
 from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading
-from .losses import dpo_loss, implicit_rewards
+from .losses import bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
 from .reward import EncodedPairs, pair_answer_logps
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['DPOConfig', 'pair_logps', 'train_dpo']
+__all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'PreferenceLoss', 'DPOConfig', 'pair_logps', 'train_dpo']
+
+# %% ../../nbs/api/14_dpo.ipynb #export-dataclass-class-pairterms-what
+@dataclass
+class PairTerms:
+    "What a policy and its reference say of B pairs: tensors [B]."
+    chosen: torch.Tensor        # log-probability of the chosen answer
+    rejected: torch.Tensor      # the same of the rejected answer
+    ref_chosen: torch.Tensor    # under the reference; zeros where the loss needs none
+    ref_rejected: torch.Tensor  # the same of the rejected answer
+    chosen_length: torch.Tensor    # tokens of the chosen answer
+    rejected_length: torch.Tensor  # tokens of the rejected answer
+    target: torch.Tensor        # probability that the chosen answer is the better one
+    drift: torch.Tensor         # [] mean log-ratio of answers to other prompts, 0 or more; 0 where the loss needs none
+
+    @property
+    def chosen_ratio(self): return self.chosen - self.ref_chosen
+    @property
+    def rejected_ratio(self): return self.rejected - self.ref_rejected
+    @property
+    def chosen_mean(self): return self.chosen / self.chosen_length
+    @property
+    def rejected_mean(self): return self.rejected / self.rejected_length
+
+@dataclass
+class PreferenceLoss:
+    "A loss of pairs, and what has to be read for it."
+    of: Callable[[PairTerms, "DPOConfig"], torch.Tensor]  # losses [B]
+    reference: bool = True  # whether it needs the reference
+    drift: bool = False     # whether it needs the drift
+
+PREFERENCE_LOSSES = {
+    "dpo": PreferenceLoss(lambda t, c: dpo_loss(t.chosen, t.rejected, t.ref_chosen, t.ref_rejected, c.beta, t.target)),
+    "dpo_per_token": PreferenceLoss(lambda t, c: bradley_terry_loss(
+        c.beta * t.chosen_ratio / t.chosen_length, c.beta * t.rejected_ratio / t.rejected_length, t.target)),
+    "ipo": PreferenceLoss(lambda t, c: ipo_loss(t.chosen_ratio, t.rejected_ratio, c.beta, t.target)),
+    "kto": PreferenceLoss(lambda t, c: kto_loss(t.chosen_ratio, t.rejected_ratio, t.drift, c.beta, t.target),
+                          drift=True),
+    "simpo": PreferenceLoss(lambda t, c: simpo_loss(t.chosen_mean, t.rejected_mean, c.beta, c.margin, t.target),
+                            reference=False),
+    "orpo": PreferenceLoss(lambda t, c: orpo_loss(t.chosen_mean, t.rejected_mean, c.beta, t.target), reference=False),
+}
 
 # %% ../../nbs/api/14_dpo.ipynb #export-dataclass-class-dpoconfig-setting
 @dataclass
 class DPOConfig(Settings):
-    "Settings of direct preference optimisation."
+    "Settings of direct preference optimisation and its family."
+    loss: str = "dpo"           # a name in PREFERENCE_LOSSES: "dpo", "dpo_per_token", "ipo", "kto", "simpo", "orpo"
     beta: float = .1            # strength of the KL penalty that the loss implies: smaller moves further
+    margin: float = .5          # by how much the chosen answer shall be ahead; for "simpo"
     epochs: int = 1             # times each pair is seen
     batch_size: int = 32        # pairs a batch
     accumulation: int = 1       # batches a step
@@ -39,6 +83,11 @@ class DPOConfig(Settings):
     max_length: int | None = None  # longest prompt and answer in tokens, None for the model's context
     precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
     checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss not in PREFERENCE_LOSSES:
+            raise ConfigError(f"DPOConfig: loss is {self.loss!r}: give one of {', '.join(PREFERENCE_LOSSES)}")
 
     @classmethod
     def paper(cls) -> "DPOConfig":
@@ -76,17 +125,21 @@ def train_dpo(
     "A new model that prefers what was preferred; its history has a row a step. The model it started from is unchanged."
     check_policy(model)
     config, backbone = DPOConfig.make(config, **overrides), model.backbone
-    encode = lambda other: EncodedPairs.of(other.backbone, preferences, config.ties, config.max_length)
+    encode = lambda other: EncodedPairs.of(other.backbone, preferences, config.ties, config.max_length,
+                                           model.decoding.control)
     pairs, reference = encode(model), model if reference is None else reference
     check_policy(reference)
-    same = reference.backbone is backbone
-    ref = pair_logps(reference, pairs if same else encode(reference), precision=config.precision).to(backbone.device)
-    batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)
+    loss, theirs = PREFERENCE_LOSSES[config.loss], pairs if reference.backbone is backbone else encode(reference)
+    ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
+    batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)
+    lengths = torch.tensor([[len(c), len(r)] for c, r in zip(pairs.chosen, pairs.rejected)], device=backbone.device)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
         def loss_fn(rows):
             chosen, rejected = pair_answer_logps(backbone, net, pairs.batch(rows, backbone)).chunk(2)
-            loss = dpo_loss(chosen, rejected, *ref[rows].T, config.beta, pairs.target[rows].to(chosen.device))
-            return loss.mean(), _figures(chosen.detach(), rejected.detach(), ref[rows], config.beta)
+            drift = _drift(backbone, net, strangers, rows, ref) if loss.drift else chosen.new_zeros(())
+            terms = PairTerms(chosen, rejected, *ref[rows, :2].T, *lengths[rows].T,
+                              pairs.target[rows].to(chosen.device), drift)
+            return loss.of(terms, config).mean(), _figures(terms, config.beta)
 
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
@@ -95,8 +148,30 @@ def train_dpo(
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
     return Model(backbone, role, name, learner.history, replace(model.decoding))
 
-def _figures(chosen, rejected, ref, beta):
+@torch.no_grad()
+def _figures(terms, beta):
     "What to watch: the implied rewards of both answers, how often and how far the chosen one is ahead."
-    up, down = implicit_rewards(chosen, ref[:, 0], beta), implicit_rewards(rejected, ref[:, 1], beta)
-    return {"accuracy": (up > down).float().mean(), "margin": (up - down).mean(),
+    up, down = beta * terms.chosen_ratio, beta * terms.rejected_ratio
+    return {"accuracy": ((up > down).float() + (up == down).float() / 2).mean(), "margin": (up - down).mean(),
             "chosen_reward": up.mean(), "rejected_reward": down.mean()}
+
+# %% ../../nbs/api/14_dpo.ipynb #export-def-strangers-pairs-each
+def _strangers(pairs):
+    "Each prompt with the chosen answer of the next pair, as far as it fits; as pairs of twice the same answer."
+    longest = [len(p) + max(len(c), len(r)) for p, c, r in zip(pairs.prompts, pairs.chosen, pairs.rejected)]
+    room = max(longest)
+    moved = [c[:max(1, room - len(p))] for p, c in zip(pairs.prompts, pairs.chosen[1:] + pairs.chosen[:1])]
+    return EncodedPairs(pairs.prompts, moved, moved, pairs.target)
+
+def _reference_logps(reference, pairs, loss, precision):
+    "Log-probabilities under the reference [N, 3]: chosen, rejected, answer to another prompt; zeros where not needed."
+    found = torch.zeros(len(pairs), 3)
+    if loss.reference: found[:, :2] = pair_logps(reference, pairs, precision=precision)
+    if loss.drift: found[:, 2] = pair_logps(reference, _strangers(pairs), precision=precision)[:, 0]
+    return found
+
+@torch.no_grad()
+def _drift(backbone, net, strangers, rows, ref):
+    "Mean log-ratio [] of answers to other prompts, 0 or more."
+    own = pair_answer_logps(backbone, net, strangers.batch(rows, backbone)).chunk(2)[0]
+    return (own - ref[rows, 2]).mean().clamp_min(0)

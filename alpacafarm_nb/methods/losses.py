@@ -5,6 +5,8 @@
 # %% ../../nbs/api/10_losses.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,9 +14,9 @@ from torch import Tensor
 from ..models import masked_mean
 
 # %% auto #0
-__all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss',
-           'adapt_kl_coef', 'at_last_token', 'token_rewards', 'gae', 'whiten', 'ppo_policy_loss', 'value_loss',
-           'explained_variance']
+__all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
+           'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef', 'at_last_token',
+           'token_rewards', 'gae', 'whiten', 'ppo_policy_loss', 'value_loss', 'explained_variance']
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-sft-loss-logps
 def sft_loss(
@@ -55,6 +57,58 @@ def dpo_loss(
     return bradley_terry_loss(implicit_rewards(chosen, ref_chosen, beta),
                               implicit_rewards(rejected, ref_rejected, beta), target)
 
+# %% ../../nbs/api/10_losses.ipynb #export-def-either-way-loss
+def either_way(
+    loss: Callable[[Tensor, Tensor], Tensor],  # of what belongs to the better and to the worse answer [B]
+    chosen: Tensor,    # [B]
+    rejected: Tensor,  # [B]
+    target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
+) -> Tensor:
+    "The loss of a pair in expectation over which of its answers is the better one [B]."
+    if isinstance(target, float) and target == 1: return loss(chosen, rejected)
+    return target * loss(chosen, rejected) + (1 - target) * loss(rejected, chosen)
+
+def ipo_loss(
+    chosen: Tensor,    # [B] log-ratio of policy and reference, of the chosen answer
+    rejected: Tensor,  # [B] the same of the rejected answer
+    beta: float = .1,  # strength of the KL penalty: the log-ratios shall differ by 1 / (2 beta)
+    target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
+) -> Tensor:
+    "Identity preference optimisation, equation 17 [B]."
+    return either_way(lambda c, r: (c - r - 1 / (2 * beta)) ** 2, chosen, rejected, target)
+
+def kto_loss(
+    chosen: Tensor,    # [B] log-ratio of policy and reference, of the chosen answer
+    rejected: Tensor,  # [B] the same of the rejected answer
+    drift: Tensor,     # [] or [B] mean log-ratio of answers to other prompts, not below 0 (no gradient)
+    beta: float = .1,  # how soon an answer is good or bad enough
+    target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
+) -> Tensor:
+    "Kahneman-Tversky optimisation, equation 8, the mean of a good and a bad answer [B]."
+    z = drift.detach()
+    value = lambda good, bad: 1 - .5 * torch.sigmoid(beta * (good - z)) - .5 * torch.sigmoid(beta * (z - bad))
+    return either_way(value, chosen, rejected, target)
+
+def simpo_loss(
+    chosen: Tensor,      # [B] mean log-probability of the chosen answer's tokens
+    rejected: Tensor,    # [B] the same of the rejected answer
+    beta: float = 2.,    # scale of the means
+    margin: float = .5,  # by how much the chosen answer shall be ahead, after scaling
+    target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
+) -> Tensor:
+    "Simple preference optimisation, equation 6 [B]."
+    return either_way(lambda c, r: -F.logsigmoid(beta * (c - r) - margin), chosen, rejected, target)
+
+def orpo_loss(
+    chosen: Tensor,    # [B] mean log-probability of the chosen answer's tokens
+    rejected: Tensor,  # [B] the same of the rejected answer
+    beta: float = .1,  # weight of the odds ratio beside the likelihood
+    target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
+) -> Tensor:
+    "Odds ratio preference optimisation, equations 6 and 7 [B]."
+    log_odds = lambda x: x - torch.log1p(-torch.exp(x.clamp_max(-1e-6)))   # an answer of probability 1 has no odds
+    return either_way(lambda c, r: -c - beta * F.logsigmoid(log_odds(c) - log_odds(r)), chosen, rejected, target)
+
 # %% ../../nbs/api/10_losses.ipynb #export-def-kl-estimate-logps
 def kl_estimate(
     logps: Tensor,      # [B, T] log-probability of each sampled token under the policy it was sampled from
@@ -86,6 +140,17 @@ def kl_surrogate_loss(
     that was sampled from; later steps on the same samples are near it. Its value means nothing."""
     ahead = to_go(kl_estimate(old_logps, ref_logps, mask)).detach()
     return torch.exp((logps - old_logps) * mask) * ahead * mask
+
+# %% ../../nbs/api/10_losses.ipynb #export-def-full-kl-logits
+def full_kl(
+    logits: Tensor,      # [..., V] of the policy
+    ref_logits: Tensor,  # [..., V] of the reference (no gradient)
+    first: str = "reference",  # which distribution the expectation is over: "reference" (Quark) or "policy"
+) -> Tensor:
+    "KL divergence of the next token's two distributions [...], in nats."
+    own, other = logits.log_softmax(-1), ref_logits.log_softmax(-1).detach()
+    if first == "policy": return (own.exp() * (own - other)).sum(-1)
+    return (other.exp() * (other - own)).sum(-1)
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-adapt-kl-coef
 def adapt_kl_coef(

@@ -227,7 +227,7 @@ def train_ppo(
     check_policy(model)
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
-    check_prompts(backbone, backbone.encode_prompts(table))
+    check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
         run = PPORun(config, policy, model if reference is None else reference, reward, seed, run_dir, evaluate,

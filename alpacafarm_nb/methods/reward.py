@@ -27,7 +27,7 @@ from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['RewardConfig', 'PairBatch', 'pair_batch', 'pair_answer_logps', 'pair_scores', 'shares_prompts', 'EncodedPairs',
-           'train_reward_model', 'reward_accuracy', 'as_reward']
+           'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
 
 # %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
@@ -148,11 +148,12 @@ class EncodedPairs:
     target: Tensor             # [N] probability that the chosen answer is the better one
 
     @classmethod
-    def of(cls, backbone, preferences, ties: str = "drop", max_length: int | None = None) -> "EncodedPairs":
+    def of(cls, backbone, preferences, ties: str = "drop", max_length: int | None = None,
+           control: str = "") -> "EncodedPairs":
         "Encode the pairs of a table of preferences that have a verdict."
         pairs, origin = located_pairs(preferences, ties)
-        prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin)
-        _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin)
+        prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin, control)
+        _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin, control)
         if cut := sum(c == r for c, r in zip(chosen, rejected)):
             warnings.warn(f"{cut} of {len(pairs)} pairs differ only in what was cut off: nothing can be learned from "
                           "them", stacklevel=3)
@@ -250,6 +251,14 @@ def reward_accuracy(
     pairs, score = training_pairs(preferences), as_reward(reward)
     side = lambda column: score(pairs[["instruction", "input"]].assign(output=pairs[column]))
     return _accuracy(side("chosen"), side("rejected"))
+
+def reward_marks(
+    reward,  # a reward model, or a function from a table to an array
+) -> list | str:  # to be hashed: weights of a reward model, the name of a function
+    "What a result depends on in a reward."
+    if not isinstance(reward, RewardModel): return getattr(reward, "__qualname__", type(reward).__name__)
+    own = reward.backbone.role_state(reward.role) if reward.role else reward.backbone.source
+    return [own, reward.head.weight.detach(), reward.mean, reward.scale]
 
 def as_reward(
     reward,  # a reward model (anything with `.score`), or a function from a table to an array

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..core import ModelError
@@ -17,7 +17,7 @@ from ..records import check_texts
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['take', 'pretrain', 'SFTConfig', 'train_sft']
+__all__ = ['take', 'pretrain', 'SFTConfig', 'sft_settings', 'train_sft']
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-take-prompts-sequence
 def take(
@@ -76,6 +76,11 @@ class SFTConfig(Settings):
         "The settings of AlpacaFarm: batches of 128, three epochs, learning rate 2e-5, 512 tokens."
         return cls(epochs=3, batch_size=8, accumulation=16, lr=2e-5, schedule="cosine", warmup=.03, max_length=512)
 
+# %% ../../nbs/api/11_sft.ipynb #export-def-sft-settings-config
+def sft_settings(config: SFTConfig) -> SFTConfig:
+    "The settings of SFT in those of a method that is built on it."
+    return SFTConfig(**{f.name: getattr(config, f.name) for f in fields(SFTConfig)})
+
 # %% ../../nbs/api/11_sft.ipynb #export-def-train-sft-model
 def train_sft(
     model: Model,                   # where to start: a base, or a policy whose adapter is copied
@@ -92,7 +97,7 @@ def train_sft(
     config = SFTConfig.make(config, **overrides)
     data, origin = check_texts(demonstrations, "demonstrations", ("output",))
     backbone = model.backbone
-    prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin)
+    prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin, model.decoding.control)
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
     batches = length_batches(lengths, config.batch_size, config.epochs, seed)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
