@@ -16,7 +16,8 @@ from ..models import masked_mean
 # %% auto #0
 __all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
            'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef', 'at_last_token',
-           'token_rewards', 'gae', 'whiten', 'ppo_policy_loss', 'value_loss', 'explained_variance']
+           'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages', 'ppo_policy_loss', 'value_loss',
+           'explained_variance']
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-sft-loss-logps
 def sft_loss(
@@ -211,6 +212,25 @@ def whiten(
     mean = masked_mean(x, mask)
     centred = (x - mean) * torch.rsqrt(masked_mean((x - mean).square(), mask) + 1e-8)
     return (centred if shift_mean else centred + mean) * mask
+
+# %% ../../nbs/api/10_losses.ipynb #export-def-rloo-advantages-rewards
+def rloo_advantages(
+    rewards: Tensor,  # [B] rewards of whole answers, those of one instruction side by side
+    group: int,       # answers an instruction, 2 or more
+) -> Tensor:
+    "Each reward less the mean of the others in its group [B]."
+    by_group = rewards.view(-1, group)
+    others = (by_group.sum(1, keepdim=True) - by_group) / (group - 1)
+    return (by_group - others).flatten()
+
+def grpo_advantages(
+    rewards: Tensor,    # [B] rewards of whole answers, those of one instruction side by side
+    group: int,         # answers an instruction, 2 or more
+    eps: float = 1e-4,  # added to the spread
+) -> Tensor:
+    "Each reward less its group's mean, in the group's standard deviations [B]."
+    by_group = rewards.view(-1, group)
+    return ((by_group - by_group.mean(1, keepdim=True)) / (by_group.std(1, keepdim=True) + eps)).flatten()
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-ppo-policy-loss
 def ppo_policy_loss(

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for
 from ..learner import (Learner, Settings, in_single_precision, length_batches, new_role, precision_for,
                                    processes, reading)
-from .losses import (adapt_kl_coef, explained_variance, gae, kl_estimate, kl_surrogate_loss,
-                                          ppo_policy_loss, token_rewards, value_loss, whiten)
+from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages, kl_estimate,
+                                          kl_surrogate_loss, ppo_policy_loss, rloo_advantages, token_rewards,
+                                          value_loss, whiten)
 from .reward import as_reward
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
@@ -29,8 +30,8 @@ from ..records import check_instructions
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'roll_out', 'deal', 'ValueHead', 'ValueAdapter', 'PPOModel', 'train_ppo',
-           'PPORun']
+__all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'roll_out', 'deal', 'ValueHead', 'ValueAdapter', 'NoValue', 'PPOModel',
+           'train_ppo', 'PPORun']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -49,7 +50,9 @@ class PPOConfig(Settings):
     kl_in: str = "reward"       # "reward": each token pays its share; "loss": a loss with the gradient of the KL
     clip: float = .2            # how far a token's probability may move, as a ratio, before it stops pushing
     value_clip: float | None = None  # how far a value may move in a step; None: as far as it likes
-    lam: float = .95            # of the advantages: 1 trusts rewards alone, 0 the value function alone
+    advantage: str = "gae"      # "gae": against a value function; "rloo", "grpo": against other answers to the same
+    group: int = 4              # answers an instruction; for "rloo" and "grpo"
+    lam: float = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
     value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": its own role
     stop_penalty: float = 1.    # taken from the reward of an answer that did not stop in time
     temperature: float = 1.     # of the sampling, and of the policy that is trained
@@ -59,9 +62,18 @@ class PPOConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in {"kl_in": ("reward", "loss"), "value": ("head", "adapter")}.items():
+        if self.advantage != "gae" and (self.group < 2 or self.rollouts % self.group):
+            raise ConfigError(f"PPOConfig: {self.rollouts} rollouts cannot be groups of {self.group}: {self.advantage} "
+                              "compares 2 answers or more to each instruction")
+        for name, known in {"kl_in": ("reward", "loss"), "value": ("head", "adapter"),
+                            "advantage": ("gae", "rloo", "grpo")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"PPOConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
+
+    @property
+    def answers_each(self) -> int:
+        "Answers to each instruction of a step."
+        return 1 if self.advantage == "gae" else self.group
 
     @property
     def part(self) -> int:
@@ -191,6 +203,17 @@ class ValueAdapter:
 
     def free(self): self.backbone.remove_role(self.role)
 
+# %% ../../nbs/api/15_ppo.ipynb #export-class-novalue-in-place
+class NoValue:
+    "In place of a value function where answers are compared with each other: nothing to train, zero everywhere."
+
+    def __init__(self, *_): pass
+    def parameters(self): return []
+    def look(self, rollout: Rollout) -> None: pass
+    def values(self, rows: Sequence[int], batch: Batch) -> Tensor: return batch.output_mask.float() * 0
+    def training(self): return nullcontext()
+    def free(self): pass
+
 # %% ../../nbs/api/15_ppo.ipynb #export-class-ppomodel-model-a
 class PPOModel(Model):
     "A policy trained by PPO; `snapshots` holds its adapter at the steps that were asked for."
@@ -237,11 +260,7 @@ def train_ppo(
             run.look_back(learner)
             while learner.done < config.steps:
                 rollout, values = run.roll_out(table, learner.done)
-                in_reward = run.kl_coef if config.kl_in == "reward" else 0.
-                rewards = token_rewards(rollout.scores, rollout.logps, rollout.ref_logps, rollout.mask, in_reward)
-                advantages, returns = gae(rewards, values, rollout.mask, lam=config.lam)
-                spread = (advantages[rollout.mask].std() + 1e-6).item()
-                advantages = whiten(advantages, rollout.mask)
+                advantages, returns, spread = run.advantages(rollout, values)
                 order = seed_for(seed, "minibatches", learner.done)
                 figures = [run.update(learner, rows, rollout, advantages, values, returns, run.kl_coef / spread)
                            for rows in length_batches(rollout.lengths, config.minibatch, config.inner_epochs, order)]
@@ -276,7 +295,8 @@ class PPORun:
     def learner(self, table) -> Learner:
         "The learner of policy and value function."
         config, backbone, role = self.config, self.policy.backbone, self.policy.role
-        self.value = (ValueHead if config.value == "head" else ValueAdapter)(backbone, self.value_of, self.seed)
+        kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
+        self.value = kind(backbone, self.value_of, self.seed)
         return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
                        {"policy": config.lr, "value": config.value_lr}, config.steps, "constant", config.warmup,
                        name=self.policy.name, seed=self.seed, precision=precision_for(backbone, config.precision),
@@ -287,12 +307,24 @@ class PPORun:
 
     def roll_out(self, table, step: int) -> tuple[Rollout, Tensor]:
         "The answers of a step, and the values [B, T] of their prefixes."
-        rows = deal(len(table), self.config.rollouts, step, self.seed)
+        each = self.config.answers_each
+        rows = np.repeat(deal(len(table), self.config.rollouts // each, step, self.seed), each)
         seed = seed_for(self.seed, "rollout", step)
         rollout = roll_out(self.policy, self.reference, self.score, table.iloc[rows], self.config, seed)
         self.value.look(rollout)
         with self.value.training():
             return rollout, read_rows(rollout, self.policy.backbone, self.value.values, self.config.part)
+
+    def advantages(self, rollout, values) -> tuple[Tensor, Tensor, float]:
+        "Advantages [B, T], what the value function is to learn [B, T], and the unit of the advantages in rewards."
+        config, mask = self.config, rollout.mask
+        in_reward = self.kl_coef if config.kl_in == "reward" else 0.
+        rewards = token_rewards(rollout.scores, rollout.logps, rollout.ref_logps, mask, in_reward)
+        if config.advantage == "gae":
+            advantages, returns = gae(rewards, values, mask, lam=config.lam)
+            return whiten(advantages, mask), returns, (advantages[mask].std() + 1e-6).item()
+        compare = rloo_advantages if config.advantage == "rloo" else grpo_advantages
+        return compare(rewards.sum(1), config.group)[:, None] * mask, values, 1.
 
     def score(self, table) -> np.ndarray:
         "Rewards of a table of answers, standardised, less the penalty of those that did not stop."
@@ -316,6 +348,7 @@ def _ppo_update(self, learner, rows, rollout, advantages, values, returns, kl_we
                 losses = losses + kl_weight * kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)
             figures["policy_loss"] += learner.backward(mean(losses), part)
             figures["clipped"] += mean(clipped.float()).item()
+        if not self.value.parameters(): continue
         with learner.own_randomness(), self.value.training():
             with learner.autocast(): now = self.value.values(part, batch)
             losses = value_loss(now, cut(values), cut(returns), mask, config.value_clip)
@@ -329,8 +362,8 @@ def _ppo_figures(self, rollout, values, returns) -> dict:
     objective = rollout.scores.mean().item() - self.kl_coef * kl
     figures = {"reward": self.mean_reward, "kl": kl, "kl_coef": self.kl_coef, "objective": objective,
                "n_tokens": mask.sum(1).float().mean().item(), "finished": rollout.table["finished"].mean(),
-               "entropy": -masked_mean(rollout.logps, mask).item(),
-               "explained_variance": explained_variance(values, returns, mask)}
+               "entropy": -masked_mean(rollout.logps, mask).item()}
+    if self.value.parameters(): figures["explained_variance"] = explained_variance(values, returns, mask)
     if config.kl_target is not None: self.kl_coef = adapt_kl_coef(self.kl_coef, kl, config.kl_target)
     return figures
 
