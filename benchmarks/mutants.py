@@ -1,0 +1,168 @@
+"""Break the losses and estimators one line at a time, and see whether the checks beside them notice.
+
+Each mutant replaces one expression in an exported cell of a notebook: a sign, a mask, a direction, a normalisation.
+The notebook's own cells are then executed, in a process of their own. A mutant that no cell objects to *survives*: it
+is a test that is missing. Run from the repository:
+
+    python benchmarks/mutants.py              # all of them, about ten minutes; exit code 1 if any survives
+    python benchmarks/mutants.py 10_losses    # those of one notebook
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKERS = int(os.environ.get("WORKERS", 2))
+
+# notebook: (what is broken, the expression, what it becomes)
+MUTANTS = {
+    "10_losses": [
+        ("sft: sign", "return -(logps * mask).sum(-1)", "return (logps * mask).sum(-1)"),
+        ("sft: mask", "return -(logps * mask).sum(-1)", "return -logps.sum(-1)"),
+        ("sft: normalisation", "return -(logps * mask).sum(-1)", "return -(logps * mask).mean(-1)"),
+        ("Bradley-Terry: sign", "margin = chosen - rejected\n", "margin = rejected - chosen\n"),
+        ("Bradley-Terry: soft target", "(1 - target) * F.logsigmoid(-margin)", "(1 - target) * F.logsigmoid(margin)"),
+        ("Bradley-Terry: target ignored", "return -target * F.logsigmoid(margin) - (1 - target)",
+         "return -F.logsigmoid(margin) - 0 * (1 - target)"),
+        ("implicit reward: sign", "return beta * (logps - ref_logps)", "return beta * (ref_logps - logps)"),
+        ("implicit reward: no reference", "return beta * (logps - ref_logps)", "return beta * logps"),
+        ("implicit reward: no beta", "return beta * (logps - ref_logps)", "return logps - ref_logps"),
+        ("DPO: rejected against the chosen's reference", "implicit_rewards(rejected, ref_rejected, beta), target)",
+         "implicit_rewards(rejected, ref_chosen, beta), target)"),
+        ("DPO: target dropped", "implicit_rewards(rejected, ref_rejected, beta), target)",
+         "implicit_rewards(rejected, ref_rejected, beta))"),
+        ("either way: not exchanged", "+ (1 - target) * loss(rejected, chosen)",
+         "+ (1 - target) * loss(chosen, rejected)"),
+        ("IPO: sign", "(c - r - 1 / (2 * beta)) ** 2", "(r - c - 1 / (2 * beta)) ** 2"),
+        ("IPO: normalisation", "(c - r - 1 / (2 * beta)) ** 2", "(c - r - 1 / beta) ** 2"),
+        ("KTO: sign of the bad answer", ".5 * torch.sigmoid(beta * (z - bad))", ".5 * torch.sigmoid(beta * (bad - z))"),
+        ("KTO: no drift", "z = drift.detach()", "z = 0 * drift.detach()"),
+        ("SimPO: sign of the margin", "F.logsigmoid(beta * (c - r) - margin)", "F.logsigmoid(beta * (c - r) + margin)"),
+        ("SimPO: margin scaled", "F.logsigmoid(beta * (c - r) - margin)", "F.logsigmoid(beta * (c - r - margin))"),
+        ("ORPO: sign of the odds", "F.logsigmoid(log_odds(c) - log_odds(r))",
+         "F.logsigmoid(log_odds(r) - log_odds(c))"),
+        ("ORPO: likelihood dropped", "lambda c, r: -c - beta", "lambda c, r: -beta"),
+        ("ORPO: odds are probabilities", "lambda x: x - torch.log1p(-torch.exp(x.clamp_max(-1e-6)))", "lambda x: x"),
+        ("KL: direction", "rho = (logps - ref_logps) * mask", "rho = (ref_logps - logps) * mask"),
+        ("KL: mask", "rho = (logps - ref_logps) * mask", "rho = logps - ref_logps"),
+        ("KL: k2 not halved", "return rho.square() / 2", "return rho.square()"),
+        ("KL: k3 of the other sign", "return torch.expm1(-rho) + rho", "return torch.expm1(rho) - rho"),
+        ("to go: from the start", "return x.flip(-1).cumsum(-1).flip(-1)", "return x.cumsum(-1)"),
+        ("KL surrogate: sign", "* ahead * mask", "* -ahead * mask"),
+        ("KL surrogate: own token alone", "ahead = to_go(kl_estimate(old_logps, ref_logps, mask)).detach()",
+         "ahead = kl_estimate(old_logps, ref_logps, mask).detach()"),
+        ("KL surrogate: direction", "to_go(kl_estimate(old_logps, ref_logps, mask))",
+         "to_go(kl_estimate(ref_logps, old_logps, mask))"),
+        ("KL surrogate: mask", "return torch.exp((logps - old_logps) * mask) * ahead * mask",
+         "return torch.exp(logps - old_logps) * ahead"),
+        ("full KL: direction", "return (other.exp() * (other - own)).sum(-1)",
+         "return (own.exp() * (own - other)).sum(-1)"),
+        ("full KL: normalisation", "return (other.exp() * (other - own)).sum(-1)",
+         "return (other.exp() * (other - own)).mean(-1)"),
+        ("adaptive KL: direction", "kl / target - 1", "1 - kl / target"),
+        ("adaptive KL: no limit", "max(-1., min(1., kl / target - 1))", "(kl / target - 1)"),
+        ("last token: one early", "is_last = mask & ~F.pad(mask[:, 1:], (0, 1))",
+         "is_last = F.pad(mask & ~F.pad(mask[:, 1:], (0, 1)), (0, 1))[:, 1:]"),
+        ("token rewards: sign of the KL", "at_last_token(scores, mask) - kl_coef",
+         "at_last_token(scores, mask) + kl_coef"),
+        ("GAE: mask", "ahead = (delta + gamma * lam * ahead) * mask[:, t]", "ahead = delta + gamma * lam * ahead"),
+        ("GAE: no lambda", "ahead = (delta + gamma * lam * ahead)", "ahead = (delta + gamma * ahead)"),
+        ("GAE: discount of the value", "delta = rewards[:, t] + gamma * next_value",
+         "delta = rewards[:, t] + next_value"),
+        ("GAE: sign of the value", "+ gamma * next_value - values[:, t]", "- gamma * next_value + values[:, t]"),
+        ("GAE: return without value", "return advantages, advantages + values", "return advantages, advantages"),
+        ("whitening: mask of the mean", "mean = masked_mean(x, mask)", "mean = x.mean()"),
+        ("whitening: variance for deviation", "torch.rsqrt(masked_mean((x - mean).square(), mask) + 1e-8)",
+         "1 / (masked_mean((x - mean).square(), mask) + 1e-8)"),
+        ("whitening: mask of the result", "return (centred if shift_mean else centred + mean) * mask",
+         "return centred if shift_mean else centred + mean"),
+        ("RLOO: own reward in the baseline", "(by_group.sum(1, keepdim=True) - by_group) / (group - 1)",
+         "by_group.sum(1, keepdim=True) / group"),
+        ("RLOO: sign", "return (by_group - others).flatten()", "return (others - by_group).flatten()"),
+        ("RLOO: normalisation", "- by_group) / (group - 1)", "- by_group) / group"),
+        ("GRPO: no spread", "/ (by_group.std(1, keepdim=True) + eps)", "/ 1"),
+        ("GRPO: spread of all", "by_group.std(1, keepdim=True)", "by_group.std()"),
+        ("PPO: sign", "return -torch.minimum(free, clipped) * mask", "return torch.minimum(free, clipped) * mask"),
+        ("PPO: optimistic", "torch.minimum(free, clipped)", "torch.maximum(free, clipped)"),
+        ("PPO: mask", "return -torch.minimum(free, clipped) * mask", "return -torch.minimum(free, clipped)"),
+        ("PPO: inverted ratio", "ratio = torch.exp((logps - old_logps) * mask)",
+         "ratio = torch.exp((old_logps - logps) * mask)"),
+        ("PPO: one-sided clip", "ratio.clamp(1 - clip, 1 + clip)", "ratio.clamp(max=1 + clip)"),
+        ("value: not halved", "return error * mask / 2", "return error * mask"),
+        ("value: mask", "return error * mask / 2", "return error / 2"),
+        ("value: smaller of the two", "error = torch.maximum(error, (near - returns).square())",
+         "error = torch.minimum(error, (near - returns).square())"),
+        ("explained variance: mask", "(returns - values)[inside].var", "(returns - values).var"),
+        ("explained variance: ratio alone", "return float(1 - (returns", "return float((returns"),
+    ],
+    "07_models": [
+        ("token log-probabilities: off by one", "batch.ids[:, 1:][on]", "batch.ids[:, :-1][on]"),
+        ("token log-probabilities: sign", "logps = -F.cross_entropy(", "logps = F.cross_entropy("),
+        ("masked mean: mask of the count", "(x * mask).sum() / mask.sum().clamp_min(1)", "(x * mask).mean()"),
+        ("masked mean: mask of the sum", "(x * mask).sum(dim) / mask.sum(dim).clamp_min(1)",
+         "x.sum(dim) / mask.sum(dim).clamp_min(1)"),
+        ("reward: state one early", "device=states.device), lengths - 1]", "device=states.device), lengths - 2]"),
+        ("reward: not centred", "dtype=float) - self.mean) / self.scale", "dtype=float)) / self.scale"),
+    ],
+    "06_evaluation": [
+        ("best-of-n KL: sign", "np.log(n) - (n - 1) / n", "np.log(n) + (n - 1) / n"),
+        ("crossed error: instructions forgotten", "max(ms_seeds + ms_instructions - ms_rest, ms_rest)",
+         "max(ms_seeds - ms_rest, ms_rest)"),
+        ("crossed error: rest added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
+         "ms_seeds + ms_instructions + ms_rest, ms_rest"),
+    ],
+}
+
+RUN = """
+import ast, json, os, sys
+names = {"__name__": "__main__"}
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    source = "".join(cell["source"])
+    if cell["cell_type"] != "code" or source.startswith("#| default_exp"): continue
+    exec(compile(source, cell["id"], "exec"), names)
+print("every cell ran")
+"""
+
+
+def mutated(notebook: str, old: str, new: str) -> dict:
+    "The notebook with one expression replaced in the exported cells, where it must stand exactly once."
+    nb, found = json.loads((ROOT / f"nbs/api/{notebook}.ipynb").read_text(encoding="utf-8")), 0
+    for cell in nb["cells"]:
+        source = "".join(cell["source"])
+        if not source.startswith("#| export") or old not in source: continue
+        found += source.count(old)
+        cell["source"] = [source.replace(old, new)]
+    if found != 1 and old != new:
+        raise SystemExit(f"{notebook}: {old!r} stands {found} times in the exported cells, not once")
+    return nb
+
+
+def survives(notebook: str, old: str, new: str) -> bool:
+    "Whether every cell of the mutated notebook runs."
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mutant.ipynb"
+        path.write_text(json.dumps(mutated(notebook, old, new)), encoding="utf-8")
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "ALPACAFARM_QUIET": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", RUN, str(path)], cwd=ROOT / "nbs/api", env=env,
+                              capture_output=True, text=True, timeout=1200)
+    return "every cell ran" in done.stdout
+
+
+def main(notebooks: list[str]) -> int:
+    "Run the mutants of some notebooks; the number that survive."
+    for notebook in notebooks:  # what fails when healthy would catch every mutant
+        if not survives(notebook, "#| export", "#| export"): raise SystemExit(f"{notebook} does not run as it is")
+    jobs = [(n, *mutant) for n in notebooks for mutant in MUTANTS[n]]
+    with ThreadPoolExecutor(WORKERS) as pool: results = list(pool.map(lambda j: survives(j[0], *j[2:]), jobs))
+    for (notebook, what, *_), alive in zip(jobs, results):
+        print(f"{'SURVIVES' if alive else 'caught  '}  {notebook}  {what}")
+    print(f"{len(jobs) - sum(results)} of {len(jobs)} mutants caught")
+    return sum(results)
+
+
+if __name__ == "__main__": sys.exit(1 if main(sys.argv[1:] or list(MUTANTS)) else 0)
