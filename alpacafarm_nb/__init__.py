@@ -17,6 +17,7 @@ _MODULES = {
     "evaluation": "win_rate WinRate paired_difference bootstrap best_of_n_curve agreement_rate",
     "models": "Backbone RewardModel load_backbone",
     "sampling": "Model load_base load_model ask sample_pairs",
+    "released": "recover_weights load_released_reward",
     "learner": "Learner History",
     "methods.sft": "train_sft SFTConfig",
     "methods.reward": "train_reward_model RewardConfig",

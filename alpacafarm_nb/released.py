@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ class _reading:
     def __enter__(self): return self
     def __exit__(self, kind, error, trace):
         if error is not None and not isinstance(error, ModelError):
-            raise ModelError(f"{self.file} cannot be read ({type(error).__name__}: {error}): fetch it again.") from error
+            raise ModelError(f"{self.file} cannot be read ({type(error).__name__}: {error}): fetch it anew.") from error
 
 def _load(file):
     "The tensors of a file of PyTorch's, mapped into memory; nothing in it is executed."
@@ -88,10 +88,13 @@ def recover_weights(
             shards.add(name, tensor)
         shards.finish()
         _check_sum(theirs.folder, total, tolerance)
-        for file in theirs.folder.iterdir():
-            if file.suffix in (".json", ".model", ".txt") and ".index." not in file.name:
-                shutil.copyfile(file, temp / file.name)
+        _copy_about(theirs.folder, temp, ".json", ".model", ".txt")
     return as_path(folder)
+
+def _copy_about(source, folder, *kinds):
+    "Copy what stands beside weights: configuration, tokenizer, sums."
+    for file in source.iterdir():
+        if file.suffix in kinds and ".index." not in file.name: shutil.copyfile(file, folder / file.name)
 
 def _check_sum(folder, total, tolerance):
     "Compare the sum of all parameters with the published one."
@@ -138,12 +141,10 @@ def load_released_reward(
     head = [n for n in weights if n.endswith("reward_head.weight")]
     inside = [n for n in weights if n.startswith("backbone_model.")]
     if len(head) != 1 or not inside:
-        raise ModelError(f"{folder} is no reward model of AlpacaFarm's: it needs backbone_model.* and reward_head.weight.")
-    import tempfile
+        raise ModelError(f"{folder} is no released reward model: it lacks backbone_model.* or reward_head.weight.")
     from safetensors.torch import save_file
-    with tempfile.TemporaryDirectory() as plain, ExitStack():
-        for file in as_path(config).iterdir():
-            if file.suffix in (".json", ".model") and ".index." not in file.name: shutil.copyfile(file, Path(plain) / file.name)
+    with tempfile.TemporaryDirectory() as plain:
+        _copy_about(as_path(config), Path(plain), ".json", ".model")
         for n in inside: parts[n.removeprefix("backbone_model.")] = weights[n].contiguous()
         if "lm_head.weight" not in parts and not read_object(Path(plain) / "config.json").get("tie_word_embeddings"):
             parts["lm_head.weight"] = parts["model.embed_tokens.weight"].clone()  # never used: a reward has no words
