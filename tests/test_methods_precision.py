@@ -5,9 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.bestofn import best_of_n  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
+from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
+from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import pretrain, train_sft  # noqa: E402
 from alpacafarm_nb.models import new_backbone  # noqa: E402
@@ -54,8 +57,27 @@ def test_the_methods_in_low_precision(folder, precision):
         now, then = (base.backbone.role_parameters(m.role) for m in (ppo, sft))
         assert max((a - b).abs().max().item() for a, b in zip(now, then)) > 1e-5
     assert len(best_of_n(sft, reward, 2).sample(QUESTIONS).output) == 4
+
+    start, online = state(base, sft), dict(steps=2, rollouts=8)
+    family = [train_dpo(sft, pairs, loss=loss, epochs=2, batch_size=8, lr=1e-2, warmup=1, name=loss)
+              for loss in ("dpo_per_token", "ipo", "kto", "simpo", "orpo")]
+    family += [train_ppo(sft, reward, QUESTIONS, **online, minibatch=4, advantage=a, name=a) for a in ("rloo", "grpo")]
+    family += [train_quark(sft, reward, QUESTIONS, mode=m, **online, updates=2, batch_size=4, name=f"quark_{m}")
+               for m in ("best", "all")]
+    family += [train_expert_iteration(sft, reward, QUESTIONS, n=2, epochs=2, batch_size=4),
+               train_feedme(sft, pairs, epochs=2, batch_size=8), train_reward_conditioning(sft, pairs, epochs=2)]
+    for model in family:
+        assert (state(base, model) - start).abs().max() > 1e-5, model.name
+    for loss, first in (("ipo", 25.), ("kto", .5)):  # policy and reference agree here, too
+        assert abs(next(m for m in family if m.name == loss).history["loss"][0] - first) < .03 * first
+    assert family[7].name == "quark_best" and family[7].history["kl"][0] < .05  # the leash is read in the same rounding
     for k, v in frozen.items():  # and the base is what it was
         assert torch.equal(v, base.backbone.net.state_dict()[_injected(k, base.backbone.net)])
+
+
+def state(base, model):
+    "The adapter of a model, flat."
+    return torch.cat([p.detach().flatten().clone() for p in base.backbone.role_parameters(model.role)])
 
 
 def _injected(key, net):
