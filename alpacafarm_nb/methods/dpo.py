@@ -55,6 +55,8 @@ PREFERENCE_LOSSES = {
     "dpo_per_token": PreferenceLoss(lambda t, c: bradley_terry_loss(
         c.beta * t.chosen_ratio / t.chosen_length, c.beta * t.rejected_ratio / t.rejected_length, t.target)),
     "ipo": PreferenceLoss(lambda t, c: ipo_loss(t.chosen_ratio, t.rejected_ratio, c.beta, t.target)),
+    "ipo_per_token": PreferenceLoss(lambda t, c: ipo_loss(
+        t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c.beta, t.target)),
     "kto": PreferenceLoss(lambda t, c: kto_loss(t.chosen_ratio, t.rejected_ratio, t.drift, c.beta, t.target),
                           drift=True),
     "simpo": PreferenceLoss(lambda t, c: simpo_loss(t.chosen_mean, t.rejected_mean, c.beta, c.margin, t.target),
@@ -66,7 +68,7 @@ PREFERENCE_LOSSES = {
 @dataclass
 class DPOConfig(Settings):
     "Settings of direct preference optimisation and its family."
-    loss: str = "dpo"           # a name in PREFERENCE_LOSSES: "dpo", "dpo_per_token", "ipo", "kto", "simpo", "orpo"
+    loss: str = "dpo"           # a name in PREFERENCE_LOSSES, such as "dpo_per_token", "ipo", "kto", "simpo", "orpo"
     beta: float = .1            # strength of the KL penalty that the loss implies: smaller moves further
     margin: float = .5          # by how much the chosen answer shall be ahead; for "simpo"
     epochs: int = 1             # times each pair is seen
