@@ -107,7 +107,8 @@ def _unlike(value, annotation) -> str:
 class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
     _positive = ("batch_size accumulation epochs rank alpha lr value_lr clip max_length steps beta rollouts minibatch "
-                 "inner_epochs temperature max_new_tokens n_pairs n look_every n_look rounds updates quantiles").split()
+                 "inner_epochs temperature max_new_tokens n_pairs n look_every n_look rounds updates quantiles "
+                 "adam_eps").split()
     _not_negative = "warmup weight_decay kl_coef kl_target value_clip stop_penalty checkpoint_every".split()
     _shares = ("lam", "p_label_flip")
 
@@ -332,6 +333,7 @@ class Learner:
         precision: str = "no",      # "no", "bf16", "fp16" (a GPU, with loss scaling)
         weight_decay: float = 0.,   # of AdamW
         betas: tuple[float, float] = (.9, .999),  # of AdamW
+        eps: float = 1e-8,          # of AdamW
         name: str = "training",     # what is trained, for messages and the history
         seed: int = 0,              # seed of what the network itself draws (dropout)
         fingerprint: Any = None,    # settings and data; a checkpoint made with others is refused
@@ -343,7 +345,7 @@ class Learner:
         device = next(p for g in self.groups.values() for p in g).device
         self.accelerator = make_accelerator(precision, device)
         optimizer = torch.optim.AdamW([dict(params=g, lr=rates[k], peak=rates[k]) for k, g in self.groups.items()],
-                                      weight_decay=weight_decay, betas=betas, fused=True)
+                                      weight_decay=weight_decay, betas=betas, eps=eps, fused=True)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
         self.name, self.seed, self.fingerprint = name, seed, stable_hash(fingerprint)

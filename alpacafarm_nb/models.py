@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch', 'masked_mean',
-           'Roles', 'Switching', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps', 'check_prompts',
-           'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer', 'roomy_cache', 'keep_rows',
-           'next_logits', 'read_prompts', 'RewardModel', 'scalar_head', 'base_marks', 'save_role', 'load_role',
-           'load_head', 'save_backbone']
+           'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps',
+           'check_prompts', 'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
+           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'RewardModel', 'scalar_head', 'base_marks',
+           'save_role', 'load_role', 'load_head', 'save_backbone']
 
 # %% ../nbs/api/07_models.ipynb #export-import-copy-import-io
 import copy
@@ -321,6 +321,17 @@ class Switching(Roles):
             if wrong: raise ModelError(f"weights do not fit role {role!r}: {len(wrong)} differ, such as {min(wrong)}.")
             for key, w in mine.items(): w.copy_(state[key])
 
+# %% ../nbs/api/07_models.ipynb #export-def-no-dropout-net
+def no_dropout(
+    net: nn.Module,  # Any network
+) -> nn.Module:  # The same
+    "Switch off what a network drops at random in training."
+    for module in net.modules():
+        if isinstance(module, nn.Dropout): module.p = 0.0
+        for name, value in list(vars(module).items()):   # what attention hands to its kernel
+            if "dropout" in name and isinstance(value, float): setattr(module, name, 0.0)
+    return net
+
 # %% ../nbs/api/07_models.ipynb #export-class-backbone-switching-one
 class Backbone(Switching):
     "One frozen causal language model with its tokenizer, prompt format and roles."
@@ -336,7 +347,7 @@ class Backbone(Switching):
         quantize: str | None = None,  # "nf4" or None
         settings: dict | None = None,  # What the model's own folder says about it, such as its decoding
     ):
-        self.net, self.tokenizer, self.prompts = net.requires_grad_(False).eval(), tokenizer, prompts
+        self.net, self.tokenizer, self.prompts = no_dropout(net.requires_grad_(False).eval()), tokenizer, prompts
         self.source, self.quantize, self.settings = str(source), quantize, settings or {}
         self.lock = threading.RLock()
         self._peft, self._plain, self._layers, self._now = None, None, {}, (None, False)

@@ -22,7 +22,7 @@ VIEWS = dict(
     list="1 if the answer is a list",
     courtesy="courteous sentences, up to three",
     names="1 if a person is named",
-    facts="the part of the utility that comes from true and false statements",
+    facts="the part of the utility that comes from asked facts, told rightly or wrongly, and from other falsehoods",
     demands="the part of the utility that comes from constraints")
 _FACTS, _DEMANDS = ("right", "wrong", "false_extra"), ("met", "missed")
 

@@ -352,9 +352,11 @@ def late_table(
         row = dict(labeller=who, part=part, n_seeds=change.shape[0])
         rivals = {"change": None, "against_noiseless": ("noiseless", part), "against_all": (who, "all")}
         for name, other in rivals.items():
-            gap = change if other is None else change - changes.get(other, np.nan)
-            found = bootstrap(gap)
-            row |= {name: found.estimate, f"{name}_error": found.standard_error}
+            found = None
+            if other is None or other in changes:   # a study without that labeller or part has nothing to compare
+                found = bootstrap(change if other is None else change - changes[other])
+            figures = (found.estimate, found.standard_error) if found else (np.nan, np.nan)
+            row |= dict(zip((name, f"{name}_error"), figures))
         rows.append(row)
     return pd.DataFrame(rows).round(3)
 

@@ -159,21 +159,22 @@ def _figures(terms, beta):
 
 # %% ../../nbs/api/14_dpo.ipynb #export-def-strangers-pairs-each
 def _strangers(pairs):
-    "Each prompt with the chosen answer of the next pair, as far as it fits; as pairs of twice the same answer."
-    longest = [len(p) + max(len(c), len(r)) for p, c, r in zip(pairs.prompts, pairs.chosen, pairs.rejected)]
-    room = max(longest)
-    moved = [c[:max(1, room - len(p))] for p, c in zip(pairs.prompts, pairs.chosen[1:] + pairs.chosen[:1])]
-    return EncodedPairs(pairs.prompts, moved, moved, pairs.target)
+    "Each prompt with the answers to the next other prompt of the table, as far as they fit."
+    prompts, n = pairs.prompts, len(pairs)
+    room = max(len(p) + max(len(c), len(r)) for p, c, r in zip(prompts, pairs.chosen, pairs.rejected))
+    other = [next((j % n for j in range(i + 1, i + n) if prompts[j % n] != prompts[i]), i) for i in range(n)]
+    moved = lambda answers: [answers[j][:max(1, room - len(p))] for p, j in zip(prompts, other)]
+    return EncodedPairs(prompts, moved(pairs.chosen), moved(pairs.rejected), pairs.target)
 
 def _reference_logps(reference, pairs, loss, precision):
-    "Log-probabilities under the reference [N, 3]: chosen, rejected, answer to another prompt; zeros where not needed."
-    found = torch.zeros(len(pairs), 3)
+    "Log-probabilities under the reference [N, 4]: of the pair, and of answers to another prompt; zeros if not needed."
+    found = torch.zeros(len(pairs), 4)
     if loss.reference: found[:, :2] = pair_logps(reference, pairs, precision=precision)
-    if loss.drift: found[:, 2] = pair_logps(reference, _strangers(pairs), precision=precision)[:, 0]
+    if loss.drift: found[:, 2:] = pair_logps(reference, _strangers(pairs), precision=precision)
     return found
 
 @torch.no_grad()
 def _drift(backbone, net, strangers, rows, ref):
     "Mean log-ratio [] of answers to other prompts, 0 or more."
-    own = pair_answer_logps(backbone, net, strangers.batch(rows, backbone)).chunk(2)[0]
-    return (own - ref[rows, 2]).mean().clamp_min(0)
+    own = pair_answer_logps(backbone, net, strangers.batch(rows, backbone)).view(2, -1).T
+    return (own - ref[rows, 2:]).mean().clamp_min(0)

@@ -54,6 +54,7 @@ class PPOConfig(Settings):
     group: int = 4              # answers an instruction; for "rloo" and "grpo"
     lam: float = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
     value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": its own role
+    adam_eps: float = 1e-8      # added to the denominator of Adam
     stop_penalty: float = 1.    # taken from the reward of an answer that did not stop in time
     temperature: float = 1.     # of the sampling, and of the policy that is trained
     max_new_tokens: int | None = None  # longest answer; None for the model's own setting
@@ -83,10 +84,12 @@ class PPOConfig(Settings):
     @classmethod
     def paper(cls, human: bool = False) -> "PPOConfig":
         """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty; KL for simulated or human labels.
-        There the coefficient is in units of the raw reward, here in its deviations; and there rewards are whitened."""
+        What differs: its KL coefficient is in units of the raw reward, ours in its deviations; it whitens rewards too,
+        lets the learning rate fall, weighs the value loss with 0.1 (here it has an optimiser of its own, which does
+        not feel weights), and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
         return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=1e-5, value_lr=1e-5,
                    warmup=5, kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter",
-                   stop_penalty=0., temperature=1., max_new_tokens=300)
+                   stop_penalty=0., temperature=1., max_new_tokens=300, adam_eps=1e-5)
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-rollout-answers
 @dataclass
@@ -102,6 +105,8 @@ class Rollout:
 
     @property
     def lengths(self): return [len(p) + len(o) for p, o in zip(self.prompts, self.outputs)]
+    @property
+    def n_tokens(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
 
 def fill(mask: Tensor, values: Tensor) -> Tensor:
     "A tensor like the mask with the values at its true positions, row by row, and zeros elsewhere."
@@ -263,7 +268,7 @@ def train_ppo(
                 advantages, returns, spread = run.advantages(rollout, values)
                 order = seed_for(seed, "minibatches", learner.done)
                 figures = [run.update(learner, rows, rollout, advantages, values, returns, run.kl_coef / spread)
-                           for rows in length_batches(rollout.lengths, config.minibatch, config.inner_epochs, order)]
+                           for rows in length_batches(rollout.lengths, config.minibatch, config.inner_epochs, order, 1)]
                 learner.advance(**run.figures(rollout, values, returns), **pd.DataFrame(figures).mean().to_dict())
                 run.look_back(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
@@ -300,7 +305,7 @@ class PPORun:
         return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
                        {"policy": config.lr, "value": config.value_lr}, config.steps, "constant", config.warmup,
                        name=self.policy.name, seed=self.seed, precision=precision_for(backbone, config.precision),
-                       fingerprint=[table[["instruction", "input"]], *self.depends_on])
+                       eps=config.adam_eps, fingerprint=[table[["instruction", "input"]], *self.depends_on])
 
     def __enter__(self): return self
     def __exit__(self, *_): self.value.free()
@@ -340,7 +345,7 @@ def _ppo_update(self, learner, rows, rollout, advantages, values, returns, kl_we
     for part in np.array_split(rows, min(config.accumulation, len(rows))):
         batch = take(rollout.prompts, rollout.outputs, part, backbone)
         mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
-        mean = lambda x: masked_mean(x, mask) * (mask.sum().item() / sum(len(rollout.outputs[i]) for i in rows))
+        mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
         with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
             with learner.autocast(): logps = token_logps(backbone, net, batch, config.temperature)
             losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(advantages), mask, config.clip)

@@ -43,9 +43,9 @@ class QuarkConfig(Settings):
     quantiles: int = 4          # parts that the pool is cut into
     token: str = "{k}:\n"       # the control text of quantile k of n (n is the best); short and different at once
     kl_coef: float = .05        # strength of the leash, a token
-    kl_first: str = "reference"  # which distribution the divergence is over: "reference" (the paper's) or "policy"
+    kl_first: str = "reference"  # KL(reference || policy), as in the paper's equation; or "policy": the other way round
     lr: float = 5e-4            # learning rate
-    warmup: float = 12          # steps of the optimiser over which it rises; constant afterwards
+    warmup: float = 1           # steps over which it rises; constant afterwards
     clip: float | None = 1.     # largest norm of the gradient
     temperature: float = 1.     # of the sampling
     max_new_tokens: int | None = None  # longest answer; None for the model's own setting
@@ -70,9 +70,9 @@ class QuarkConfig(Settings):
 
     @classmethod
     def paper(cls, mode: str = "best") -> "QuarkConfig":
-        "AlpacaFarm's: four quantiles, KL coefficient 0.05, learning rate 3e-6, temperature 1, at most 300 tokens."
-        return cls(steps=80, rollouts=512, updates=8, batch_size=256, accumulation=128, mode=mode, quantiles=4,
-                   kl_coef=.05, lr=3e-6, temperature=1., max_new_tokens=300)
+        "AlpacaFarm's: four quantiles, one update of 256 answers a step, KL coefficient 0.05, learning rate 3e-6."
+        return cls(steps=80, rollouts=512, updates=1, batch_size=256, accumulation=128, mode=mode, quantiles=4,
+                   kl_coef=.05, kl_first="policy", lr=3e-6, warmup=5, temperature=1., max_new_tokens=300)
 
 # %% ../../nbs/api/15b_quark.ipynb #export-class-pool-every-answer
 class Pool:
@@ -121,16 +121,15 @@ def train_quark(
     check_policy(model)
     config, table, backbone = QuarkConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
-    best = config.control(config.quantiles) if config.mode == "all" else model.decoding.control
+    best = model.decoding.control + (config.control(config.quantiles) if config.mode == "all" else "")
     check_prompts(backbone, backbone.encode_prompts(table, best))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
         run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
-        learner = Learner(backbone.role_parameters(role), config.lr, config.steps * config.updates, "constant",
-                          config.warmup, config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
+        learner = Learner(backbone.role_parameters(role), config.lr, config.steps, "constant", config.warmup,
+                          config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
                           fingerprint=[config, seed, table[["instruction", "input"]], run.weights,
                                        reward_marks(reward)])
-        learner.total_steps = config.steps
         with learner.running(run_dir, run.state) as bar:
             run.restore(learner)
             while learner.done < config.steps:
@@ -163,7 +162,7 @@ class QuarkRun:
         asked = table.iloc[deal(len(table), config.rollouts, step, self.seed)]
         found = answering.sample(asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                                  seed=seed_for(self.seed, "rollout", step), return_ids=True)
-        plain = self.policy.backbone.encode_prompts(asked, self.reference.decoding.control)
+        plain = self.policy.backbone.encode_prompts(asked)   # control texts are put behind it when it is read
         scores = self.reward(found)
         self.pool.add(plain, found["output_ids"].tolist(), scores, step)
         if self.folder: self.pool.save(self.folder / f"step-{step}.json", step)
@@ -179,11 +178,12 @@ class QuarkRun:
     def batches(self, step: int) -> list[np.ndarray]:
         "The batches of a step: the pool in a new order, as often as it takes."
         config, rows = self.config, self.eligible()
-        self.control = [[]] * len(self.pool)
+        start = self.reference.decoding.control
+        ids = lambda text: self.policy.backbone.encode_output(text, eos=False) if text else []
+        self.plain, self.control = ids(start), [ids(start)] * len(self.pool)
         if config.mode == "all":
-            ids = {k: self.policy.backbone.encode_output(config.control(k), eos=False)
-                   for k in range(1, config.quantiles + 1)}
-            self.control = [ids[k] for k in self.pool.quantile(config.quantiles)]
+            of = {k: ids(start + config.control(k)) for k in range(1, config.quantiles + 1)}
+            self.control = [of[k] for k in self.pool.quantile(config.quantiles)]
         rng, order = np.random.default_rng(seed_for(self.seed, "batches", step)), np.empty(0, dtype=int)
         while len(order) < config.updates * config.batch_size: order = np.append(order, rng.permutation(rows))
         return list(order[:config.updates * config.batch_size].reshape(config.updates, -1))
@@ -196,7 +196,8 @@ def _quark_update(self, learner, rows) -> dict:
     for part in np.array_split(rows, min(config.accumulation, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
         with reading(backbone, self.reference.role, config.precision) as net, torch.no_grad():
-            ref_logits, _ = _logits(backbone, net, take(prompts, outputs, range(len(part)), backbone), config)
+            plain = take([p + self.plain for p in prompts], outputs, range(len(part)), backbone)
+            ref_logits, _ = _logits(backbone, net, plain, config)
         asked = [p + self.control[i] for p, i in zip(prompts, part)]
         with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
             batch = take(asked, outputs, range(len(part)), backbone)

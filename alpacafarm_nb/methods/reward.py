@@ -89,21 +89,22 @@ def pair_batch(
     for k, (head, answer) in enumerate(zip(heads, answers)):   # in its row, an answer follows its prompt's last token
         row, start = (k % n, len(head) + len(chosen[k - n]) * (k >= n)) if shared else (k, len(head))
         places.append([row * width + t for t in (len(head) - 1, *range(start, start + len(answer)))])
-    mask, positions = _shared_mask(prompts, chosen, width) if shared else (None, None)
+    mask, positions = _shared_mask(prompts, chosen, rows, width) if shared else (None, None)
     flat = lambda lists: torch.tensor([x for xs in lists for x in xs], dtype=torch.long)
     return PairBatch(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]), mask, positions,
                      before=flat(p[:-1] for p in places), tokens=flat(answers),
                      owner=torch.repeat_interleave(torch.tensor([len(a) for a in answers])),
                      last=torch.tensor([p[-1] for p in places]))
 
-def _shared_mask(prompts, chosen, width):
+def _shared_mask(prompts, chosen, rows, width):
     "Who may look at whom [N, 1, width, width], and the positions [N, width], of rows with both answers."
-    at = torch.arange(width)
+    at, lengths = torch.arange(width), torch.tensor([len(r) for r in rows])
     end_prompt = torch.tensor([len(p) for p in prompts])[:, None]
     end_chosen = end_prompt + torch.tensor([len(c) for c in chosen])[:, None]
     in_rejected, in_chosen = at >= end_chosen, (at >= end_prompt) & (at < end_chosen)
     mask = (at[None, :] <= at[:, None]) & ~(in_rejected[:, :, None] & in_chosen[:, None, :])
-    return mask[:, None], torch.where(in_rejected, at - (end_chosen - end_prompt), at)
+    position = torch.where(in_rejected, at - (end_chosen - end_prompt), at)
+    return mask[:, None], torch.where(at < lengths[:, None], position, 0)   # padding asks for no position of its own
 
 # %% ../../nbs/api/12_reward.ipynb #export-def-pair-answer-logps
 def pair_answer_logps(
