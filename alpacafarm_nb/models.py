@@ -35,6 +35,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 stable_hash)
+from .kernels import prefer_matmul_attention, state_logps
 from .prompts import PLAIN, PromptFormat, as_prompts
 from .records import check_outputs
 
@@ -337,6 +338,7 @@ class Backbone(Switching):
     "One frozen causal language model with its tokenizer, prompt format and roles."
 
     MERGE_LIMIT = 400_000_000  # parameters; above, a second copy of the linear maps costs too much memory
+    MANY_LOGITS = 2 ** 22  # of a batch; above, they are computed a part at a time
 
     def __init__(
         self,
@@ -348,6 +350,7 @@ class Backbone(Switching):
         settings: dict | None = None,  # What the model's own folder says about it, such as its decoding
     ):
         self.net, self.tokenizer, self.prompts = no_dropout(net.requires_grad_(False).eval()), tokenizer, prompts
+        prefer_matmul_attention(net)
         self.source, self.quantize, self.settings = str(source), quantize, settings or {}
         self.lock = threading.RLock()
         self._peft, self._plain, self._layers, self._now = None, None, {}, (None, False)
@@ -453,10 +456,22 @@ def _check_head(self, net):
     want, got = net(input_ids=ids, use_cache=False).logits, after(net.get_output_embeddings()(self.hidden(net, ids)))
     if not torch.allclose(got.float(), want.float(), atol=1e-2, rtol=1e-2):
         raise ModelError(f"{type(net).__name__} does something to its logits that is not known here.")
-    self._post_head = after
+    self._post_head, self._head_scale = after, None if cap else scale
 
 
-Backbone.hidden, Backbone.head, Backbone._check_head, Backbone._post_head = _hidden, _head, _check_head, None
+def _logps(self: Backbone, net: nn.Module, states: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    "Log-probabilities [M] of tokens [M] in hidden states [M,D]; without a matrix of logits where that would be large."
+    if self._post_head is None: self._check_head(net)
+    head = net.get_output_embeddings()
+    large = len(states) * self.vocab > self.MANY_LOGITS and type(head) is nn.Linear and not head.weight.requires_grad
+    if large and self._head_scale: return state_logps(states, head, tokens, self._head_scale / temperature)
+    logits = self.head(net, states)
+    if temperature != 1: logits = logits / temperature
+    return -F.cross_entropy(logits, tokens, reduction="none")
+
+
+Backbone.hidden, Backbone.head, Backbone.logps, Backbone._check_head = _hidden, _head, _logps, _check_head
+Backbone._post_head, Backbone._head_scale = None, None
 
 # %% ../nbs/api/07_models.ipynb #export-def-token-logps-backbone
 def token_logps(
@@ -467,8 +482,7 @@ def token_logps(
 ) -> Tensor:  # [B,T-1] log-probability of the next token where it is an output token, else 0
     r"Log-probabilities $\log\pi(y_t\mid x, y_{<t})$ of the output tokens."
     on = batch.output_mask
-    logits = backbone.head(net, backbone.hidden(net, batch.ids)[:, :-1][on]) / temperature
-    logps = -F.cross_entropy(logits, batch.ids[:, 1:][on], reduction="none")
+    logps = backbone.logps(net, backbone.hidden(net, batch.ids)[:, :-1][on], batch.ids[:, 1:][on], temperature)
     return torch.zeros(on.shape, device=logps.device).masked_scatter(on, logps)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import FarmError, seed_for
@@ -113,8 +112,7 @@ def pair_answer_logps(
     batch: PairBatch,   # N pairs
 ) -> Tensor:
     "Log-probabilities of the answers [2N], first the chosen, then the rejected."
-    logits = backbone.head(net, batch.states(net, batch.before))
-    logps = -F.cross_entropy(logits, batch.tokens, reduction="none")
+    logps = backbone.logps(net, batch.states(net, batch.before), batch.tokens)
     return logps.new_zeros(len(batch.last)).index_add(0, batch.owner, logps)
 
 def pair_scores(
