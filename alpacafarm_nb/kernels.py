@@ -95,7 +95,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs
     half = query.device.type == "cpu" and query.dtype != torch.float32
     short = 1 < query.shape[2] == key.shape[2] <= 640
     plain = kwargs.get("is_causal") is not False and not any(k in kwargs for k in ("softcap", "position_bias", "cache"))
-    if half and short and plain and query.requires_grad and getattr(module, "is_causal", True):
+    if half and short and plain and getattr(module, "is_causal", True):
         return matmul_attention(query, key, value, attention_mask, scaling).transpose(1, 2).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 

@@ -28,9 +28,9 @@ from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, esc
 from .records import Origin
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'PRECISIONS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples', 'FusedLora',
-           'fused_lora', 'new_role', 'precision_for', 'reading', 'in_single_precision', 'make_accelerator', 'processes',
-           'Learner']
+__all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
+           'FusedLora', 'fused_lora', 'new_role', 'precision_for', 'reading', 'in_single_precision', 'make_accelerator',
+           'processes', 'make_optimizer', 'Learner']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -129,7 +129,8 @@ class Settings:
                 raise ConfigError(f"{type(self).__name__}: {field.name} must not be negative, but is {value!r}")
             if field.name in self._shares and not 0 <= value <= 1:
                 raise ConfigError(f"{type(self).__name__}: {field.name} must be between 0 and 1, but is {value!r}")
-        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS, "ties": ("drop", "half")}.items():
+        for name, known in {"schedule": SCHEDULES, "precision": PRECISIONS, "ties": ("drop", "half"),
+                            "optimizer": OPTIMIZERS}.items():
             if hasattr(self, name) and getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise ConfigError(f"{type(self).__name__}: {name} is {given!r}: give {' or '.join(known)}")
@@ -148,6 +149,7 @@ SCHEDULES = {
     "cosine": lambda done: .5 * (1 + math.cos(math.pi * done)),
 }
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw8bit")
 
 def lr_factor(
     step: int,               # number of the step, from 0
@@ -318,6 +320,22 @@ def processes() -> int:
     "How many processes a launcher has started for this program."
     return int(os.environ.get("WORLD_SIZE", 1))
 
+def make_optimizer(
+    kind: str,         # one of OPTIMIZERS
+    groups: list[dict],  # of parameters, with their learning rates
+    **settings,        # weight_decay, betas, eps
+) -> torch.optim.Optimizer:
+    "AdamW; raises `ConfigError` where bitsandbytes is asked for and cannot be had."
+    if kind == "adamw": return torch.optim.AdamW(groups, **settings, fused=True)
+    if kind not in OPTIMIZERS: raise ConfigError(f"optimizer is {kind!r}: give {' or '.join(OPTIMIZERS)}")
+    try: from bitsandbytes import optim
+    except ImportError as error:
+        raise ConfigError(f"optimizer={kind!r} needs bitsandbytes, which cannot be imported here ({error}): install "
+                          "it, or train with optimizer='adamw'") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
+        return (optim.AdamW8bit if kind == "adamw8bit" else optim.PagedAdamW8bit)(groups, **settings)
+
 # %% ../nbs/api/09_learner.ipynb #export-class-learner-steps-remembers
 class Learner:
     "Steps, remembers, checkpoints and resumes the training of some groups of parameters."
@@ -336,6 +354,7 @@ class Learner:
         eps: float = 1e-8,          # of AdamW
         name: str = "training",     # what is trained, for messages and the history
         seed: int = 0,              # seed of what the network itself draws (dropout)
+        optimizer: str = "adamw",   # "adamw", "adamw8bit" or "paged_adamw8bit"
         fingerprint: Any = None,    # settings and data; a checkpoint made with others is refused
     ):
         groups = parameters if isinstance(parameters, dict) else {"": parameters}
@@ -344,9 +363,9 @@ class Learner:
         rates = lr if isinstance(lr, dict) else dict.fromkeys(self.groups, lr)
         device = next(p for g in self.groups.values() for p in g).device
         self.accelerator = make_accelerator(precision, device)
-        optimizer = torch.optim.AdamW([dict(params=g, lr=rates[k], peak=rates[k]) for k, g in self.groups.items()],
-                                      weight_decay=weight_decay, betas=betas, eps=eps, fused=True)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer, device_placement=False)
+        own = [dict(params=g, lr=rates[k], peak=rates[k]) for k, g in self.groups.items() if g]
+        made = make_optimizer(optimizer, own, weight_decay=weight_decay, betas=betas, eps=eps)
+        self.optimizer = self.accelerator.prepare_optimizer(made, device_placement=False)
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
         self.name, self.seed, self.fingerprint = name, seed, stable_hash(fingerprint)
         self.history, self.done, self.device, self.resumed = History(name=name), 0, device, None
@@ -382,7 +401,8 @@ def _descend(self, batch: Any = None) -> dict:
     self._partial = True   # until `advance`: PPO descends several times a step
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
-    rates = {_column(k, "lr"): group["lr"] for k, group in zip(self.groups, self.optimizer.param_groups)}
+    used = [k for k, group in self.groups.items() if group]
+    rates = {_column(k, "lr"): group["lr"] for k, group in zip(used, self.optimizer.param_groups)}
     if len(set(rates.values())) == 1: rates = {"lr": min(rates.values())}
     return {_column(k, "grad_norm"): v for k, v in norms.items()} | rates
 
@@ -520,7 +540,8 @@ def _tensors(self):
     named = {f"{k}.{i}": p for k, group in self.groups.items() for i, p in enumerate(group)}
     tensors = {f"weight.{k}": p.detach() for k, p in named.items()}
     for key, p in named.items():
-        tensors |= {f"optimizer.{key}.{what}": t for what, t in self.optimizer.state.get(p, {}).items()}
+        state = self.optimizer.state.get(p, {}).items()
+        tensors |= {f"optimizer.{key}.{what}": torch.as_tensor(x) for what, x in state}   # counts become tensors, too
     return {k: t.contiguous().clone() for k, t in tensors.items()}
 
 def _state(self):
@@ -552,6 +573,7 @@ def _resume(self, run_dir: str | Path) -> Any:
             with torch.no_grad(): p.copy_(tensors[f"weight.{key}.{i}"])
             start = f"optimizer.{key}.{i}."
             mine = {k.removeprefix(start): t.to(p.device) for k, t in tensors.items() if k.startswith(start)}
+            if "state1" in mine: mine["step"] = int(mine["step"])   # bitsandbytes counts in numbers
             self.optimizer.state[p] = mine
     if state["scaler"] and self.accelerator.scaler: self.accelerator.scaler.load_state_dict(state["scaler"])
     self.done, self.history.rows, self.resumed = state["done"], state["history"], state["extra"]

@@ -794,7 +794,7 @@ def read_prompts(
         keep_rows(cache, index)
         return logits[index], cache
     logits = []
-    for group in _read_groups(prompts, device):
+    for group in _read_groups(backbone, prompts):
         at = index[(index >= group.start) & (index < group.stop)] - group.start
         small, first = roomy_cache(net, len(prompts[group.stop - 1])), sum(map(len, logits))
         new = _read(backbone, net, prompts[group], small)
@@ -812,10 +812,14 @@ def _read(backbone, net, prompts, cache):
     return next_logits(net, ids.to(device), (at >= 0).to(device), at.clamp_min(0).to(device), cache)
 
 
-def _read_groups(prompts, device):
-    "Slices of prompts to read at once."
-    if device.type != "cpu": return [slice(0, len(prompts))]
+def _read_groups(backbone, prompts):
+    "Slices of prompts to read at once: on a CPU, of equal length, or of like length where the weights cost most."
+    if backbone.device.type != "cpu": return [slice(0, len(prompts))]
     groups, first = [], 0
+    while backbone.n_parameters > 5e7 and first < len(prompts):
+        like = [p for p in prompts[first:first + 8] if len(p) <= 1.25 * len(prompts[first]) + 4]
+        groups.append(slice(first, first := first + len(like)))
+    if groups: return groups
     for _, same in groupby(prompts, key=len):
         end = first + len(list(same))
         groups += [slice(i, min(i + 32, end)) for i in range(first, end, 32)]
@@ -857,12 +861,14 @@ class RewardModel:
         self,
         prompts: list[list[int]],  # Ids of prompts
         outputs: list[list[int]],  # Ids of outputs, with their end token if they have one
-        batch_size: int = 64,  # Rows at a time
+        batch_size: int | None = None,  # Rows at a time; None for what suits the model's size
     ) -> np.ndarray:  # One normalised score a row
         "Score outputs given as ids, as far as the context reaches: each prompt read once, identical rows scored once."
         check_counts(batch_size=(batch_size, 1))
         check_prompts(self.backbone, prompts)
-        room = self.backbone.max_length
+        # on a CPU, a larger model gains nothing from many rows, and loses by what fills up the short ones
+        few = self.backbone.device.type == "cpu" and self.backbone.n_parameters > 5e7
+        room, batch_size = self.backbone.max_length, batch_size or (8 if few else 64)
         rows = [(tuple(p), tuple(o[:room - len(p)])) for p, o in zip(prompts, outputs, strict=True)]
         by_prompt = {}
         for p, o in dict.fromkeys(rows): by_prompt.setdefault(p, []).append(o)
@@ -875,7 +881,7 @@ class RewardModel:
     def score(
         self,
         table: pd.DataFrame,  # Columns instruction, input, output (a text, or a list of texts)
-        batch_size: int = 64,  # Rows at a time
+        batch_size: int | None = None,  # Rows at a time; None for what suits the model's size
     ) -> np.ndarray:  # A score a row, or [rows, n] where every row holds a list of n
         "Score the outputs of a table."
         table = check_outputs(table, "answers")

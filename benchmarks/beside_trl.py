@@ -79,7 +79,7 @@ def ours(job, folder, table):
     how = dict(batch_size=BATCH, epochs=1, lr=LR, schedule="constant", warmup=0, clip=1.)
     work = {
         "sft": lambda: train_sft(start, table, **how), "dpo": lambda: train_dpo(start, table, beta=BETA, **how),
-        "reward": lambda: train_reward_model(start, table, **how),
+        "reward": lambda: train_reward_model(start, table, standardise=False, **how),   # TRL does not, either
         "rloo": lambda: train_ppo(start, lambda t: reward_array(t["output"]), table, advantage="rloo", group=GROUP,
                                   rollouts=GROUP * ASKED, minibatch=GROUP * ASKED, inner_epochs=1, kl_coef=KL, lr=LR,
                                   warmup=0, stop_penalty=0., max_new_tokens=NEW_TOKENS,

@@ -79,6 +79,7 @@ class DPOConfig(Settings):
     warmup: float = 5           # steps of its rise; below 1: a share of all steps
     clip: float | None = 1.     # largest norm of the gradient
     weight_decay: float = 0.    # of AdamW
+    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     rank: int = 16              # of the adapter, where the policy has none to copy
     alpha: int = 32             # the adapter is scaled by alpha / rank
     ties: str = "drop"          # "drop" leaves ties out, "half" trains on them with the target one half
@@ -145,7 +146,7 @@ def train_dpo(
 
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
-                          precision=precision_for(backbone, config.precision),
+                          precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
                           fingerprint=[config, seed, pairs.content, ref, backbone.role_state(role)])
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
     return Model(backbone, role, name, learner.history, replace(model.decoding))

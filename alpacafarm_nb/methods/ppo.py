@@ -23,15 +23,15 @@ from ..learner import (Learner, Settings, in_single_precision, length_batches, n
 from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages, kl_estimate,
                                           kl_surrogate_loss, ppo_policy_loss, rloo_advantages, token_rewards,
                                           value_loss, whiten)
-from .reward import as_reward
+from .reward import as_reward, grouped_logps, shares_prompts
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'roll_out', 'deal', 'ValueHead', 'ValueAdapter', 'NoValue', 'PPOModel',
-           'train_ppo', 'PPORun']
+__all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
+           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -55,6 +55,7 @@ class PPOConfig(Settings):
     lam: float = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
     value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": its own role
     adam_eps: float = 1e-8      # added to the denominator of Adam
+    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     stop_penalty: float = 1.    # taken from the reward of an answer that did not stop in time
     temperature: float = 1.     # of the sampling, and of the policy that is trained
     max_new_tokens: int | None = None  # longest answer; None for the model's own setting
@@ -112,14 +113,23 @@ def fill(mask: Tensor, values: Tensor) -> Tensor:
     "A tensor like the mask with the values at its true positions, row by row, and zeros elsewhere."
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
 
-def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Tensor], size: int = 32) -> Tensor:
+def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Tensor], size: int = 32,
+              group: int = 1) -> Tensor:
     "What `read` makes of the answers [B, T, ...], read in parts of `size` answers of like length; no gradients."
-    order, result = np.argsort(rollout.lengths, kind="stable"), None
-    for rows in (order[i:i + size] for i in range(0, len(order), size)):
+    groups, result = np.arange(len(rollout.outputs)).reshape(-1, group), None
+    order = groups[np.argsort(np.asarray(rollout.lengths)[groups].max(1), kind="stable")]
+    for rows in (order[i:i + max(1, size // group)].ravel() for i in range(0, len(order), max(1, size // group))):
         with torch.no_grad(): part = read(rows, take(rollout.prompts, rollout.outputs, rows, backbone))
-        if result is None: result = part.new_zeros(len(order), max(rollout.lengths) - 1, *part.shape[2:])
+        if result is None: result = part.new_zeros(groups.size, max(rollout.lengths) - 1, *part.shape[2:])
         result[torch.as_tensor(rows), :part.shape[1]] = part
     return result
+
+def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int], batch: Batch, config) -> Tensor:
+    "Log-probabilities [b, T] of some answers, which `batch` holds; answers to the same instruction share its reading."
+    if config.answers_each == 1 or not shares_prompts(backbone):
+        return token_logps(backbone, net, batch, config.temperature)
+    prompts, outputs = ([ids[i] for i in rows] for ids in (rollout.prompts, rollout.outputs))
+    return fill(batch.output_mask, grouped_logps(backbone, net, prompts, outputs, config.group, config.temperature))
 
 # %% ../../nbs/api/15_ppo.ipynb #export-def-roll-out-policy
 def roll_out(
@@ -140,7 +150,8 @@ def roll_out(
     rollout.scores = torch.tensor(score(table), dtype=torch.float32, device=backbone.device)
     rollout.logps = fill(rollout.mask, torch.tensor([x for row in table["logps"] for x in row], device=backbone.device))
     def read(net):
-        return read_rows(rollout, backbone, lambda _, b: token_logps(backbone, net, b, config.temperature), config.part)
+        return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
+                         config.part, config.answers_each)
     if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
         with reading(backbone, policy.role, config.precision) as net: rollout.logps = read(net)
     with reading(backbone, reference.role, config.precision) as net: rollout.ref_logps = read(net)
@@ -158,6 +169,18 @@ def deal(
     order = lambda k: np.random.default_rng(seed_for(seed, "instructions", int(k))).permutation(n)
     orders = {k: order(k) for k in np.unique(at // n)}
     return np.array([orders[k][i] for k, i in zip(at // n, at % n)])
+
+def minibatches(
+    lengths: Sequence[int],  # of the answers with their prompts, in tokens
+    config: PPOConfig,       # size of a minibatch, number of epochs, answers to an instruction
+    seed: int,               # of the order
+) -> list[np.ndarray]:
+    "Row numbers of the minibatches of a rollout, drawn at random; answers to one instruction stay together."
+    each = config.answers_each
+    groups = np.arange(len(lengths)).reshape(-1, each)
+    longest = np.asarray(lengths)[groups].max(1)
+    drawn = length_batches(longest, max(1, config.minibatch // each), config.inner_epochs, seed, mix=1)
+    return [groups[rows].ravel() for rows in drawn]
 
 # %% ../../nbs/api/15_ppo.ipynb #export-class-valuehead-a-small
 class ValueHead:
@@ -268,7 +291,7 @@ def train_ppo(
                 advantages, returns, spread = run.advantages(rollout, values)
                 order = seed_for(seed, "minibatches", learner.done)
                 figures = [run.update(learner, rows, rollout, advantages, values, returns, run.kl_coef / spread)
-                           for rows in length_batches(rollout.lengths, config.minibatch, config.inner_epochs, order, 1)]
+                           for rows in minibatches(rollout.lengths, config, order)]
                 learner.advance(**run.figures(rollout, values, returns), **pd.DataFrame(figures).mean().to_dict())
                 run.look_back(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
@@ -305,7 +328,8 @@ class PPORun:
         return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
                        {"policy": config.lr, "value": config.value_lr}, config.steps, "constant", config.warmup,
                        name=self.policy.name, seed=self.seed, precision=precision_for(backbone, config.precision),
-                       eps=config.adam_eps, fingerprint=[table[["instruction", "input"]], *self.depends_on])
+                       eps=config.adam_eps, optimizer=config.optimizer,
+                       fingerprint=[table[["instruction", "input"]], *self.depends_on])
 
     def __enter__(self): return self
     def __exit__(self, *_): self.value.free()
@@ -342,12 +366,13 @@ class PPORun:
 def _ppo_update(self, learner, rows, rollout, advantages, values, returns, kl_weight) -> dict:
     "One step of the optimiser on some of the answers."
     backbone, config, figures = self.policy.backbone, self.config, Counter()
-    for part in np.array_split(rows, min(config.accumulation, len(rows))):
+    groups = rows.reshape(-1, config.answers_each)
+    for part in map(np.ravel, np.array_split(groups, min(config.accumulation, len(groups)))):
         batch = take(rollout.prompts, rollout.outputs, part, backbone)
         mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
         mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
         with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
-            with learner.autocast(): logps = token_logps(backbone, net, batch, config.temperature)
+            with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
             losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(advantages), mask, config.clip)
             if config.kl_in == "loss":
                 losses = losses + kl_weight * kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)

@@ -47,6 +47,7 @@ class QuarkConfig(Settings):
     lr: float = 5e-4            # learning rate
     warmup: float = 1           # steps over which it rises; constant afterwards
     clip: float | None = 1.     # largest norm of the gradient
+    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     temperature: float = 1.     # of the sampling
     max_new_tokens: int | None = None  # longest answer; None for the model's own setting
     precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
@@ -128,6 +129,7 @@ def train_quark(
         run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
         learner = Learner(backbone.role_parameters(role), config.lr, config.steps, "constant", config.warmup,
                           config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
+                          optimizer=config.optimizer,
                           fingerprint=[config, seed, table[["instruction", "input"]], run.weights,
                                        reward_marks(reward)])
         with learner.running(run_dir, run.state) as bar:

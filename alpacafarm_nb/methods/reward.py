@@ -9,6 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from ..records import located_pairs, training_pairs
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['RewardConfig', 'PairBatch', 'pair_batch', 'pair_answer_logps', 'pair_scores', 'shares_prompts', 'EncodedPairs',
-           'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
+__all__ = ['RewardConfig', 'AnswerRows', 'answer_rows', 'pair_answer_logps', 'grouped_logps', 'pair_scores', 'shares_prompts',
+           'EncodedPairs', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
 
 # %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
@@ -40,10 +41,12 @@ class RewardConfig(Settings):
     warmup: float = 8           # steps of its rise; below 1: a share of all steps
     clip: float | None = 1.     # largest norm of the gradient
     weight_decay: float = 0.    # of AdamW
+    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     rank: int = 16              # of the adapter, where the policy has none to copy
     alpha: int = 32             # the adapter is scaled by alpha / rank
     ties: str = "drop"          # "drop" leaves ties out, "half" trains on them with the target one half
     max_length: int | None = None  # longest prompt and answer in tokens, None for the model's context
+    standardise: bool = True    # give the scores mean 0 and deviation 1, which costs one more reading of the pairs
     precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
     checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
 
@@ -52,73 +55,86 @@ class RewardConfig(Settings):
         "The settings of AlpacaFarm: one epoch, learning rate 3e-6 of all weights, batches of 16, 512 tokens."
         return cls(epochs=1, batch_size=16, lr=3e-6, schedule="cosine", warmup=.03, max_length=512)
 
-# %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-pairbatch-n
+# %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-answerrows-a
 @dataclass
-class PairBatch:
-    "N pairs as rows of token ids, and the places where their 2N answers (all chosen, then all rejected) are read."
+class AnswerRows:
+    "A answers to N prompts as rows of token ids, and the places where they are read."
     ids: Tensor        # [B, T]
     mask: Tensor | None       # [B, 1, T, T] true where a query may look; None for a plain causal one
     positions: Tensor | None  # [B, T]; None for the plain ones
     before: Tensor     # [M] places, in the flattened rows, from which the answers' tokens are predicted
     tokens: Tensor     # [M] these tokens
-    owner: Tensor      # [M] the answer that each belongs to, 0 to 2N - 1
-    last: Tensor       # [2N] place of each answer's last token
+    owner: Tensor      # [M] the answer that each belongs to, 0 to A - 1
+    last: Tensor       # [A] place of each answer's last token
 
-    def to(self, device) -> "PairBatch":
+    def to(self, device) -> "AnswerRows":
         "The same on another device."
-        return PairBatch(*(x if x is None else x.to(device) for x in vars(self).values()))
+        return AnswerRows(*(x if x is None else x.to(device) for x in vars(self).values()))
 
     def states(self, net: nn.Module, at: Tensor) -> Tensor:
         "Last hidden states [len(at), D] at some places of the flattened rows."
         out = net.base_model(input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions, use_cache=False)
         return out.last_hidden_state.flatten(0, 1)[at]
 
-def pair_batch(
+def answer_rows(
     prompts: list[list[int]],   # token ids of N prompts
-    chosen: list[list[int]],    # token ids of their chosen answers
-    rejected: list[list[int]],  # token ids of their rejected answers
+    columns: list[list[list[int]]],  # k lists: the first answer to each prompt, the second, and so on
     pad_id: int = 0,            # fills up short rows
-    shared: bool = True,        # one row a pair; False: two rows
-) -> PairBatch:
-    "Put pairs into rows."
-    heads, answers, n = [*prompts, *prompts], [*chosen, *rejected], len(prompts)
-    if shared: rows = [p + c + r for p, c, r in zip(prompts, chosen, rejected)]
-    else: rows = [p + a for p, a in zip(heads, answers)]
+    shared: bool = True,        # one row a prompt; False: one row an answer
+    by_prompt: bool = False,    # answers are numbered prompt by prompt; False: column by column
+) -> AnswerRows:
+    "Put prompts and answers into rows."
+    n, k = len(prompts), len(columns)
+    order = [divmod(a, k) for a in range(n * k)] if by_prompt else [divmod(a, n)[::-1] for a in range(n * k)]
+    if shared: rows = [[*p, *chain(*(c[i] for c in columns))] for i, p in enumerate(prompts)]
+    else: rows = [[*prompts[i], *columns[j][i]] for i, j in order]
     width, places = max(map(len, rows)), []
-    for k, (head, answer) in enumerate(zip(heads, answers)):   # in its row, an answer follows its prompt's last token
-        row, start = (k % n, len(head) + len(chosen[k - n]) * (k >= n)) if shared else (k, len(head))
-        places.append([row * width + t for t in (len(head) - 1, *range(start, start + len(answer)))])
-    mask, positions = _shared_mask(prompts, chosen, rows, width) if shared else (None, None)
-    flat = lambda lists: torch.tensor([x for xs in lists for x in xs], dtype=torch.long)
-    return PairBatch(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]), mask, positions,
-                     before=flat(p[:-1] for p in places), tokens=flat(answers),
-                     owner=torch.repeat_interleave(torch.tensor([len(a) for a in answers])),
-                     last=torch.tensor([p[-1] for p in places]))
+    ends = np.cumsum([[len(p), *(len(c[i]) for c in columns)] for i, p in enumerate(prompts)], axis=1)   # [N, k + 1]
+    for a, (i, j) in enumerate(order):   # in its row, an answer follows its prompt's last token
+        row, start = (i, ends[i, j]) if shared else (a, len(prompts[i]))
+        places.append([row * width + t for t in (len(prompts[i]) - 1, *range(start, start + len(columns[j][i])))])
+    mask, positions = _shared_mask(torch.tensor(ends), width) if shared else (None, None)
+    answers, flat = [columns[j][i] for i, j in order], lambda lists: torch.tensor([int(x) for xs in lists for x in xs])
+    return AnswerRows(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]), mask, positions,
+                      before=flat(p[:-1] for p in places), tokens=flat(answers),
+                      owner=torch.repeat_interleave(torch.tensor([len(a) for a in answers])),
+                      last=torch.tensor([p[-1] for p in places]))
 
-def _shared_mask(prompts, chosen, rows, width):
-    "Who may look at whom [N, 1, width, width], and the positions [N, width], of rows with both answers."
-    at, lengths = torch.arange(width), torch.tensor([len(r) for r in rows])
-    end_prompt = torch.tensor([len(p) for p in prompts])[:, None]
-    end_chosen = end_prompt + torch.tensor([len(c) for c in chosen])[:, None]
-    in_rejected, in_chosen = at >= end_chosen, (at >= end_prompt) & (at < end_chosen)
-    mask = (at[None, :] <= at[:, None]) & ~(in_rejected[:, :, None] & in_chosen[:, None, :])
-    position = torch.where(in_rejected, at - (end_chosen - end_prompt), at)
-    return mask[:, None], torch.where(at < lengths[:, None], position, 0)   # padding asks for no position of its own
+def _shared_mask(ends, width):
+    "Who may look at whom [N, 1, width, width], and positions [N, width]; prompt and answers end at `ends` [N, k + 1]."
+    at = torch.arange(width).expand(len(ends), -1)
+    part = (at[:, :, None] >= ends[:, None, :-1]).sum(-1)                     # 0 in the prompt, j in answer j
+    mask = (at[:, None, :] <= at[:, :, None]) & ((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))
+    before = ends.gather(1, (part - 1).clamp_min(0)) - ends[:, :1]            # tokens of other answers in between
+    return mask[:, None], torch.where(at < ends[:, -1:], at - before, 0)      # padding asks for no position of its own
 
 # %% ../../nbs/api/12_reward.ipynb #export-def-pair-answer-logps
 def pair_answer_logps(
     backbone,           # whose head is used
     net: nn.Module,     # its network, as lent by `using` or `inference`
-    batch: PairBatch,   # N pairs
+    batch: AnswerRows,  # N pairs
 ) -> Tensor:
     "Log-probabilities of the answers [2N], first the chosen, then the rejected."
     logps = backbone.logps(net, batch.states(net, batch.before), batch.tokens)
     return logps.new_zeros(len(batch.last)).index_add(0, batch.owner, logps)
 
+def grouped_logps(
+    backbone,           # whose head is used
+    net: nn.Module,     # its network, as lent by `using` or `inference`
+    prompts: list[list[int]],  # token ids, one for each answer; those of a group are equal
+    outputs: list[list[int]],  # token ids of the answers, the groups one after the other
+    group: int,         # answers to each prompt, side by side
+    temperature: float = 1.,  # the logits are divided by it
+) -> Tensor:
+    "Log-probabilities of the answers' tokens [M], answer after answer, each prompt read once."
+    columns = [outputs[j::group] for j in range(group)]
+    batch = answer_rows(prompts[::group], columns, backbone.pad_id, by_prompt=True).to(backbone.device)
+    return backbone.logps(net, batch.states(net, batch.before), batch.tokens, temperature)
+
 def pair_scores(
     reward: RewardModel,  # whose head is used
     net: nn.Module,       # its backbone's network, as lent by `using` or `inference`
-    batch: PairBatch,     # N pairs
+    batch: AnswerRows,    # N pairs
 ) -> Tensor:
     "Scores of the answers before normalisation [2N], first the chosen, then the rejected."
     return in_single_precision(reward.head, batch.states(net, batch.last))[:, 0]
@@ -127,10 +143,10 @@ _SHARES = weakref.WeakKeyDictionary()   # backbone -> whether its architecture c
 
 @torch.no_grad()
 def shares_prompts(backbone) -> bool:
-    "Whether the backbone reads pairs in one row as it does in two; tried once, on a few tokens."
+    "Whether the backbone reads answers that share a row as it does alone; tried once, on a few tokens."
     if backbone not in _SHARES:
-        probe = [[1, 2, 3, 4], [3, 4]], [[5, 6, 7], [8]], [[6, 5], [1, 9, 9, 2]]
-        both = [pair_batch(*probe, backbone.pad_id, shared).to(backbone.device) for shared in (True, False)]
+        probe = [[1, 2, 3, 4], [3, 4]], [[[5, 6, 7], [8]], [[6, 5], [1, 9, 9, 2]]]
+        both = [answer_rows(*probe, backbone.pad_id, shared).to(backbone.device) for shared in (True, False)]
         try:
             with backbone.inference(None) as net: one, two = (b.states(net, b.last).float() for b in both)
             _SHARES[backbone] = bool((one - two).norm() < 3e-2 * two.norm())
@@ -165,10 +181,10 @@ class EncodedPairs:
         "Tokens of each pair's row."
         return [len(p) + len(c) + len(r) for p, c, r in zip(self.prompts, self.chosen, self.rejected)]
 
-    def batch(self, rows, backbone) -> PairBatch:
+    def batch(self, rows, backbone) -> AnswerRows:
         "Some of the pairs, on the backbone's device."
-        picked = ([ids[i] for i in rows] for ids in (self.prompts, self.chosen, self.rejected))
-        return pair_batch(*picked, backbone.pad_id, shares_prompts(backbone)).to(backbone.device)
+        prompts, *columns = ([ids[i] for i in rows] for ids in (self.prompts, self.chosen, self.rejected))
+        return answer_rows(prompts, columns, backbone.pad_id, shares_prompts(backbone)).to(backbone.device)
 
     @property
     def content(self) -> list:
@@ -187,7 +203,7 @@ def train_reward_model(
     run_dir: str | Path | None = None,  # folder for checkpoints; a run found there is continued
     **overrides,                      # single settings, such as lr=5e-4
 ) -> RewardModel:
-    "A reward model whose scores have mean 0 and deviation 1 over the answers that it was trained on."
+    "A reward model whose scores have mean 0 and deviation 1 over (at most 2000 of) the answers it was trained on."
     check_policy(model)
     config, backbone = RewardConfig.make(config, **overrides), model.backbone
     pairs = EncodedPairs.of(backbone, preferences, config.ties, config.max_length)
@@ -204,12 +220,13 @@ def train_reward_model(
         learner = Learner({"": backbone.role_parameters(role), "head": reward.head.parameters()}, config.lr,
                           schedule=config.schedule, warmup=config.warmup, clip=config.clip, name=name, seed=seed,
                           weight_decay=config.weight_decay, precision=precision_for(backbone, config.precision),
+                          optimizer=config.optimizer,
                           fingerprint=[config, seed, pairs.content, backbone.role_state(role)])
         each_epoch = _validation(reward, held, -(-len(batches) // (config.epochs * config.accumulation)))
         reward.history = learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every,
                                      each_epoch)
     reward.head.requires_grad_(False)
-    _normalise(reward, pairs)
+    if config.standardise: _normalise(reward, pairs)
     return reward
 
 # %% ../../nbs/api/12_reward.ipynb #export-def-small-head-backbone

@@ -65,6 +65,7 @@ class SFTConfig(Settings):
     warmup: float = 5           # steps of its rise; below 1: a share of all steps
     clip: float | None = 1.     # largest norm of the gradient
     weight_decay: float = 0.    # of AdamW
+    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     rank: int = 16              # of the LoRA adapter
     alpha: int = 32             # the adapter is scaled by alpha / rank
     max_length: int | None = None  # longest example in tokens, None for the model's context
@@ -107,7 +108,7 @@ def train_sft(
 
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
-                          precision=precision_for(backbone, config.precision),
+                          precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
                           fingerprint=[config, seed, prompts, outputs, backbone.role_state(role)])
         learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows), config.accumulation, run_dir,
                     config.checkpoint_every)
