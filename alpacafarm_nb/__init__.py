@@ -19,6 +19,7 @@ _MODULES = {
     "sampling": "Model load_base load_model ask sample_pairs",
     "released": "recover_weights load_released_reward",
     "learner": "Learner History",
+    "methods.memory": "estimate_memory MemoryEstimate",
     "methods.sft": "train_sft SFTConfig",
     "methods.reward": "train_reward_model RewardConfig",
     "methods.bestofn": "best_of_n BestOfN",

@@ -354,6 +354,7 @@ class Backbone(Switching):
         self.source, self.quantize, self.settings = str(source), quantize, settings or {}
         self.lock = threading.RLock()
         self._peft, self._plain, self._layers, self._now = None, None, {}, (None, False)
+        self.checkpoints = False  # whether activations are computed again on the way back
         self._merged, self._fingerprint = OrderedDict(), None
         self.n_parameters = net.num_parameters()  # of the base alone: adapters come later
         if not self.stop_ids: raise ModelError(f"{source}: neither tokenizer nor model names an end-of-sequence token.")
@@ -382,6 +383,7 @@ class Backbone(Switching):
         with calm():
             if on: self.net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             else: self.net.gradient_checkpointing_disable()
+        self.checkpoints = on
 
     def __repr__(self):
         size, precision = f"{self.n_parameters / 1e6:.2g} M parameters", self.quantize or str(self.dtype)[6:]
@@ -499,13 +501,14 @@ def sequence_logps(
 def check_prompts(
     backbone: Backbone,  # For its context
     prompts: list[list[int]],  # Ids, one list a row
-) -> None:
+) -> list[list[int]]:  # The same
     "Raise `ModelError` for the first prompt that leaves no room for a response in the context."
     for i, p in enumerate(prompts):
         if len(p) >= backbone.max_length:
             raise ModelError(f"the prompt of row {i} has {len(p)} tokens, but the model's context is "
                              f"{backbone.max_length}, which has to hold the response too: shorten its instruction or "
                              "input, leave the row out, or, in sampling, give max_prompt=… to cut long prompts.")
+    return prompts
 
 # %% ../nbs/api/07_models.ipynb #export-settings-alpacafarm-json-what
 SETTINGS = "alpacafarm.json"  # what a model folder says about itself beyond transformers' own files

@@ -15,6 +15,7 @@ import torch
 from ..core import ConfigError, progress
 from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading
 from .losses import bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
+from .memory import check_memory
 from .reward import EncodedPairs, pair_answer_logps
 from ..sampling import Model, check_policy
 
@@ -132,6 +133,7 @@ def train_dpo(
                                            model.decoding.control)
     pairs, reference = encode(model), model if reference is None else reference
     check_policy(reference)
+    check_memory(backbone, "dpo", config, pairs.longest)
     loss, theirs = PREFERENCE_LOSSES[config.loss], pairs if reference.backbone is backbone else encode(reference)
     ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
     batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)

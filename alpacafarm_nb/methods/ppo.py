@@ -23,6 +23,7 @@ from ..learner import (Learner, Settings, in_single_precision, length_batches, n
 from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages, kl_estimate,
                                           kl_surrogate_loss, ppo_policy_loss, rloo_advantages, token_rewards,
                                           value_loss, whiten)
+from .memory import check_memory, longest_answer
 from .reward import as_reward, grouped_logps, shares_prompts
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
@@ -278,7 +279,8 @@ def train_ppo(
     check_policy(model)
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
-    check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
+    prompts = check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
+    check_memory(backbone, "ppo", config, (max(map(len, prompts)), longest_answer(model, config)))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
         run = PPORun(config, policy, model if reference is None else reference, reward, seed, run_dir, evaluate,

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..core import ConfigError, as_path, atomic_write, seed_for
 from ..learner import Learner, Settings, new_role, precision_for, processes, reading
 from .losses import full_kl
+from .memory import check_memory, longest_answer
 from .ppo import deal
 from .reward import as_reward, reward_marks
 from .sft import take
@@ -123,7 +124,8 @@ def train_quark(
     config, table, backbone = QuarkConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     best = model.decoding.control + (config.control(config.quantiles) if config.mode == "all" else "")
-    check_prompts(backbone, backbone.encode_prompts(table, best))
+    prompts = check_prompts(backbone, backbone.encode_prompts(table, best))
+    check_memory(backbone, "quark", config, (max(map(len, prompts)), longest_answer(model, config)))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
         run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
