@@ -62,8 +62,7 @@ def test_nothing_to_tell_apart(name, verdict, base):
 
 @pytest.mark.parametrize("name", ON_PAIRS)
 def test_one_class_only(name, base):
-    """The first output is always the better one: allowed, since pairs are put the right way round; nothing is to be learned
-    from the position."""
+    "The first output is always the better one: allowed, since pairs are put the right way round."
     model = ON_PAIRS[name](base, PAIRS, epochs=1, batch_size=2)
     assert all(np.isfinite(x) for x in model.history["loss"])
     model.free()
