@@ -124,3 +124,61 @@ def test_reward_model(start, tmp_path):
     trainer = RewardTrainer(net, args=config, train_dataset=as_pairs(policy, table),
                             processing_class=AutoTokenizer.from_pretrained(farm.model))
     np.testing.assert_allclose(ours.history["loss"], curve(trainer), rtol=1e-6, atol=TOLERANCE)
+
+
+def count_e(texts): return [100. * t.count("e") / max(1, len(t)) for t in texts]
+
+
+@pytest.mark.parametrize("advantage", ["rloo", "grpo"])
+def test_the_gradient_of_answers_compared(advantage, start, tmp_path, monkeypatch):
+    "RLOO and GRPO on the same sampled answers: the same gradient, up to what the loss is divided by."
+    import trl
+    from datasets import Dataset
+
+    from alpacafarm_nb.learner import Learner
+    from alpacafarm_nb.methods import ppo
+    farm, policy, adapter = start
+    asked, kept = farm.unlabeled.head(4), {}
+
+    def keep_rollout(*args, **kwargs):
+        kept["rollout"] = rolled(*args, **kwargs)
+        return kept["rollout"]
+
+    def keep_gradient(self, batch=None):
+        kept["ours"] = {k: p.grad.clone() for k, p in zip(policy.backbone.role_state(policy.role), self.groups["policy"])}
+        return {}
+    rolled = ppo.roll_out
+    monkeypatch.setattr(ppo, "roll_out", keep_rollout)
+    monkeypatch.setattr(Learner, "descend", keep_gradient)
+    ppo.train_ppo(policy, lambda t: np.array(count_e(t["output"])), asked, name="ours", advantage=advantage, group=4,
+                  rollouts=16, minibatch=16, inner_epochs=1, steps=1, kl_coef=.05, stop_penalty=0., max_new_tokens=24)
+    rollout = kept["rollout"]
+    spread = float(np.std(count_e(rollout.table["output"]))) if advantage == "rloo" else 1.  # our rewards' unit
+
+    net, tokenizer = theirs(farm, adapter)
+    shared = {k: v for k, v in COMMON.items() if k not in ("max_length", "train_sampling_strategy", "optim")}
+    shared |= dict(per_device_train_batch_size=16, num_train_epochs=1, max_grad_norm=1e9, optim="sgd", learning_rate=1.,
+                   output_dir=str(tmp_path), num_generations=4, max_completion_length=24, shuffle_dataset=False,
+                   temperature=1., beta=.05 if advantage == "rloo" else 0.)
+    prompts = [policy.backbone.prompts.format(r.instruction, r.input) for r in rollout.table.iloc[::4].itertuples()]
+    data = Dataset.from_list([dict(prompt=p) for p in prompts])
+    reward = lambda completions, **_: count_e([c.strip() for c in completions])
+    if advantage == "rloo":
+        config = trl.RLOOConfig(normalize_advantages=False, **shared)
+        trainer = trl.RLOOTrainer(net, reward_funcs=reward, args=config, train_dataset=data, processing_class=tokenizer)
+        trainer._generate_single_turn = lambda *args: [list(o) for o in rollout.outputs]
+    else:
+        config = trl.GRPOConfig(loss_type="bnpo", **shared)
+        trainer = trl.GRPOTrainer(net, reward_funcs=reward, args=config, train_dataset=data, processing_class=tokenizer)
+        trainer._generate_single_turn = lambda *args, **kwargs: ([list(o) for o in rollout.outputs], None)
+    before = {k: p.detach().clone() for k, p in net.named_parameters() if p.requires_grad}
+    trainer.train()
+    moved = {k.replace(".default", ""): before[k] - p.detach() for k, p in net.named_parameters() if k in before}
+    # theirs: a mean over the answers (RLOO) or over the tokens (GRPO); ours: over the tokens
+    tokens = sum(map(len, rollout.outputs))
+    scale = spread * tokens / 16 if advantage == "rloo" else 1.
+    assert set(moved) == set(kept["ours"])
+    size = max(g.abs().max() for g in kept["ours"].values())
+    assert size > 1e-6
+    for key, gradient in kept["ours"].items():
+        np.testing.assert_allclose(scale * gradient.numpy(), moved[key].numpy(), atol=2e-4 * scale * size.item())
