@@ -1,6 +1,7 @@
-"""Sampling and scoring beside transformers' `generate`: new tokens a CPU second, on the embedded model after SFT.
+"""Sampling and scoring beside transformers' `generate`: new tokens a CPU second.
 
-    OMP_NUM_THREADS=1 python benchmarks/sampling.py [--rows 128] [--samples 1 4 16] [--turns 3]
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py [--rows 128] [--samples 1 4 16] [--turns 3]   # the embedded model
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py --smollm2 --rows 64 --samples 1 4             # SmolLM2-135M, bf16
 
 CPU seconds are counted, since other processes make wall times noisy; each figure is the best of some turns, which the
 competitors take in alternation. `generate` is given what suits it: prompts sorted by length, all samples of a prompt in
@@ -8,9 +9,12 @@ one call, no top-k, the better of two batch sizes, and the adapter folded in (wi
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from alpacafarm_nb.farm.farms import load_farm
@@ -18,6 +22,7 @@ from alpacafarm_nb.methods.sft import train_sft
 from alpacafarm_nb.models import RewardModel
 from alpacafarm_nb.sampling import load_base, sample_ids
 
+ROOT = Path(__file__).resolve().parents[1]
 HOW = dict(temperature=.7, top_p=1., max_new_tokens=72)
 
 
@@ -65,18 +70,33 @@ def compare(model, reward, prompts, n, turns):
           ", ".join(f"{k} {v:.0f}" for k, v in best.items()), f"({times:.1f} times generate)", flush=True)
 
 
+def smollm2(data):
+    "SmolLM2-135M-Instruct with a fresh adapter, and Alpaca instructions: first those of the benchmark beside TRL."
+    from beside_trl import RECORDS, tables
+    from real_language import embedded_model
+    file = data / RECORDS["asked"]["file"]
+    if not file.is_file(): sys.exit(f"There is no {file}: give --data the folder that holds alpaca_demo/.")
+    HOW["max_new_tokens"] = 48
+    base, found = load_base(embedded_model(), dtype="bf16", prompts="chat", device="cpu"), tables(data)
+    return base.branch("policy"), pd.concat([found["asked"], found["sft"]], ignore_index=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--smollm2", action="store_true", help="SmolLM2-135M in bf16, and real Alpaca instructions")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with alpaca_demo/")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    farm = load_farm("farmyard")
-    model = train_sft(load_base(farm.model), farm.sft, epochs=1)
+    if args.smollm2: model, asked = smollm2(args.data)
+    else:
+        farm = load_farm("farmyard")
+        model, asked = train_sft(load_base(farm.model), farm.sft, epochs=1), farm.eval
     backbone = model.backbone
     reward = RewardModel(backbone, backbone.add_role("reward", like=model.role))
-    prompts = sorted(backbone.encode_prompts(farm.eval.head(args.rows)), key=len)
+    prompts = sorted(backbone.encode_prompts(asked.head(args.rows)), key=len)
     print(backbone)
     for n in args.samples: compare(model, reward, prompts[::n], n, args.turns)
 
