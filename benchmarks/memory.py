@@ -1,0 +1,90 @@
+"""PPO's whole cast on one base in 4 bits: what a step really takes, beside what `estimate_memory` says.
+
+    python benchmarks/memory.py --shape 7b                     # on a GPU: reserved memory, tokens a second
+    python benchmarks/memory.py --shape 1b --prompt 428 --new 64 --rollouts 4     # on a CPU, about ten minutes
+
+A model of the LLaMA kind with random weights is made, kept in NF4, and given the roles of PPO: the policy, its start
+(the reference), a reward model, and a value adapter. Then one step runs, with gradient checkpointing, at the lengths of
+the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`, on a CPU
+the peak of resident memory above what the process had before the model was loaded.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from real_language import peak_gb, reset_peak  # noqa: E402
+
+from alpacafarm_nb.methods.memory import estimate_memory  # noqa: E402
+from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
+from alpacafarm_nb.models import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone  # noqa: E402
+from alpacafarm_nb.prompts import PLAIN  # noqa: E402
+from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+
+SHAPES = {  # hidden, inner, layers, heads, key-value heads
+    "tiny": (256, 704, 4, 4, 4), "160m": (768, 2048, 12, 12, 12), "1b": (2048, 5632, 22, 32, 4),
+    "7b": (4096, 11008, 32, 32, 32)}
+
+
+def make(shape, folder, dtype):
+    "A folder with random weights and a small tokenizer."
+    from transformers import LlamaConfig, LlamaForCausalLM
+    hidden, inner, layers, heads, kv = SHAPES[shape]
+    config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, vocab_size=32000,
+                         num_attention_heads=heads, num_key_value_heads=kv, max_position_embeddings=2048,
+                         bos_token_id=1, eos_token_id=2)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try: net = LlamaForCausalLM(config)
+    finally: torch.set_default_dtype(before)
+    return save_backbone(Backbone(net, new_tokenizer(["What do hens lay?"], 300, 2048), PLAIN, "new"), folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="1b", choices=list(SHAPES))
+    parser.add_argument("--prompt", type=int, default=192, help="tokens of a prompt")
+    parser.add_argument("--new", type=int, default=300, help="tokens of an answer")
+    parser.add_argument("--rollouts", type=int, default=8)
+    parser.add_argument("--part", type=int, default=2, help="answers worked through at a time")
+    parser.add_argument("--value", default="adapter", choices=["adapter", "head"])
+    parser.add_argument("--no-checkpointing", action="store_true")
+    parser.add_argument("--limit", type=float, help="GiB of the GPU that may be used, such as 14.5")
+    args = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    dtype = torch.float16 if gpu else torch.bfloat16   # a T4 has no bf16; a CPU trains in no fp16
+    if gpu and args.limit:
+        torch.cuda.set_per_process_memory_fraction(args.limit * 2 ** 30 / torch.cuda.mem_get_info()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        make(args.shape, Path(folder) / "model", dtype)
+        reset_peak()
+        before = peak_gb()
+        backbone = load_backbone(Path(folder) / "model", quantize="nf4", dtype="fp16" if gpu else "bf16")
+    if not args.no_checkpointing: backbone.checkpointing()
+    sft = Model(backbone, backbone.add_role("sft"), "sft", decoding=Decoding(max_new_tokens=args.new))
+    reward = RewardModel(backbone, backbone.add_role("reward"))
+    torch.nn.init.normal_(reward.head.weight, std=.02)
+    config = PPOConfig(steps=1, rollouts=args.rollouts, minibatch=args.rollouts, inner_epochs=1, value=args.value,
+                       accumulation=args.rollouts // args.part, max_new_tokens=args.new)
+    text = "lay " * (args.prompt - len(backbone.encode_prompt("")))
+    asked = pd.DataFrame({"instruction": [f"{text}{i}" for i in range(args.rollouts)], "input": ""})
+    prompt = max(map(len, backbone.encode_prompts(asked)))
+    estimate = estimate_memory(backbone, "ppo", config, prompt=prompt, response=args.new)
+    print(f"{backbone!r}\nprompts of {prompt} tokens, answers of {args.new}\n{estimate!r}", flush=True)
+    reset_peak()
+    if gpu: torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    ppo = train_ppo(sft, reward, asked, config)
+    seconds, drawn = time.perf_counter() - start, ppo.history.rows[-1]["n_tokens"] * args.rollouts
+    peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else (peak_gb() - before) * 1e9 / 2 ** 30
+    print(f"measured: {peak:.2f} GiB {'reserved' if gpu else 'of resident memory'}, estimated {estimate.gib:.2f}; "
+          f"{drawn:.0f} tokens drawn and learned from in {seconds:.0f} s")
+
+
+if __name__ == "__main__": main()
