@@ -5,8 +5,8 @@
 
 A model of the LLaMA kind with random weights is made, kept in NF4, and given the roles of PPO: the policy, its start
 (the reference), a reward model, and a value adapter. Then one step runs, with gradient checkpointing, at the lengths of
-the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`, on a CPU
-the peak of resident memory above what the process had before the model was loaded.
+the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`, on a
+CPU the peak of resident memory above what the process had before the model was loaded.
 """
 
 import argparse
