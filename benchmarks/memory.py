@@ -5,31 +5,50 @@
 
 A model of the LLaMA kind with random weights is made, kept in NF4, and given the roles of PPO: the policy, its start
 (the reference), a reward model, and a value adapter. Then one step runs, with gradient checkpointing, at the lengths of
-the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`, on a
-CPU the peak of resident memory above what the process had before the model was loaded.
+the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`. On a
+CPU it is the peak of the process's own memory (Linux' RssAnon, looked at every 20 ms: pages of the file that weights
+came from are not its own), less what was there before the model was loaded.
 """
 
 import argparse
-import sys
+import gc
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from real_language import peak_gb, reset_peak  # noqa: E402
-
-from alpacafarm_nb.methods.memory import estimate_memory  # noqa: E402
-from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
-from alpacafarm_nb.models import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone  # noqa: E402
-from alpacafarm_nb.prompts import PLAIN  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.methods.memory import estimate_memory
+from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo
+from alpacafarm_nb.models import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone
+from alpacafarm_nb.prompts import PLAIN
+from alpacafarm_nb.sampling import Decoding, Model
 
 SHAPES = {  # hidden, inner, layers, heads, key-value heads
     "tiny": (256, 704, 4, 4, 4), "160m": (768, 2048, 12, 12, 12), "1b": (2048, 5632, 22, 32, 4),
     "7b": (4096, 11008, 32, 32, 32)}
+
+
+class Watch(threading.Thread):
+    "The process's own memory: now, and the peak since it was started, in GiB."
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self.on = own_memory(), True
+
+    def run(self):
+        while self.on: self.peak = max(self.peak, own_memory()); time.sleep(.02)
+
+    def stop(self):
+        self.on = False
+        return self.peak
+
+
+def own_memory():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 2 ** 20
 
 
 def make(shape, folder, dtype):
@@ -63,8 +82,8 @@ def main():
         torch.cuda.set_per_process_memory_fraction(args.limit * 2 ** 30 / torch.cuda.mem_get_info()[1])
     with tempfile.TemporaryDirectory() as folder:
         make(args.shape, Path(folder) / "model", dtype)
-        reset_peak()
-        before = peak_gb()
+        gc.collect()
+        before = 0. if gpu else own_memory()
         backbone = load_backbone(Path(folder) / "model", quantize="nf4", dtype="fp16" if gpu else "bf16")
     if not args.no_checkpointing: backbone.checkpointing()
     sft = Model(backbone, backbone.add_role("sft"), "sft", decoding=Decoding(max_new_tokens=args.new))
@@ -77,13 +96,15 @@ def main():
     prompt = max(map(len, backbone.encode_prompts(asked)))
     estimate = estimate_memory(backbone, "ppo", config, prompt=prompt, response=args.new)
     print(f"{backbone!r}\nprompts of {prompt} tokens, answers of {args.new}\n{estimate!r}", flush=True)
-    reset_peak()
+    gc.collect()
+    watch = None if gpu else Watch()
+    if watch: print(f"loaded: {own_memory() - before:.2f} GiB", flush=True); watch.start()
     if gpu: torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     ppo = train_ppo(sft, reward, asked, config)
     seconds, drawn = time.perf_counter() - start, ppo.history.rows[-1]["n_tokens"] * args.rollouts
-    peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else (peak_gb() - before) * 1e9 / 2 ** 30
-    print(f"measured: {peak:.2f} GiB {'reserved' if gpu else 'of resident memory'}, estimated {estimate.gib:.2f}; "
+    peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else watch.stop() - before
+    print(f"measured: {peak:.2f} GiB {'reserved' if gpu else 'of own memory'}, estimated {estimate.gib:.2f}; "
           f"{drawn:.0f} tokens drawn and learned from in {seconds:.0f} s")
 
 
