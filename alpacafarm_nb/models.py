@@ -193,6 +193,9 @@ def masked_mean(
     return (x * mask).sum(dim) / mask.sum(dim).clamp_min(1)
 
 # %% ../nbs/api/07_models.ipynb #export-class-roles-vocabulary-lora
+_BY_ROLE = (dict, nn.ModuleDict, nn.ParameterDict)
+
+
 class Roles(Vocabulary):
     "LoRA adapters on one frozen network: made, copied, switched, removed."
 
@@ -211,10 +214,20 @@ class Roles(Vocabulary):
         if not isinstance(name, str): raise ModelError(f"a role is to be called {name!r}: give a text.")
         with self.lock:
             name = self._free_name(name)
-            config = copy.deepcopy(self._config(like)) if like is not None else _lora(rank, alpha, targets, self.source)
-            self._inject(name, config, seed)
-            if like is not None: self.load_role_state(name, self.role_state(like))
+            if like is not None: self._duplicate(name, like)
+            else: self._inject(name, _lora(rank, alpha, targets, self.source), seed)
         return name
+
+    def _duplicate(self, name, like):
+        "Copy all that peft keeps under a role's name: a hundred times as fast as its own way to add an adapter."
+        config, before = copy.deepcopy(self._config(like)), self._now
+        self._now = None
+        for layer in self._layers.values():
+            kept = [v for v in [*vars(layer).values(), *layer.children()] if isinstance(v, _BY_ROLE)]
+            for by_role in kept:
+                if like in by_role: by_role[name] = copy.deepcopy(by_role[like])
+        self._peft.peft_config[name] = config
+        self._switch(*before)
 
     def _free_name(self, name):
         stem = re.sub(r"\W+", "_", name).strip("_") or "role"
