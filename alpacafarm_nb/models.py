@@ -219,7 +219,7 @@ class Roles(Vocabulary):
         return name
 
     def _duplicate(self, name, like):
-        "Copy all that peft keeps under a role's name: a hundred times as fast as its own way to add an adapter."
+        "Copy all that peft keeps under a role's name, several times as fast as it adds an adapter."
         config, before = copy.deepcopy(self._config(like)), self._now
         self._now = None
         for layer in self._layers.values():
