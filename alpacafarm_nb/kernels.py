@@ -56,8 +56,8 @@ class MatmulAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, bias, scale):
-        scores = (q.float() @ k.float().mT).mul_(scale).add_(bias)
-        p = torch.softmax(scores, -1).to(q.dtype)
+        with torch.autocast(q.device.type, enabled=False): scores = q.float() @ k.float().mT
+        p = torch.softmax(scores.mul_(scale).add_(bias), -1).to(q.dtype)
         ctx.save_for_backward(q, k, v, p)
         ctx.scale = scale
         return p @ v
@@ -92,7 +92,7 @@ ATTENTION = "alpacafarm"   # a name for transformers' list of attentions
 def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     "What transformers calls: output [B, T, H, d], and no weights."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    half = query.device.type == "cpu" and query.dtype != torch.float32
+    half = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     short = 1 < query.shape[2] == key.shape[2] <= 640
     plain = kwargs.get("is_causal") is not False and not any(k in kwargs for k in ("softcap", "position_bias", "cache"))
     if half and short and plain and getattr(module, "is_causal", True):

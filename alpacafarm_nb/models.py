@@ -193,9 +193,6 @@ def masked_mean(
     return (x * mask).sum(dim) / mask.sum(dim).clamp_min(1)
 
 # %% ../nbs/api/07_models.ipynb #export-class-roles-vocabulary-lora
-_BY_ROLE = (dict, nn.ModuleDict, nn.ParameterDict)
-
-
 class Roles(Vocabulary):
     "LoRA adapters on one frozen network: made, copied, switched, removed."
 
@@ -217,17 +214,6 @@ class Roles(Vocabulary):
             if like is not None: self._duplicate(name, like)
             else: self._inject(name, _lora(rank, alpha, targets, self.source), seed)
         return name
-
-    def _duplicate(self, name, like):
-        "Copy all that peft keeps under a role's name, several times as fast as it adds an adapter."
-        config, before = copy.deepcopy(self._config(like)), self._now
-        self._now = None
-        for layer in self._layers.values():
-            kept = [v for v in [*vars(layer).values(), *layer.children()] if isinstance(v, _BY_ROLE)]
-            for by_role in kept:
-                if like in by_role: by_role[name] = copy.deepcopy(by_role[like])
-        self._peft.peft_config[name] = config
-        self._switch(*before)
 
     def _free_name(self, name):
         stem = re.sub(r"\W+", "_", name).strip("_") or "role"
@@ -276,6 +262,22 @@ def _lora(rank, alpha, targets, source):
     with calm(): from peft import LoraConfig
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0,
                       target_modules=targets, base_model_name_or_path=str(source))
+
+# %% ../nbs/api/07_models.ipynb #export-by-role-dict-nn
+_BY_ROLE = (dict, nn.ModuleDict, nn.ParameterDict)   # in which peft's layers keep things by the role's name
+
+def _duplicate(self: Roles, name: str, like: str) -> None:
+    "Add a copy of a role."
+    config, before = copy.deepcopy(self._config(like)), self._now
+    self._now = None
+    for layer in self._layers.values():
+        kept = [v for v in [*vars(layer).values(), *layer.children()] if isinstance(v, _BY_ROLE)]
+        for by_role in kept:
+            if like in by_role: by_role[name] = copy.deepcopy(by_role[like])
+    self._peft.peft_config[name] = config
+    self._switch(*before)
+
+Roles._duplicate = _duplicate
 
 # %% ../nbs/api/07_models.ipynb #export-class-switching-roles-switches
 class Switching(Roles):

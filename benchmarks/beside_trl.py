@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 
@@ -39,15 +40,23 @@ JOBS = {  # job: the sides that are measured
 
 # ---- One measurement, in a process of its own
 
-def tables(data):
-    "The records, pairs and instructions of the committed row numbers."
+def table_of(job, data):
+    "The rows that a job trains on: those of the committed numbers."
     from alpacafarm_nb.records import check_demonstrations
     from alpacafarm_nb.sources import load_chat_pairs
-    records = check_demonstrations(data / RECORDS["demonstrations"]["file"])
-    pairs = load_chat_pairs(data / RECORDS["pairs"]["file"])
-    rows = lambda table, key: table.iloc[RECORDS[key]["rows"]].reset_index(drop=True)
-    return {"sft": rows(records, "demonstrations"), "pairs": rows(pairs, "pairs"),
-            "asked": records.iloc[RECORDS["asked"]["rows"]][["instruction", "input"]].reset_index(drop=True)}
+    key = {"sft": "demonstrations", "rloo": "asked"}.get(job, "pairs")
+    table = (load_chat_pairs if key == "pairs" else check_demonstrations)(data / RECORDS[key]["file"])
+    table = table.iloc[RECORDS[key]["rows"]].reset_index(drop=True)
+    return table[["instruction", "input"]] if key == "asked" else table
+
+
+def check_data(data):
+    "Leave with a sentence where the files are absent, or others than those whose rows are numbered."
+    for found in RECORDS.values():
+        file = data / found["file"]
+        if not file.is_file(): sys.exit(f"There is no {file}: give --data the folder that holds alpaca_demo/.")
+        if sha256(file.read_bytes()).hexdigest() != found["sha256"]:
+            sys.exit(f"{file} is not the file whose rows beside_trl_records.json names: its hash is another.")
 
 
 def reward(outputs):
@@ -72,7 +81,7 @@ def in_order(job, backbone, table):
 
 
 def ours(job, folder, table):
-    "Train with this package; returns the losses."
+    "Our backbone, the number of tokens, and a function that trains and returns the model."
     from alpacafarm_nb import load_base, load_model, train_dpo, train_ppo, train_reward_model, train_sft
     base = load_base(folder / "model", dtype="bf16", prompts="chat", device="cpu")
     start = load_model(folder / "adapter", base)
@@ -102,7 +111,7 @@ def trl_config(kind, folder, **more):
 
 
 def theirs(job, side, folder, table):
-    "Train with TRL; returns the losses."
+    "The same of TRL; its function returns what it logged."
     import torch
     from datasets import Dataset
     from peft import PeftModel
@@ -187,7 +196,7 @@ def worker(job, side, folder, data):
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent))
     from real_language import peak_gb, reset_peak
-    table = tables(data)["pairs" if job in ("dpo", "reward") else "asked" if job == "rloo" else "sft"]
+    table = table_of(job, data)
     backbone, tokens, work = ours(job, folder, table) if side == "ours" else theirs(job, side, folder, table)
     reset_peak()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -233,8 +242,8 @@ def report(job, found):
         if side != "ours":
             line += (f"   ours: {rate(mine) / rate(m):.2f} times the speed, "
                      f"{mine['peak_gb'] / m['peak_gb']:.2f} of the memory")
-            a, b = found["ours"][0]["losses"], found[side][0]["losses"]
             if job != "rloo" and side != "trl_random":
+                a, b = found["ours"][0]["losses"], found[side][0]["losses"]
                 line += f", losses differ by at most {max(abs(x - y) for x, y in zip(a, b, strict=True)):.4f}"
         print(line, flush=True)
 
@@ -255,8 +264,7 @@ def main():
         return worker(job, side, Path(folder), Path(data))
     sys.path.insert(0, str(Path(__file__).parent))
     from real_language import embedded_model
-    if missing := [r["file"] for r in RECORDS.values() if not (args.data / r["file"]).is_file()]:
-        sys.exit(f"{args.data} has no {missing[0]}: give --data the folder that holds it.")
+    check_data(args.data)
     if not importlib.util.find_spec("trl"): sys.exit("TRL is not installed: pip install trl -c constraints.txt")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -278,8 +286,7 @@ def profile(job, folder, data):
     "Print which operations our CPU time goes to."
     import torch
     torch.set_num_threads(1)
-    table = tables(data)["pairs" if job in ("dpo", "reward") else "asked" if job == "rloo" else "sft"]
-    _, _, work = ours(job, folder, table)
+    _, _, work = ours(job, folder, table_of(job, data))
     with torch.profiler.profile() as found: work()
     print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
 

@@ -9,7 +9,6 @@ one call, no top-k, the better of two batch sizes, and the adapter folded in (wi
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -72,13 +71,12 @@ def compare(model, reward, prompts, n, turns):
 
 def smollm2(data):
     "SmolLM2-135M-Instruct with a fresh adapter, and Alpaca instructions: first those of the benchmark beside TRL."
-    from beside_trl import RECORDS, tables
+    from beside_trl import check_data, table_of
     from real_language import embedded_model
-    file = data / RECORDS["asked"]["file"]
-    if not file.is_file(): sys.exit(f"There is no {file}: give --data the folder that holds alpaca_demo/.")
+    check_data(data)
     HOW["max_new_tokens"] = 48
-    base, found = load_base(embedded_model(), dtype="bf16", prompts="chat", device="cpu"), tables(data)
-    return base.branch("policy"), pd.concat([found["asked"], found["sft"]], ignore_index=True)
+    base = load_base(embedded_model(), dtype="bf16", prompts="chat", device="cpu")
+    return base.branch("policy"), pd.concat([table_of("rloo", data), table_of("sft", data)], ignore_index=True)
 
 
 def main():

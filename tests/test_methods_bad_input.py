@@ -60,25 +60,42 @@ def test_nothing_to_tell_apart(name, verdict, base):
         ON_PAIRS[name](base, PAIRS.assign(preference=verdict))
 
 
+def trained(model):
+    "Weights and losses of a model, which is freed."
+    weights, losses = model.backbone.role_state(model.role), model.history["loss"]
+    model.free()
+    return weights, losses
+
+
+def assert_alike(one, other, atol=0.):
+    "The same losses and the same weights."
+    np.testing.assert_allclose(one[1], other[1], rtol=0, atol=atol)
+    for key, weight in one[0].items(): torch.testing.assert_close(weight, other[0][key], rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize("name", ON_PAIRS)
 def test_one_class_only(name, base):
-    "The first output is always the better one: allowed, since pairs are put the right way round."
-    model = ON_PAIRS[name](base, PAIRS, epochs=1, batch_size=2)
-    assert all(np.isfinite(x) for x in model.history["loss"])
-    model.free()
+    "The first output is always the better one: that is the same as the second one's being it, put the other way round."
+    turned = PAIRS.rename(columns={"output_1": "output_2", "output_2": "output_1"}).assign(preference=2.)
+    one, other = (trained(ON_PAIRS[name](base, table, epochs=2, batch_size=2)) for table in (PAIRS, turned))
+    assert_alike(one, other)
 
 
 @pytest.mark.parametrize("name", ON_PAIRS)
-def test_zero_length_responses(name, base):
-    "An empty answer is one: its end sign alone."
+def test_zero_length_responses(name, base, monkeypatch):
+    "An empty answer is its end sign alone; sharing a row with another it is read as it is alone."
     empty = PAIRS.assign(output_1=["", "Milk.", "", "Hay."])
-    model = ON_PAIRS[name](base, empty, epochs=1, batch_size=4, lr=1e-3)
-    assert all(np.isfinite(x) for x in model.history["loss"])
-    weights = torch.cat([p.flatten() for p in base.backbone.role_parameters(model.role)])
-    assert weights.isfinite().all()
-    model.free()
+    shared = trained(ON_PAIRS[name](base, empty, epochs=2, batch_size=4, lr=1e-3))
+    monkeypatch.setattr("alpacafarm_nb.methods.reward.shares_prompts", lambda backbone: False)
+    alone = trained(ON_PAIRS[name](base, empty, epochs=2, batch_size=4, lr=1e-3))
+    assert_alike(shared, alone, atol=2e-4)
     both = PAIRS.assign(output_1="", output_2="")
     with pytest.raises(FarmError): ON_PAIRS[name](base, both)
+
+
+def test_no_demonstrations(base):
+    with pytest.raises(FarmError, match="nothing to train on"):
+        train_sft(base, pd.DataFrame({"instruction": [], "input": [], "output": []}))
 
 
 @pytest.mark.parametrize("name", ONLINE)
@@ -91,7 +108,9 @@ def test_a_policy_that_says_nothing(name, base):
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
     model = ONLINE[name](silent, length, QUESTIONS, **FEW)
     assert model.history["n_tokens"] == [1.] and model.history["reward"] == [0.]
-    assert torch.cat([p.flatten() for p in silent.backbone.role_parameters(model.role)]).isfinite().all()
+    before = silent.branch("before")   # nothing was better than anything else: nothing was learned
+    for key, weight in silent.backbone.role_state(model.role).items():
+        torch.testing.assert_close(weight, silent.backbone.role_state(before.role)[key], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ON_PAIRS, *ONLINE])

@@ -133,7 +133,7 @@ def train_dpo(
                                            model.decoding.control)
     pairs, reference = encode(model), model if reference is None else reference
     check_policy(reference)
-    check_memory(backbone, "dpo", config, pairs.longest)
+    check_memory(backbone, "dpo", config, *pairs.longest)
     loss, theirs = PREFERENCE_LOSSES[config.loss], pairs if reference.backbone is backbone else encode(reference)
     ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
     batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)
@@ -165,7 +165,10 @@ def _strangers(pairs):
     "Each prompt with the answers to the next other prompt of the table, as far as they fit."
     prompts, n = pairs.prompts, len(pairs)
     room = max(len(p) + max(len(c), len(r)) for p, c, r in zip(prompts, pairs.chosen, pairs.rejected))
-    other = [next((j % n for j in range(i + 1, i + n) if prompts[j % n] != prompts[i]), i) for i in range(n)]
+    other = list(range(n))                   # the only prompt there is has no other
+    for i in reversed(range(2 * n - 1)):     # twice round: the last row looks at the first
+        after = (i + 1) % n
+        other[i % n] = after if prompts[after] != prompts[i % n] else other[after]
     moved = lambda answers: [answers[j][:max(1, room - len(p))] for p, j in zip(prompts, other)]
     return EncodedPairs(prompts, moved(pairs.chosen), moved(pairs.rejected), pairs.target)
 

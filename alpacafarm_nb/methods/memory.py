@@ -14,7 +14,7 @@ from ..core import ConfigError, ModelError, escape
 
 # %% auto #0
 __all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory', 'free_memory',
-           'longest_answer', 'check_memory']
+           'longest_answer', 'most_tokens', 'check_memory']
 
 # %% ../../nbs/api/15d_memory.ipynb #export-dataclass-class-shape-what
 @dataclass
@@ -37,6 +37,7 @@ class Shape:
         "Numbers in a LoRA adapter."
         return rank * sum(i + o for i, o in self.maps)
 
+# %% ../../nbs/api/15d_memory.ipynb #export-def-shape-of-model
 def shape_of(
     model,                       # a Model, a Backbone, or a configuration of transformers
     quantize: str | None = None,  # of a configuration: "nf4" or None
@@ -60,6 +61,7 @@ def shape_of(
     base = (total - packed) * dtype.itemsize + packed // 2 + packed // 64 + packed // 64 // 256 * 4
     return _shape(backbone, maps, base, dtype.itemsize, bool(quantize), total, False)
 
+# %% ../../nbs/api/15d_memory.ipynb #export-def-maps-net-sizes
 def _maps(net):
     "Sizes of the linear maps that get adapters: all but the head."
     head = net.get_output_embeddings()
@@ -194,8 +196,10 @@ def estimate_memory(
     parts = {**held, largest: phases[largest]}
     if folded := _folded(shape): parts["folded copies"] = folded
     if plan.rollouts: parts["rollouts"] = _rollouts(shape, plan, config, prompt + response, response)
-    return MemoryEstimate(f"{name} on {shape.n_parameters / 1e6:,.0f} M parameters", parts, shape.base)
+    loaded = shape.base + plan.read * numbers * 4
+    return MemoryEstimate(f"{name} on {shape.n_parameters / 1e6:,.0f} M parameters", parts, loaded)
 
+# %% ../../nbs/api/15d_memory.ipynb #export-def-name-of-method
 def _name_of(method):
     "The name of a method, given as such or as the function that trains."
     name = getattr(method, "__name__", method)
@@ -246,14 +250,20 @@ def longest_answer(
     "Tokens of the longest answer that a policy may give."
     return min(config.max_new_tokens or model.decoding.max_new_tokens or 256, model.backbone.max_length)
 
+def most_tokens(
+    texts: list[list[int]],  # token ids
+) -> int:
+    "Tokens of the longest of some texts; 0 where there are none."
+    return max(map(len, texts), default=0)
+
 def check_memory(
     backbone,      # the loaded base
     method: str,   # a name in METHODS
     config,        # its settings
-    lengths: tuple[int, int],  # tokens of the longest prompt and of the longest answer
+    prompt: int,   # tokens of the longest prompt
+    response: int,  # tokens of the longest answer
 ) -> None:
     "Raise `ModelError` where a run needs more memory than there is, saying what would help."
-    prompt, response = lengths
     known = dict(prompt=prompt, response=response)
     needed = lambda **more: (e := estimate_memory(backbone, method, config, **known, **more)).total - e.loaded
     free = free_memory(backbone.device)

@@ -23,7 +23,7 @@ from ..learner import (Learner, Settings, in_single_precision, length_batches, n
 from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages, kl_estimate,
                                           kl_surrogate_loss, ppo_policy_loss, rloo_advantages, token_rewards,
                                           value_loss, whiten)
-from .memory import check_memory, longest_answer
+from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, grouped_logps, shares_prompts
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
@@ -87,8 +87,8 @@ class PPOConfig(Settings):
     def paper(cls, human: bool = False) -> "PPOConfig":
         """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty; KL for simulated or human labels.
         What differs: its KL coefficient is in units of the raw reward, ours in its deviations; it whitens rewards too,
-        lets the learning rate fall, weighs the value loss with 0.1 (here it has an optimiser of its own, which does
-        not feel weights), and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
+        lets the learning rate fall, weighs the value loss with 0.1 (here it has parameters of its own, and Adam
+        feels no constant factor), and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
         return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=1e-5, value_lr=1e-5,
                    warmup=5, kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter",
                    stop_penalty=0., temperature=1., max_new_tokens=300, adam_eps=1e-5)
@@ -280,7 +280,7 @@ def train_ppo(
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     prompts = check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
-    check_memory(backbone, "ppo", config, (max(map(len, prompts)), longest_answer(model, config)))
+    check_memory(backbone, "ppo", config, most_tokens(prompts), longest_answer(model, config))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
         run = PPORun(config, policy, model if reference is None else reference, reward, seed, run_dir, evaluate,

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import ConfigError, as_path, atomic_write, seed_for
 from ..learner import Learner, Settings, new_role, precision_for, processes, reading
 from .losses import full_kl
-from .memory import check_memory, longest_answer
+from .memory import check_memory, longest_answer, most_tokens
 from .ppo import deal
 from .reward import as_reward, reward_marks
 from .sft import take
@@ -125,7 +125,7 @@ def train_quark(
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     best = model.decoding.control + (config.control(config.quantiles) if config.mode == "all" else "")
     prompts = check_prompts(backbone, backbone.encode_prompts(table, best))
-    check_memory(backbone, "quark", config, (max(map(len, prompts)), longest_answer(model, config)))
+    check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
         run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
@@ -158,7 +158,12 @@ class QuarkRun:
         if wrong := [s for s in self.evaluate_at if s not in range(1, config.steps + 1)]:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but the steps are 1 to {config.steps}")
         self.evaluated, backbone = [], policy.backbone
+        self.plain = self.ids(reference.decoding.control)   # what stands behind the prompts of the start
         self.weights = [backbone.role_state(m.role) if m.role else None for m in (policy, reference)]
+
+    def ids(self, text: str) -> list[int]:
+        "Token ids of a control text."
+        return self.policy.backbone.encode_output(text, eos=False) if text else []
 
     def explore(self, table, step: int) -> dict:
         "Answer some instructions and put the answers into the pool; what they were like."
@@ -182,11 +187,9 @@ class QuarkRun:
     def batches(self, step: int) -> list[np.ndarray]:
         "The batches of a step: the pool in a new order, as often as it takes."
         config, rows = self.config, self.eligible()
-        start = self.reference.decoding.control
-        ids = lambda text: self.policy.backbone.encode_output(text, eos=False) if text else []
-        self.plain, self.control = ids(start), [ids(start)] * len(self.pool)
+        self.control, start = [self.plain] * len(self.pool), self.reference.decoding.control
         if config.mode == "all":
-            of = {k: ids(start + config.control(k)) for k in range(1, config.quantiles + 1)}
+            of = {k: self.ids(start + config.control(k)) for k in range(1, config.quantiles + 1)}
             self.control = [of[k] for k in self.pool.quantile(config.quantiles)]
         rng, order = np.random.default_rng(seed_for(self.seed, "batches", step)), np.empty(0, dtype=int)
         while len(order) < config.updates * config.batch_size: order = np.append(order, rng.permutation(rows))

@@ -21,7 +21,7 @@ from ..core import FarmError, seed_for
 from ..learner import (Learner, Settings, encode_examples, in_single_precision, length_batches, new_role,
                                    precision_for)
 from .losses import bradley_terry_loss
-from .memory import check_memory
+from .memory import check_memory, most_tokens
 from ..models import RewardModel, scalar_head
 from ..records import located_pairs, training_pairs
 from ..sampling import Model, check_policy
@@ -185,7 +185,7 @@ class EncodedPairs:
     @property
     def longest(self) -> tuple[int, int]:
         "Tokens of the longest prompt and of the longest answer."
-        return max(map(len, self.prompts)), max(map(len, self.chosen + self.rejected))
+        return most_tokens(self.prompts), most_tokens(self.chosen + self.rejected)
 
     def batch(self, rows, backbone) -> AnswerRows:
         "Some of the pairs, on the backbone's device."
@@ -213,7 +213,7 @@ def train_reward_model(
     check_policy(model)
     config, backbone = RewardConfig.make(config, **overrides), model.backbone
     pairs = EncodedPairs.of(backbone, preferences, config.ties, config.max_length)
-    check_memory(backbone, "reward", config, pairs.longest)
+    check_memory(backbone, "reward", config, *pairs.longest)
     held = None if validation is None else EncodedPairs.of(backbone, validation, "drop", config.max_length)
     batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import ModelError
 from ..learner import Learner, Settings, encode_examples, length_batches, new_role, precision_for
 from .losses import sft_loss
-from .memory import check_memory
+from .memory import check_memory, most_tokens
 from ..models import Batch, pad_batch, token_logps
 from ..records import check_texts
 from ..sampling import Model, check_policy
@@ -100,7 +100,7 @@ def train_sft(
     data, origin = check_texts(demonstrations, "demonstrations", ("output",))
     backbone = model.backbone
     prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin, model.decoding.control)
-    check_memory(backbone, "sft", config, (max(map(len, prompts)), max(map(len, outputs))))
+    check_memory(backbone, "sft", config, most_tokens(prompts), most_tokens(outputs))
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
     batches = length_batches(lengths, config.batch_size, config.epochs, seed)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
