@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from torch import Tensor, nn
 
 from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, escape, plot_theme,
                                 progress, read_object, seed_for, stable_hash)
+from .kernels import StateNorm, state_norm_eps
 from .records import Origin
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
-           'FusedLora', 'fused_lora', 'new_role', 'precision_for', 'reading', 'in_single_precision', 'make_accelerator',
-           'processes', 'make_optimizer', 'Learner']
+           'FusedLora', 'fused_layers', 'new_role', 'precision_for', 'reading', 'in_single_precision',
+           'make_accelerator', 'processes', 'make_optimizer', 'Learner']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -207,19 +209,22 @@ class FusedLora(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, down, up, scale):
-        ctx.save_for_backward(x, weight, down, up)
-        ctx.scale, rows = scale, x.reshape(-1, x.shape[-1]).to(weight.dtype)
+        rows, read = x.reshape(-1, x.shape[-1]).to(weight.dtype), None
         if weight.dtype == torch.float32: y = rows @ torch.addmm(weight, up, down, alpha=scale).T
-        else: y = (rows @ weight.T).addmm_(rows @ down.T.to(rows.dtype), up.T.to(rows.dtype), alpha=scale)
+        else:
+            read = rows @ down.T.to(rows.dtype)                          # [N, r] x A', for the way back as well
+            y = (rows @ weight.T).addmm_(read, up.T.to(rows.dtype), alpha=scale)
+        ctx.save_for_backward(x, weight, down, up, read)
+        ctx.scale = scale
         return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx, dy):
-        x, weight, down, up = ctx.saved_tensors
+        x, weight, down, up, read = ctx.saved_tensors
         rows, dy_rows = (t.reshape(-1, t.shape[-1]).to(weight.dtype) for t in (x, dy))
         a, b = down.to(weight.dtype), up.to(weight.dtype)
         inner = (dy_rows @ b).mul_(ctx.scale)                            # [N, r] gradient of x A'
-        d_up = (dy_rows.T @ (rows @ a.T)).mul_(ctx.scale)
+        d_up = (dy_rows.T @ (rows @ a.T) if read is None else (read.T @ dy_rows).T).mul_(ctx.scale)
         if not ctx.needs_input_grad[0]: dx = None
         elif weight.dtype == torch.float32: dx = dy_rows @ torch.addmm(weight, up, down, alpha=ctx.scale)
         else: dx = (dy_rows @ weight).addmm_(inner, a)
@@ -228,15 +233,19 @@ class FusedLora(torch.autograd.Function):
 
 # %% ../nbs/api/09_learner.ipynb #export-contextmanager-def-fused-lora
 @contextmanager
-def fused_lora(net: nn.Module):
-    "Compute the LoRA layers of a peft network with `FusedLora` where that is possible, as long as the `with` lasts."
+def fused_layers(net: nn.Module):
+    "Compute LoRA layers with `FusedLora` and norms with `StateNorm` where that is the same, inside the `with`."
     from peft.tuners.lora import Linear
-    mine = lambda m: isinstance(m, Linear) and type(m.base_layer) is nn.Linear and "forward" not in vars(m)
-    layers = [m for m in net.modules() if mine(m)]   # not those that are fused already
-    for layer in layers: layer.forward = _fused_forward(layer)
+    plain = [m for m in net.modules() if "forward" not in vars(m)]   # not what is fused already
+    ways = {m: _fused_forward(m) for m in plain if isinstance(m, Linear) and type(m.base_layer) is nn.Linear}
+    for m in plain:
+        if eps := state_norm_eps(m): ways[m] = partial(_norm_forward, m, eps)
+    for layer, way in ways.items(): layer.forward = way
     try: yield
     finally:
-        for layer in layers: del layer.forward
+        for layer in ways: del layer.forward
+
+def _norm_forward(module, eps, x): return StateNorm.apply(x, module.weight, eps)
 
 def _fused_forward(layer):
     "A forward pass for a LoRA layer: fused for one plain adapter, else peft's own."
@@ -262,7 +271,7 @@ def new_role(
     "Add a role for training, and remove it again if an exception ends the training; yields its name and the network."
     role = backbone.add_role(name, like=like, seed=seed, **lora)
     try:
-        with backbone.using(role, train=True) as net, fused_lora(net): yield role, net
+        with backbone.using(role, train=True) as net, fused_layers(net): yield role, net
     except BaseException:
         backbone.remove_role(role)
         raise
@@ -290,7 +299,7 @@ def reading(
         with backbone.inference(role) as net: yield net
         return
     rounding = torch.autocast(backbone.device.type, half, enabled=half is not None)
-    with backbone.using(role) as net, fused_lora(net), rounding: yield net
+    with backbone.using(role) as net, fused_layers(net), rounding: yield net
 
 def in_single_precision(
     head: nn.Module,  # a small head

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..core import ConfigError, ModelError, escape
+from ..kernels import parts_of
 
 # %% auto #0
 __all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory', 'free_memory',
@@ -85,8 +86,8 @@ def _shape(config, maps, base, itemsize, quantized, n, on_cpu):
 
 # %% ../../nbs/api/15d_memory.ipynb #export-bytes-a-token-for
 # bytes a token for each unit of hidden size, inner size, keys, and rank: (fused, half precision), ...
-_KEPT = {("fused", 4): (24.2, 16, 7.9, 1), ("fused", 2): (16.2, 8, 3.9, 1),
-         ("peft", 4): (24.2, 16, 7.9, 30), ("peft", 2): (23.5, 8.2, 4, 30)}
+_KEPT = {("fused", 4): (24.2, 16, 7.9, 1), ("fused", 2): (12, 8, 4, 15),
+         ("peft", 4): (24.2, 16, 7.9, 30), ("peft", 2): (19, 8.3, 4.2, 15)}
 
 def layer_activations(
     shape: Shape,
@@ -99,8 +100,8 @@ def layer_activations(
     half = shape.itemsize == 2 if half is None else half
     hidden, inner, keys, low = _KEPT["peft" if shape.quantized else "fused", 2 if half else 4]
     each = hidden * shape.hidden + inner * shape.inner + keys * shape.keys + low * rank
-    probabilities = 2 * shape.heads * length if half and shape.on_cpu and length <= 640 else 0
-    return int(rows * length * (each + probabilities))
+    pairs = sum((j - i) * (j - a) for i, j, a in parts_of([length])) if half and shape.on_cpu and length <= 640 else 0
+    return int(rows * (length * each + 2 * shape.heads * pairs))   # the pairs' probabilities are kept
 
 def activations(shape: Shape, rows: int, length: int, rank: int = 16, half: bool | None = None,
                 checkpointing: bool = False) -> int:

@@ -61,6 +61,7 @@ class RewardConfig(Settings):
 class AnswerRows:
     "A answers to N prompts as rows of token ids, and the places where they are read."
     ids: Tensor        # [B, T]
+    lengths: Tensor    # [B] of what is not padding
     mask: Tensor | None       # [B, 1, T, T] true where a query may look; None for a plain causal one
     positions: Tensor | None  # [B, T]; None for the plain ones
     before: Tensor     # [M] places, in the flattened rows, from which the answers' tokens are predicted
@@ -72,10 +73,9 @@ class AnswerRows:
         "The same on another device."
         return AnswerRows(*(x if x is None else x.to(device) for x in vars(self).values()))
 
-    def states(self, net: nn.Module, at: Tensor) -> Tensor:
+    def states(self, backbone, net: nn.Module, at: Tensor) -> Tensor:
         "Last hidden states [len(at), D] at some places of the flattened rows."
-        out = net.base_model(input_ids=self.ids, attention_mask=self.mask, position_ids=self.positions, use_cache=False)
-        return out.last_hidden_state.flatten(0, 1)[at]
+        return backbone.states(net, self.ids, self.lengths, at, self.mask, self.positions)
 
 def answer_rows(
     prompts: list[list[int]],   # token ids of N prompts
@@ -96,7 +96,8 @@ def answer_rows(
         places.append([row * width + t for t in (len(prompts[i]) - 1, *range(start, start + len(columns[j][i])))])
     mask, positions = _shared_mask(torch.tensor(ends), width) if shared else (None, None)
     answers, flat = [columns[j][i] for i, j in order], lambda lists: torch.tensor([int(x) for xs in lists for x in xs])
-    return AnswerRows(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]), mask, positions,
+    return AnswerRows(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]),
+                      torch.tensor(list(map(len, rows))), mask, positions,
                       before=flat(p[:-1] for p in places), tokens=flat(answers),
                       owner=torch.repeat_interleave(torch.tensor([len(a) for a in answers])),
                       last=torch.tensor([p[-1] for p in places]))
@@ -116,7 +117,7 @@ def pair_answer_logps(
     batch: AnswerRows,  # N pairs
 ) -> Tensor:
     "Log-probabilities of the answers [2N], first the chosen, then the rejected."
-    logps = backbone.logps(net, batch.states(net, batch.before), batch.tokens)
+    logps = backbone.logps(net, batch.states(backbone, net, batch.before), batch.tokens)
     return logps.new_zeros(len(batch.last)).index_add(0, batch.owner, logps)
 
 def grouped_logps(
@@ -130,7 +131,7 @@ def grouped_logps(
     "Log-probabilities of the answers' tokens [M], answer after answer, each prompt read once."
     columns = [outputs[j::group] for j in range(group)]
     batch = answer_rows(prompts[::group], columns, backbone.pad_id, by_prompt=True).to(backbone.device)
-    return backbone.logps(net, batch.states(net, batch.before), batch.tokens, temperature)
+    return backbone.logps(net, batch.states(backbone, net, batch.before), batch.tokens, temperature)
 
 def pair_scores(
     reward: RewardModel,  # whose head is used
@@ -138,18 +139,19 @@ def pair_scores(
     batch: AnswerRows,    # N pairs
 ) -> Tensor:
     "Scores of the answers before normalisation [2N], first the chosen, then the rejected."
-    return in_single_precision(reward.head, batch.states(net, batch.last))[:, 0]
+    return in_single_precision(reward.head, batch.states(reward.backbone, net, batch.last))[:, 0]
 
 _SHARES = weakref.WeakKeyDictionary()   # backbone -> whether its architecture can read a pair in one row
 
 @torch.no_grad()
 def shares_prompts(backbone) -> bool:
     "Whether the backbone reads answers that share a row as it does alone; tried once, on a few tokens."
+    if getattr(backbone.net.config.get_text_config(), "sliding_window", None): return False  # unknown to our masks
     if backbone not in _SHARES:
         probe = [[1, 2, 3, 4], [3, 4]], [[[5, 6, 7], [8]], [[6, 5], [1, 9, 9, 2]]]
         both = [answer_rows(*probe, backbone.pad_id, shared).to(backbone.device) for shared in (True, False)]
         try:
-            with backbone.inference(None) as net: one, two = (b.states(net, b.last).float() for b in both)
+            with backbone.inference(None) as net: one, two = (b.states(backbone, net, b.last).float() for b in both)
             _SHARES[backbone] = bool((one - two).norm() < 3e-2 * two.norm())
         except (ValueError, TypeError, RuntimeError, IndexError): _SHARES[backbone] = False
     return _SHARES[backbone]
