@@ -34,9 +34,9 @@ class Entry:
 
 def field_entries() -> dict[str, Entry]:
     "All methods with their controls, by name."
-    pairwise = {"dpo": DPOConfig(), "dpo_per_token": DPOConfig(loss="dpo_per_token", beta=1.),
-                "ipo": DPOConfig(loss="ipo", beta=.05), "kto": DPOConfig(loss="kto", beta=.3),
-                "simpo": DPOConfig(loss="simpo", beta=2.), "orpo": DPOConfig(loss="orpo", beta=1.)}
+    pairwise = {"dpo": DPOConfig(), "dpo_per_token": DPOConfig(loss="dpo_per_token", beta=.5),
+                "ipo": DPOConfig(loss="ipo", beta=.02), "kto": DPOConfig(loss="kto", beta=.3),
+                "simpo": DPOConfig(loss="simpo", beta=.5), "orpo": DPOConfig(loss="orpo", beta=10.)}
     online = {"ppo": PPOConfig(), "rloo": PPOConfig(advantage="rloo"), "grpo": PPOConfig(advantage="grpo")}
     found = {name: Entry(config, "dpo_on_coins") for name, config in pairwise.items()}
     found["dpo_on_coins"] = Entry(DPOConfig(), coin=True)
@@ -45,8 +45,9 @@ def field_entries() -> dict[str, Entry]:
         "expert_iteration": Entry(ExpertConfig(), "expert_random"),
         "expert_two_rounds": Entry(ExpertConfig(rounds=2), "expert_random"),
         "expert_random": Entry(ExpertConfig(keep="random")),
-        "quark": Entry(QuarkConfig(), "quark_random"), "quark_all": Entry(QuarkConfig(mode="all"), "quark_random"),
-        "quark_random": Entry(QuarkConfig(mode="random")),
+        "quark": Entry(QuarkConfig(lr=2e-4), "quark_random"),
+        "quark_all": Entry(QuarkConfig(lr=2e-4, mode="all"), "quark_random"),
+        "quark_random": Entry(QuarkConfig(lr=2e-4, mode="random")),
         "feedme": Entry(FeedMEConfig(), "feedme_random"), "feedme_random": Entry(FeedMEConfig(keep="random")),
         "reward_conditioning": Entry(RewardConditioningConfig(), "unconditioned"),
         "unconditioned": Entry(RewardConditioningConfig(conditioned=False))}
