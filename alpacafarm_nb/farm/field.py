@@ -23,6 +23,7 @@ from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.expert import ExpertConfig, train_expert_iteration
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.quark import QuarkConfig, train_quark
+from ..sampling import load_base
 
 # %% ../../nbs/api/24_field.ipynb #settings
 @dataclass
@@ -67,8 +68,12 @@ class Field(Loop):
         seed: int = 0,
         settings: FieldSettings | None = None,  # None for the defaults
         say: bool = True,
+        quantize: str | None = None,  # "nf4" for a base in 4 bits
     ):
         super().__init__(farm, folder, seed, settings or FieldSettings(), say)
+        if not quantize: return
+        self.base = load_base(farm.model, quantize=quantize, name="base")
+        self.root = [*self.root, {"quantize": quantize}]
 
     def coins(self) -> pd.DataFrame:
         "The pairs with labels that a coin gave."
@@ -123,9 +128,10 @@ def run_field_seed(
     settings: FieldSettings | None = None,
     farm: Farm | None = None,  # None for the embedded farm
     split: str = "eval",  # which instructions are answered
+    quantize: str | None = None,  # "nf4" for a base in 4 bits
 ) -> pd.DataFrame:  # a row a method, judge and instruction
     "All methods of one seed."
-    run, parts = Field(farm or load_farm("farmyard"), folder, seed, settings), []
+    run, parts = Field(farm or load_farm("farmyard"), folder, seed, settings, quantize=quantize), []
     run.reward()
     for name in UNTRAINED: parts.append(run.judged(name, split))
     for name in run.settings.entries:
@@ -159,6 +165,6 @@ def field_table(
     return pd.DataFrame(rows).round(3)
 
 # %% ../../nbs/api/24_field.ipynb #export-def-shipped-field
-def shipped_field() -> dict:  # manifest, and `field_table` by judge
+def shipped_field() -> dict:  # manifest, and `field_table` by judge; the same under "nf4" for a base in 4 bits
     "The comparison that ships with this installation; raises `FarmError` where there is none."
     return json.loads(data_path("results", "field.json").read_text(encoding="utf-8"))
