@@ -5,8 +5,10 @@
 # %% ../nbs/api/06b_kernels.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -15,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['ATTENTION', 'StateLogps', 'state_logps', 'Part', 'MatmulAttention', 'parts_of', 'matmul_attention',
-           'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps']
+__all__ = ['ATTENTION', 'SHORT', 'StateLogps', 'state_logps', 'Part', 'MatmulAttention', 'parts_of', 'matmul_attention',
+           'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps', 'FusedForward']
 
 # %% ../nbs/api/06b_kernels.ipynb #export-class-statelogps-torch-autograd
 class StateLogps(torch.autograd.Function):
@@ -100,7 +102,6 @@ def _hide(scores, mask, part):
     if mask is None:
         ahead = torch.ones(j - i, j - i, dtype=torch.bool, device=scores.device).triu(1)
         return scores[..., i - a:].masked_fill_(ahead[:, None], -1e9)
-    if mask.dtype != torch.bool: return scores.add_(mask[:, :, i:j, None, a:j])
     return scores.masked_fill_(~mask[:, :, i:j, None, a:j], -1e9)
 
 def parts_of(
@@ -115,7 +116,7 @@ def matmul_attention(
     q: Tensor,      # [B, H, T, d] queries
     k: Tensor,      # [B, K, T, d] keys, H a multiple of K
     v: Tensor,      # [B, K, T, d] values
-    mask: Tensor | None = None,  # [B or 1, 1, T, T] true where a query may look, or what is added; None: causal
+    mask: Tensor | None = None,  # [B or 1, 1, T, T] true where a query may look; None: causal
     scale: float | None = None,  # of the scores; None: one over the root of d
     parts: list[Part] | None = None,  # of the T queries; None: all keys up to a query are looked at, or masked
 ) -> Tensor:
@@ -129,30 +130,47 @@ def matmul_attention(
 
 # %% ../nbs/api/06b_kernels.ipynb #export-attention-alpacafarm-a-name
 ATTENTION = "alpacafarm"   # a name for transformers' list of attentions
+SHORT = 640                # tokens of a row; in longer ones, probabilities that are kept cost too much memory
 
 def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     "What transformers calls: output [B, T, H, d], and no weights."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     half = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     packing = getattr(attention_mask, "packing", None)   # of rows that lie end to end
-    short = 1 < query.shape[2] == key.shape[2] <= (640 if packing is None else math.inf)
+    short = 1 < query.shape[2] == key.shape[2] <= (SHORT if packing is None else math.inf)
     plain = kwargs.get("is_causal") is not False and not any(k in kwargs for k in ("softcap", "position_bias", "cache"))
-    if half and short and plain and getattr(module, "is_causal", True):
+    plain = plain and key.shape[-1] == value.shape[-1] and getattr(module, "is_causal", True)
+    if half and short and plain and (packing or _looks_back(attention_mask, key.shape[2])):
         mask, parts = (None if packing.plain else attention_mask, packing.parts) if packing else (attention_mask, None)
         return matmul_attention(query, key, value, mask, scaling, parts).transpose(1, 2).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
+def _looks_back(mask, length):
+    "Whether a mask is one for all heads, and nobody looks ahead."
+    return mask is None or mask.dtype == torch.bool and mask.shape[1:] == (1, length, length) and not mask.triu(1).any()
+
+@torch.no_grad()
 def prefer_matmul_attention(
     net: nn.Module,  # A model of transformers
 ) -> None:
-    "Let a model that uses torch's attention take the faster way where there is one."
+    """Let a model in half precision on a CPU that uses torch's attention take the faster way; not one that then reads
+    otherwise, since it asks for torch's by name or does more than attend."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-    config = net.config
-    if getattr(config, "_attn_implementation", None) != "sdpa": return
+    config, half = net.config, net.dtype in (torch.bfloat16, torch.float16)
+    if getattr(config, "_attn_implementation", None) != "sdpa" or net.device.type != "cpu" or not half: return
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, sdpa_mask)
+    most = net.get_input_embeddings().num_embeddings
+    ids = torch.tensor([[3, 5, 4, 6, 5, 3], [3, 5, 4, 4, 6, 6]]).clamp_max(most - 1)
+    read = lambda: net.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+    torchs = read()
     config._attn_implementation = ATTENTION
+    try:
+        ours = read()
+        same = (ours - torchs).norm() < 3e-2 * torchs.norm() and torch.equal(ours[0, :3], ours[1, :3])
+    except Exception: same = False   # whatever an architecture raises that does not know the name
+    if not same: config._attn_implementation = "sdpa"
 
 # %% ../nbs/api/06b_kernels.ipynb #export-class-packing-namedtuple-what
 class Packing(NamedTuple):
@@ -185,6 +203,7 @@ class StateNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
+        if ctx.needs_input_grad[1]: raise NotImplementedError("StateNorm has no gradient for its weight.")
         states = x.float()
         root = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + eps)
         normed = states.mul_(root).to(x.dtype) if states is not x else (states * root)
@@ -205,7 +224,14 @@ def state_norm_eps(
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, Tensor) or weight.ndim != 1 or not isinstance(eps, float): return None
     if weight.dtype not in (torch.bfloat16, torch.float16) or weight.requires_grad: return None
+    if len(inspect.signature(module.forward).parameters) != 1 or list(module.buffers()): return None
     some = torch.linspace(-3, 5, 2 * len(weight), device=weight.device).view(2, -1).sin().to(weight.dtype)
-    with torch.no_grad(): same = torch.equal(module(some), StateNorm.apply(some, weight, eps))
+    some = torch.cat([some, some * eps ** .5])   # states so small that epsilon matters
+    try:
+        with torch.no_grad(): same = torch.equal(module(some), StateNorm.apply(some, weight, eps))
+    except Exception: return None   # a part that takes something else
     return eps if same else None
+
+class FusedForward(partial):
+    "A forward pass that stands in for a module's own for a while, and is not copied with it."
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, escape, plot_theme,
                                 progress, read_object, seed_for, stable_hash)
-from .kernels import StateNorm, state_norm_eps
+from .kernels import FusedForward, StateNorm, state_norm_eps
 from .records import Origin
 
 # %% auto #0
@@ -240,7 +240,7 @@ def fused_layers(net: nn.Module):
     ways = {m: _fused_forward(m) for m in plain if isinstance(m, Linear) and type(m.base_layer) is nn.Linear}
     for m in plain:
         if eps := state_norm_eps(m): ways[m] = partial(_norm_forward, m, eps)
-    for layer, way in ways.items(): layer.forward = way
+    for layer, way in ways.items(): layer.forward = FusedForward(way)
     try: yield
     finally:
         for layer in ways: del layer.forward

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers as T
 
+from alpacafarm_nb.methods.reward import answer_rows, pair_answer_logps, shares_prompts
 from alpacafarm_nb.models import Backbone, RewardModel, new_tokenizer, pad_batch, token_logps
 from alpacafarm_nb.prompts import PLAIN
 from alpacafarm_nb.sampling import Model, sample_ids
@@ -27,15 +28,25 @@ MODELS = {
     "mixtral": T.MixtralConfig(num_local_experts=4, **COMMON),  # fused experts, which cannot be folded
 }
 
+OTHERS = {
+    "falcon": T.FalconConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, **IDS),  # asks by name
+    "lfm2": T.Lfm2Config(**COMMON, full_attn_idxs=[1]),  # convolutions, which run on from row to row
+}
+
+
+def network(config):
+    "A random network with states that tell tokens apart."
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        net = T.AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for p in net.parameters(): p.mul_(4 if p.dim() > 1 else 1)
+    return net
+
 
 @pytest.fixture(params=MODELS)
 def backbone(request):
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        net = T.AutoModelForCausalLM.from_config(MODELS[request.param]).eval()
-        with torch.no_grad():
-            for p in net.parameters(): p.mul_(4 if p.dim() > 1 else 1)
-    return Backbone(net, TOKENIZER, PLAIN, request.param)
+    return Backbone(network(MODELS[request.param]), TOKENIZER, PLAIN, request.param)
 
 
 PROMPTS = [[1, *TOKENIZER(t, add_special_tokens=False)["input_ids"]]
@@ -74,3 +85,29 @@ def test_folding_and_shared_prompts_change_nothing(backbone):
     with backbone.inference(role) as net: folded = token_logps(backbone, net, batch)
     torch.testing.assert_close(folded, logps, atol=2e-5, rtol=0)
     np.testing.assert_allclose(reward.score_ids(prompts, outputs), scores.numpy(), atol=5e-5)
+
+
+@pytest.mark.parametrize("name", MODELS | OTHERS)
+def test_rows_end_to_end_are_read_as_they_are_alone(name):
+    net = network((MODELS | OTHERS)[name]).bfloat16()
+    with torch.no_grad(): torchs = net.base_model(torch.tensor([PROMPTS[1]]), use_cache=False).last_hidden_state.float()
+    backbone = Backbone(net, TOKENIZER, PLAIN, name)
+    with torch.no_grad(): mine = backbone.hidden(net, torch.tensor([PROMPTS[1]])).float()
+    assert (mine - torchs).norm() < .02 * torchs.norm()   # whichever attention was chosen
+    outputs = [[10, 11, 12], [13], [14, 15, 16, 17, 18], [19]]
+    read = lambda prompts, outputs: token_logps(backbone, net, pad_batch(prompts, outputs))
+    with torch.no_grad():
+        rows = read(PROMPTS, outputs)
+        for i, (p, o) in enumerate(zip(PROMPTS, outputs)):
+            alone = read([p], [o])
+            torch.testing.assert_close(rows[i, :alone.shape[1]], alone[0], atol=.1, rtol=.05)
+        other = read([PROMPTS[0], [*reversed(PROMPTS[1])], *PROMPTS[2:]], outputs)
+    assert not torch.equal(rows[1], other[1])
+    assert torch.equal(rows[[0, 2, 3]], other[[0, 2, 3]])
+    assert backbone.packs(net) == (name in ("llama", "gpt2", "qwen2", "granite", "mixtral"))
+    assert not shares_prompts(backbone) or name not in ("mistral", "gemma2", "bloom", "lfm2")
+    if not shares_prompts(backbone): return
+    with torch.no_grad():   # two answers in a row, and rows of unlike length
+        shared = pair_answer_logps(backbone, net, answer_rows(PROMPTS[:2], [outputs[:2], outputs[2:]]))
+        alone = read([*PROMPTS[:2]] * 2, outputs).sum(1)
+    torch.testing.assert_close(shared, alone, atol=.1, rtol=.02)

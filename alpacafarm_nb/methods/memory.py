@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..core import ConfigError, ModelError, escape
-from ..kernels import parts_of
+from ..kernels import SHORT, parts_of
 
 # %% auto #0
 __all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory', 'free_memory',
@@ -100,7 +100,7 @@ def layer_activations(
     half = shape.itemsize == 2 if half is None else half
     hidden, inner, keys, low = _KEPT["peft" if shape.quantized else "fused", 2 if half else 4]
     each = hidden * shape.hidden + inner * shape.inner + keys * shape.keys + low * rank
-    pairs = sum((j - i) * (j - a) for i, j, a in parts_of([length])) if half and shape.on_cpu and length <= 640 else 0
+    pairs = sum((j - i) * (j - a) for i, j, a in parts_of([length])) if half and shape.on_cpu and length <= SHORT else 0
     return int(rows * (length * each + 2 * shape.heads * pairs))   # the pairs' probabilities are kept
 
 def activations(shape: Shape, rows: int, length: int, rank: int = 16, half: bool | None = None,
