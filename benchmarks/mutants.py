@@ -113,7 +113,6 @@ MUTANTS = {
         ("attention: rounded under autocast", "torch.autocast(q.device.type, enabled=False)", "torch.no_grad()"),
         ("attention: looks ahead", "return scores[..., i - a:].masked_fill_(ahead[:, None], -1e9)", "return scores"),
         ("attention: mask", "return scores.masked_fill_(~mask[:, :, i:j, None, a:j], -1e9)", "return scores"),
-        ("attention: mask that is added", "return scores.add_(mask", "return scores.sub_(mask"),
         ("attention: slope without scale", "p.dtype).mul_(ctx.scale)", "p.dtype)"),
         ("attention: keys and queries exchanged", "ds.mT @ q[:, :, mine]", "ds.mT @ dq[:, :, mine]"),
         ("attention: keys' slope of the last part alone", "dk[:, :, seen] +=", "dk[:, :, seen] ="),
