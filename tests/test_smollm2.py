@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from alpacafarm_nb.core import ModelError
+from alpacafarm_nb.kernels import ATTENTION
+from alpacafarm_nb.methods.reward import shares_prompts
 from alpacafarm_nb.models import RewardModel, pad_batch, sequence_logps, token_logps
 from alpacafarm_nb.prompts import ChatFormat
 from alpacafarm_nb.sampling import ask, load_base, load_model
@@ -109,3 +111,9 @@ def test_nf4(base, tmp_path):
         with base.backbone.inference(role) as net: logps.append(sequence_logps(base.backbone, net, batch).item())
     assert logps[1] > logps[0] + 1
     unquantized.free()
+
+
+def test_it_takes_the_fast_ways(base):
+    backbone = base.backbone   # a large vocabulary with rare tokens, many layers in half precision: where a trial may fail
+    with backbone.inference(None) as net: assert backbone.packs(net) and net.config._attn_implementation == ATTENTION
+    assert shares_prompts(backbone)
