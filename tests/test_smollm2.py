@@ -114,6 +114,6 @@ def test_nf4(base, tmp_path):
 
 
 def test_it_takes_the_fast_ways(base):
-    backbone = base.backbone   # a large vocabulary with rare tokens, many layers in half precision: where a trial may fail
+    backbone = base.backbone   # rare tokens, and many layers in half precision: where a trial may fail
     with backbone.inference(None) as net: assert backbone.packs(net) and net.config._attn_implementation == ATTENTION
     assert shares_prompts(backbone)
