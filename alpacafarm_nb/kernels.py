@@ -104,6 +104,7 @@ def _hide(scores, mask, part):
         return scores[..., i - a:].masked_fill_(ahead[:, None], -1e9)
     return scores.masked_fill_(~mask[:, :, i:j, None, a:j], -1e9)
 
+# %% ../nbs/api/06b_kernels.ipynb #export-def-parts-of-lengths
 def parts_of(
     lengths: Iterable[int],  # of rows that lie one after the other
     most: int = 64,          # queries in a part
@@ -127,19 +128,17 @@ def matmul_attention(
     found = MatmulAttention.apply(stacked, k, v, mask, d ** -.5 if scale is None else scale, parts or parts_of([T]))
     return found.view(B, K, T, group, d).transpose(1, 2).reshape(B, T, H, d).transpose(1, 2)   # as torch's lies
 
-
 # %% ../nbs/api/06b_kernels.ipynb #export-attention-alpacafarm-a-name
 ATTENTION = "alpacafarm"   # a name for transformers' list of attentions
 SHORT = 640                # tokens of a row; in longer ones, probabilities that are kept cost too much memory
 
-def _by_another_name(module, *given, **kwargs):
-    "Torch's attention, for a model to be asked whether it reads the same under another name."
+def _torchs(module, *given, **kwargs):
+    "Torch's attention, as transformers calls it."
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     return sdpa_attention_forward(module, *given, **kwargs)
 
 def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
     "What transformers calls: output [B, T, H, d], and no weights."
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
     half = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     packing = getattr(attention_mask, "packing", None)   # of rows that lie end to end
     short = 1 < query.shape[2] == key.shape[2] <= (SHORT if packing is None else math.inf)
@@ -148,7 +147,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs
     if half and short and plain and (packing or _looks_back(attention_mask, key.shape[2])):
         mask, parts = (None if packing.plain else attention_mask, packing.parts) if packing else (attention_mask, None)
         return matmul_attention(query, key, value, mask, scaling, parts).transpose(1, 2).contiguous(), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    return _torchs(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 def _looks_back(mask, length):
     "Whether a mask is one for all heads, and nobody looks ahead."
@@ -164,7 +163,7 @@ def prefer_matmul_attention(
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     config, half = net.config, net.dtype in (torch.bfloat16, torch.float16)
     if getattr(config, "_attn_implementation", None) != "sdpa" or net.device.type != "cpu" or not half: return
-    for name, function in ((ATTENTION, _attention), (f"{ATTENTION}_torch", _by_another_name)):
+    for name, function in ((ATTENTION, _attention), (f"{ATTENTION}_torch", _torchs)):
         ALL_ATTENTION_FUNCTIONS.register(name, function)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, sdpa_mask)
     read = lambda: net.base_model(input_ids=torch.tensor([[3, 5, 4, 3, 3]]), use_cache=False).last_hidden_state
@@ -190,10 +189,9 @@ def pack_rows(
     at = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     on = at < lengths[:, None]
     seen = torch.zeros(1, 1, *[int(lengths.sum())] * 2, dtype=torch.bool, device=ids.device)
-    sizes = lengths.tolist()
+    sizes, back = lengths.tolist(), torch.ones_like(at[0, :, None] + at[:1], dtype=torch.bool).tril()
     for b, (i, j) in enumerate(pairwise(accumulate(sizes, initial=0))):
-        own = seen[0, 0, i:j, i:j]
-        own.copy_(own.logical_not().tril() if mask is None else mask[b, 0, :j - i, :j - i])
+        seen[0, 0, i:j, i:j] = (back if mask is None else mask[b, 0])[:j - i, :j - i]
     seen.packing = Packing(parts_of(sizes), mask is None)
     place = on.flatten().cumsum(0) - 1
     return ids[on][None], seen, (at if positions is None else positions)[on][None], place

@@ -354,6 +354,7 @@ class Backbone(Switching):
 
     MERGE_LIMIT = 400_000_000  # parameters; above, a second copy of the linear maps costs too much memory
     MANY_LOGITS = 2 ** 22  # of a batch; above, they are computed a part at a time
+    MOST_PACKED = 8_000  # tokens that are read end to end; the mask has a byte for each pair of them
 
     def __init__(
         self,
@@ -491,7 +492,7 @@ def _logps(self: Backbone, net: nn.Module, states: Tensor, tokens: Tensor, tempe
 
 
 Backbone.hidden, Backbone.head, Backbone.logps, Backbone._check_head = _hidden, _head, _logps, _check_head
-Backbone._post_head, Backbone._head_scale, Backbone._packs = None, None, None
+Backbone._post_head, Backbone._head_scale, Backbone._masks = None, None, None
 
 # %% ../nbs/api/07_models.ipynb #export-def-states-self-backbone
 def _states(
@@ -504,29 +505,33 @@ def _states(
 ) -> Tensor:
     "Last hidden states [M,D] at some places; where that saves work, the rows are read end to end, without padding."
     kept = int(lengths.sum())
-    if ids.shape[1] <= SHORT and kept <= 12 * SHORT and kept < ids.numel() and self.packs(net):
+    if ids.shape[1] <= SHORT and kept <= self.MOST_PACKED and kept < ids.numel() and self.packs(net):
         ids, mask, positions, place = pack_rows(ids, lengths, mask, positions)
         at = place[at]
     out = net.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     return out.last_hidden_state.flatten(0, 1)[at]
 
 
-@torch.no_grad()
 def _packs_rows(self: Backbone, net: nn.Module) -> bool:
-    "Whether rows can be read end to end at no more cost, and are read as they are alone: tried once, on a few tokens."
-    mine = net.device.type == "cpu" and net.dtype in (torch.bfloat16, torch.float16)
-    if not mine or getattr(net.config, "_attn_implementation", None) != ATTENTION: return False
-    if self._packs is None:
-        windowed = getattr(net.config.get_text_config(), "sliding_window", None)
-        try: self._packs = not windowed and _reads_apart(net)
-        except Exception: self._packs = False   # whatever an architecture raises that knows no masks or positions
-    return self._packs
+    "Whether rows can be read end to end at no more cost."
+    half = net.device.type == "cpu" and net.dtype in (torch.bfloat16, torch.float16)
+    return half and getattr(net.config, "_attn_implementation", None) == ATTENTION and self.reads_masks()
+
+
+def _reads_masks(self: Backbone) -> bool:
+    "Whether what a mask keeps apart is read as it is alone, with positions of its own; tried once, on a few tokens."
+    if self._masks is None:
+        windowed = getattr(self.net.config.get_text_config(), "sliding_window", None)   # of which no mask of ours knows
+        try:
+            with self.inference(None) as net: self._masks = not windowed and _reads_apart(net)
+        except Exception: self._masks = False   # whatever an architecture raises that knows no masks or positions
+    return self._masks
 
 
 def _reads_apart(net):
     "Whether rows end to end are read as they are alone, the second exactly so, whatever the first is."
     a, b, c = torch.linspace(3, net.get_input_embeddings().num_embeddings - 1, 3).long().tolist()   # common and rare
-    ids, lengths = torch.tensor([[a, c, b, a], [c, a, 0, 0]]), torch.tensor([4, 2])
+    ids, lengths = (torch.tensor(x, device=net.device) for x in ([[a, c, b, a], [c, a, 0, 0]], [4, 2]))
     def packed(ids):
         flat, mask, at, place = pack_rows(ids, lengths)
         read = net.base_model(input_ids=flat, attention_mask=mask, position_ids=at, use_cache=False)
@@ -537,8 +542,7 @@ def _reads_apart(net):
     return near and torch.equal(first[1, :2], other[1, :2]) and not torch.equal(first[0], other[0])
 
 
-Backbone.states, Backbone.packs = _states, _packs_rows
-
+Backbone.states, Backbone.packs, Backbone.reads_masks = _states, _packs_rows, _reads_masks
 
 # %% ../nbs/api/07_models.ipynb #export-def-token-logps-backbone
 def token_logps(

@@ -123,7 +123,7 @@ MUTANTS = {
         ("norm: slope without root", ".mul_(root).to(normed.dtype), None", ".to(normed.dtype), None"),
         ("norm: slope without weight", "(dy * weight).float()", "dy.float()"),
         ("norm: sum, not mean", "(slopes * states).mean(-1, keepdim=True)", "(slopes * states).sum(-1, keepdim=True)"),
-        ("rows end to end: mask", "if mask is None else mask[b, 0, :j - i, :j - i])", ")"),
+        ("rows end to end: mask", "(back if mask is None else mask[b, 0])", "back"),
         ("rows end to end: positions", "(at if positions is None else positions)[on]", "at[on]"),
     ],
     "07_models": [

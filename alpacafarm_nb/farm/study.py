@@ -67,8 +67,10 @@ def kept_seed(
         if same_settings(then["settings"], manifest["settings"]) and then["data"] == manifest["data"]:
             return pd.read_parquet(table)
     found = run(seed).assign(seed=seed)
-    atomic_write(made, json.dumps({"seed": seed, **manifest}, indent=1) + "\n")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    made.unlink(missing_ok=True)   # the manifest comes last: none stands beside a table that is not its own
     found.to_parquet(table, compression="zstd", index=False)
+    atomic_write(made, json.dumps({"seed": seed, **manifest}, indent=1) + "\n")
     return found
 
 # %% ../../nbs/api/23_study.ipynb #labeller

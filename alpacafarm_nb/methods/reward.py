@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -141,27 +140,9 @@ def pair_scores(
     "Scores of the answers before normalisation [2N], first the chosen, then the rejected."
     return in_single_precision(reward.head, batch.states(reward.backbone, net, batch.last))[:, 0]
 
-_SHARES = weakref.WeakKeyDictionary()   # backbone -> whether its architecture can read a pair in one row
-
-@torch.no_grad()
 def shares_prompts(backbone) -> bool:
-    "Whether the backbone reads answers that share a row as it does alone; tried once, on a few tokens."
-    if getattr(backbone.net.config.get_text_config(), "sliding_window", None): return False  # unknown to our masks
-    if backbone not in _SHARES:
-        try: _SHARES[backbone] = _shares(backbone)
-        except Exception: _SHARES[backbone] = False   # whatever an architecture raises that knows no masks or positions
-    return _SHARES[backbone]
-
-def _shares(backbone):
-    "Whether shared rows are read as rows of their own, the second answer exactly so, whatever the first is."
-    a, b, c = torch.linspace(3, backbone.vocab - 1, 3).long().tolist()   # common and rare tokens
-    def read(first, shared):
-        probe = [[a, b, c, c], [b, a]], [[first, [c]], [[b, c], [a, b, b, c]]]
-        rows = answer_rows(*probe, backbone.pad_id, shared).to(backbone.device)
-        with backbone.inference(None) as net: return rows.states(backbone, net, rows.last).float()
-    one, two, other = read([c, a, b], True), read([c, a, b], False), read([a, a, c], True)
-    near = (one - two).norm() < .1 * two.norm()
-    return bool(near and torch.equal(one[2], other[2]) and not torch.equal(one[0], other[0]))
+    "Whether the backbone reads answers that share a row as it does alone."
+    return backbone.reads_masks()
 
 # %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-encodedpairs-pref
 @dataclass
