@@ -5,11 +5,13 @@
 # %% ../nbs/api/09_learner.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import atexit
 import html
 import json
 import math
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -309,6 +311,11 @@ def in_single_precision(
     with torch.autocast(states.device.type, enabled=False): return head(states.float())
 
 # %% ../nbs/api/09_learner.ipynb #export-def-make-accelerator-precision
+def _leave_together():
+    "At the end of the program: this process leaves its group, whose threads would else abort it now and then."
+    failed = getattr(sys, "last_value", None) is not None   # the others may still wait for this process: no farewell
+    if torch.distributed.is_initialized() and not failed: torch.distributed.destroy_process_group()
+
 def make_accelerator(
     precision: str = "no",      # "no", "bf16" or "fp16": what autocast computes in
     device: str | torch.device = "cpu",  # where the parameters lie
@@ -319,6 +326,7 @@ def make_accelerator(
     on_cpu = torch.device(device).type == "cpu"
     if precision == "fp16" and on_cpu:
         raise ConfigError("fp16 training needs a GPU: use precision 'no' or 'bf16' on the CPU")
+    if processes() > 1 and not torch.distributed.is_initialized(): atexit.register(_leave_together)
     known = AcceleratorState._shared_state
     now = known and (known.get("_mixed_precision", precision), known["device"].type)
     if now and now != (precision, torch.device(device).type):
