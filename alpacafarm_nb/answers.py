@@ -159,11 +159,17 @@ def _count(self) -> int:
     there = self._db is not None or (self.path != ":memory:" and self.path.exists())
     return self._rows("select count(*) from answers")[0][0] if there else 0
 
+def _seconds(self, last: int = 200) -> list[float]:  # of the answers written last
+    "How long answers took."
+    there = self._db is not None or (self.path != ":memory:" and self.path.exists())
+    query = "select seconds from answers where seconds > 0 order by made desc limit ?"
+    return [s for s, in self._rows(query, (last,))] if there else []
+
 def _close(self) -> None:
     "Close the file; it opens again at the next use."
     with self._lock:
         if self._db is not None: self._db.close()
         self._db = None
 
-Answers.table, Answers.__len__, Answers.close = _table, _count, _close
+Answers.table, Answers.__len__, Answers.seconds, Answers.close = _table, _count, _seconds, _close
 Answers.__repr__ = lambda self: f"Answers({str(self.path)!r}, {len(self)} answers)"

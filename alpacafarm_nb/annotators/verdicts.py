@@ -46,7 +46,8 @@ def parse_numbered(
 ) -> list[float]:  # n verdicts
     "Verdicts by the number of their pair: each of 1 to n once. Raises `Unparsed`."
     verdict = {name.lower(): float(v) for v, name in (names or {1: "a", 2: "b"}).items()}
-    line = r"(?im)^\W*(?:pair|example)?\W*(\d+)\W+(?:output\W+|answer\W+)?(" + "|".join(map(re.escape, verdict)) + r")\b"
+    said = "|".join(map(re.escape, verdict))
+    line = rf"(?im)^\W*(?:pair|example)?\W*(\d+)\W+(?:output\W+|answer\W+)?({said})\b"
     found = [(int(number), verdict[name.lower()]) for number, name in re.findall(line, answer.text)]
     if sorted(number for number, _ in found) != list(range(1, n + 1)):
         raise Unparsed(f"verdicts on the pairs {[number for number, _ in found]} instead of 1 to {n}: "

@@ -1,0 +1,143 @@
+"""OpenAI-compatible servers on 127.0.0.1 for tests and measurements: a rule or a real model, with latency and faults.
+
+    with Server(longer) as server: ...          # in this process, in a thread of its own
+    python tests/servers.py --latency .1        # as a process; prints its port
+
+A server counts what it is sent. It answers `GET /counts` with these counts, so that a test can look from outside.
+"""
+
+import argparse
+import asyncio
+import collections
+import hashlib
+import json
+import re
+import threading
+
+FAULTS = ("429", "500", "dropped", "slow", "html", "malformed", "truncated", "filtered", "too few")
+
+
+def completion(text, body=None, finish="stop", **message):
+    "A chat completion that says this."
+    usage = {"prompt_tokens": sum(len(m["content"]) // 4 for m in (body or {}).get("messages", ())),
+             "completion_tokens": len(text) // 4 + 1}
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
+    return {"id": "c", "object": "chat.completion", "created": 0, "model": (body or {}).get("model", "m"),
+            "choices": [choice], "usage": usage}
+
+
+def longer(body):
+    "A judge that prefers the longer output, a numbered line a pair; at the same length, (a)."
+    text = body["messages"][-1]["content"]
+    pairs = re.findall(r"^\(a\) (.*)\n\(b\) (.*)$", text, re.M)
+    return "\n".join(f"{i}: {'ab'[len(b) > len(a)]}" for i, (a, b) in enumerate(pairs, 1))
+
+
+def transient(share, seed=0):
+    "Faults in a share of the requests, of all kinds alike, whatever is asked."
+    def choose(number, body):
+        draw = int.from_bytes(hashlib.blake2b(f"{seed}-{number}".encode(), digest_size=8).digest(), "little")
+        return FAULTS[draw % len(FAULTS)] if draw / 2 ** 64 < share else None
+    return choose
+
+
+class Server:
+    "Answers chat completions by a function of the request."
+
+    def __init__(self, answer=longer, latency=0., faults=None, slow=3.):
+        self.answer, self.latency, self.faults, self.slow = answer, latency, faults, slow
+        self.requests, self.under_way, self.most, self.kinds = 0, 0, 0, collections.Counter()
+        self.asked = collections.Counter()
+        self._ready = threading.Event()
+
+    @property
+    def url(self): return f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.serve()), daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_):
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    async def serve(self, port=0):
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", port, limit=2 ** 24, backlog=512)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        async with server: await self._end.wait()
+
+    async def _connection(self, reader, writer):
+        "Requests on one connection, which is kept open."
+        try:
+            while not self._end.is_set():
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: *(\d+)", head, re.I)
+                data = await reader.readexactly(int(length[1])) if length else b""
+                if head.startswith(b"GET"): reply = 200, {}, json.dumps(self.counts()).encode()
+                else: reply = await self._post(json.loads(data))
+                if reply is None: break
+                status, headers, payload = reply
+                headers = {"Content-Type": "application/json", "Content-Length": len(payload)} | headers
+                lines = "".join(f"{k}: {v}\r\n" for k, v in headers.items())
+                writer.write(f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode() + payload)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError): pass
+        finally: writer.close()
+
+    def counts(self):
+        return {"requests": self.requests, "under_way": self.under_way, "most": self.most, "kinds": dict(self.kinds),
+                "repeated": sum(n - 1 for n in self.asked.values()), "different": len(self.asked)}
+
+    async def _post(self, body):
+        "The reply to a request: status, headers, body; None drops the connection."
+        number, self.requests = self.requests, self.requests + 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        self.asked[hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=12).hexdigest()] += 1
+        try:
+            if self.latency: await asyncio.sleep(self.latency)
+            fault = self.faults(number, body) if self.faults else None
+            if fault: self.kinds[fault] += 1
+            if asyncio.iscoroutinefunction(self.answer): said = await self.answer(body)
+            else: said = self.answer(body)
+            return await self._reply(fault, said, body)
+        finally: self.under_way -= 1
+
+    async def _reply(self, fault, said, body):
+        whole = said if isinstance(said, dict) else completion(said, body)
+        dumped = json.dumps(whole).encode()
+        error = lambda message, **more: json.dumps({"error": {"message": message, **more}}).encode()
+        match fault:
+            case None: return 200, {}, dumped
+            case "429": return 429, {"Retry-After": "0.05"}, error("Rate limit reached", type="tokens")
+            case "500": return 500, {}, error("The server had an error")
+            case "400": return 400, {}, error("This request is refused")
+            case "dropped": return None
+            case "slow": await asyncio.sleep(self.slow); return 200, {}, dumped
+            case "html": return 200, {"Content-Type": "text/html"}, b"<html><body>Bad gateway</body></html>"
+            case "malformed": return 200, {}, dumped[:len(dumped) // 2]
+            case "truncated": return 200, {}, json.dumps(completion(said[:len(said) // 2], body, "length")).encode()
+            case "filtered": return 200, {}, json.dumps(completion("", body, "content_filter")).encode()
+            case "too few":
+                return 200, {}, json.dumps(completion("\n".join(said.split("\n")[:-1]) or "none", body)).encode()
+        raise ValueError(fault)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", type=float, default=0.)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+
+    async def main():
+        server = Server(longer, options.latency)
+        task = asyncio.create_task(server.serve(options.port))
+        while not server._ready.is_set(): await asyncio.sleep(.01)
+        print(server.port, flush=True)
+        await task
+
+    asyncio.run(main())
