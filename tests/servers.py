@@ -78,7 +78,9 @@ class Server:
                 length = re.search(rb"content-length: *(\d+)", head, re.I)
                 data = await reader.readexactly(int(length[1])) if length else b""
                 if head.startswith(b"GET"): reply = 200, {}, json.dumps(self.counts()).encode()
-                else: reply = await self._post(json.loads(data))
+                else:
+                    key = re.search(rb"authorization: *bearer (\S+)", head, re.I)
+                    reply = await self._post(json.loads(data), key[1].decode() if key else "")
                 if reply is None: break
                 status, headers, payload = reply
                 headers = {"Content-Type": "application/json", "Content-Length": len(payload)} | headers
@@ -92,7 +94,7 @@ class Server:
         return {"requests": self.requests, "under_way": self.under_way, "most": self.most, "kinds": dict(self.kinds),
                 "repeated": sum(n - 1 for n in self.asked.values()), "different": len(self.asked)}
 
-    async def _post(self, body):
+    async def _post(self, body, key):
         "The reply to a request: status, headers, body; None drops the connection."
         number, self.requests = self.requests, self.requests + 1
         self.under_way += 1
@@ -104,10 +106,10 @@ class Server:
             if fault: self.kinds[fault] += 1
             if asyncio.iscoroutinefunction(self.answer): said = await self.answer(body)
             else: said = self.answer(body)
-            return await self._reply(fault, said, body)
+            return await self._reply(fault, said, body, key)
         finally: self.under_way -= 1
 
-    async def _reply(self, fault, said, body):
+    async def _reply(self, fault, said, body, key):
         whole = said if isinstance(said, dict) else completion(said, body)
         dumped = json.dumps(whole).encode()
         error = lambda message, **more: json.dumps({"error": {"message": message, **more}}).encode()
@@ -115,6 +117,8 @@ class Server:
             case None: return 200, {}, dumped
             case "429": return 429, {"Retry-After": "0.05"}, error("Rate limit reached", type="tokens")
             case "500": return 500, {}, error("The server had an error")
+            case "401": return 401, {}, error(f"Incorrect API key provided: {key}.", code="invalid_api_key")
+            case "500 with key": return 500, {}, error(f"Failed for Bearer {key}")
             case "400": return 400, {}, error("This request is refused")
             case "dropped": return None
             case "slow": await asyncio.sleep(self.slow); return 200, {}, dumped

@@ -66,11 +66,12 @@ def make_calls(
     rows: np.ndarray,  # numbers of those that it judges
     first: np.ndarray,  # for each of all pairs: which output is shown first
     draw: int = 0,  # number of the draw
-) -> Iterator[Call]:  # as many pairs in each as the judge takes
+    size: int | None = None,  # pairs a request; None: as many as the judge takes
+) -> Iterator[Call]:
     "The judge's requests, made one by one."
-    columns = [pairs[c].tolist() for c in SEEN]
-    for at in range(0, len(rows), judge.batch_size):
-        part = rows[at:at + judge.batch_size]
+    columns, size = [pairs[c].tolist() for c in SEEN], size or judge.batch_size
+    for at in range(0, len(rows), size):
+        part = rows[at:at + size]
         shown = [dict(zip(SEEN, (c[i] for c in columns))) for i in part]
         for pair, i in zip(shown, part):
             if first[i] == 2: pair["output_1"], pair["output_2"] = pair["output_2"], pair["output_1"]
@@ -156,7 +157,7 @@ class Run:
         self.counts = {j.name: dict(calls=0, kept=0, cost=0.) for j in pool.judges}
         known = pairs["preference"].to_numpy(float) if "preference" in pairs else np.full(len(pairs), np.nan)
         self.known, self.agreed, self.compared = known, 0., 0
-        self.unparsed: list[Call] = []
+        self.pairs, self.unparsed, self.apart = pairs, [], []   # calls to ask anew; calls to take apart
 
     def take(self, call, answer, price, seconds):
         "Read an answer: one verdict for each of the call's pairs, or none for any."
@@ -175,11 +176,12 @@ class Run:
                 self.agreed, self.compared = self.agreed + (1 + np.sign(product)) / 2, self.compared + 1
 
     def lose(self, call, problem):
-        "Note that a request was not answered."
+        "Note that a request was not answered; what it asked about several pairs will be asked about each."
+        if len(call.rows) > 1: self.apart.append(call)
+        elif problem.kind in ("filtered", "refusal"): self.unparsed.append(call)   # another draw may pass
         for row, first in zip(call.rows, call.first):
             at = row, call.draw, first - 1
             self.failure[at], self.judge[at] = f"{problem.kind}: {problem.detail}", call.judge.name
-        if problem.kind in ("filtered", "refusal"): self.unparsed.append(call)   # another draw may pass
 
     def show(self):
         "Move the bar."
@@ -262,10 +264,12 @@ async def _aannotate_pairs(self,
         run = Run(self, pairs, draws, both_orders, bar)
         async with self.endpoint:
             await self._answer_calls(run, self._calls(pairs, seed, draws, both_orders))
+            await self._answer_calls(run, self._apart(run))
             for _ in range(retry_unparsed):
                 again, run.unparsed = run.unparsed, []
                 for call in again: call.attempt += 1
                 await self._answer_calls(run, again, again=True)
+                await self._answer_calls(run, self._apart(run))
     table = self._table(pairs, run, flip, seed, draws, both_orders)
     self.report = self._report(run, pairs, draws, both_orders)
     if lost := self.report.unlabelled:
@@ -277,6 +281,14 @@ def _annotate_pairs(self, pairs, *args, **kwargs):
     "One verdict on each pair, by a judge drawn for it. Raises `EndpointError` where the server cannot be used."
     return wait_for(self.aannotate_pairs(pairs, *args, **kwargs))
 
+def _apart(self, run) -> Iterator[Call]:
+    "Requests about one pair each, for those that were refused about several: one bad pair must not lose the others."
+    calls, run.apart = run.apart, []
+    for call in calls:
+        first = np.zeros(len(run.pairs), int)
+        first[call.rows] = call.first
+        yield from make_calls(call.judge, self.models, run.pairs, call.rows, first, call.draw, size=1)
+
 def _shares(self, pairs, seed, draws):
     "How many pairs each judge gets, a draw at a time."
     asked = ~identical(pairs)
@@ -285,7 +297,7 @@ def _shares(self, pairs, seed, draws):
         yield from ((judge, int((asked & (chosen == i)).sum())) for i, judge in enumerate(self.judges))
 
 EndpointPool.aannotate_pairs, EndpointPool.annotate_pairs = _aannotate_pairs, _annotate_pairs
-EndpointPool._shares = _shares
+EndpointPool._shares, EndpointPool._apart = _shares, _apart
 
 # %% ../../nbs/api/16d_remote.ipynb #table
 def _result_table(self, pairs, run, flip, seed, draws, both_orders):
