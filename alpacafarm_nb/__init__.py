@@ -33,6 +33,7 @@ _MODULES = {
     "annotators.pool": "AnnotatorPool",
     "annotators.judges": "Judge load_judges",
     "annotators.remote": "EndpointPool load_pool",
+    "annotators.local": "RuleJudge RewardJudge ModelJudge HumanLabels",
     "annotators.farmhands": "Gold farmyard_pool",
     "farm.farms": "load_farm make_farm Farm",
     "farm.loop": "Loop LoopSettings run_demo",
