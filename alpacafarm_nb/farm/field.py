@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNTRAINED', 'Entry', 'field_entries', 'FieldSettings', 'Field', 'run_field_seed', 'field_table', 'field_contrasts',
-           'shipped_field']
+           'field_difference', 'shipped_field']
 
 # %% ../../nbs/api/24_field.ipynb #imports
 import json
@@ -177,12 +177,24 @@ def field_contrasts(
         rows.append(dict(method=method, rival=rival, difference=found.estimate, error=found.standard_error))
     return pd.DataFrame(rows).round(3)
 
+def field_difference(
+    results: pd.DataFrame,  # as for `field_table`
+    other: pd.DataFrame,  # the same seeds, methods and instructions done another way
+    judge: str = "gold",
+) -> pd.DataFrame:  # method, difference, error: how far the other way is ahead
+    "What the other way changes for each method, and in the mean over methods, paired by seed and instruction."
+    one, two = _cubes(results, judge), _cubes(other, judge)
+    changes = {method: two[method] - one[method] for method in one}
+    found = {m: bootstrap(x) for m, x in (changes | {"mean of all": sum(changes.values()) / len(changes)}).items()}
+    rows = [dict(method=m, difference=f.estimate, error=f.standard_error) for m, f in found.items()]
+    return pd.DataFrame(rows).round(3)
+
 def _cubes(results, judge):
     "Values of each method [seeds, instructions]."
     return {m: rows.pivot_table("value", "seed", "item").to_numpy()
             for m, rows in results[results["judge"] == judge].groupby("method")}
 
 # %% ../../nbs/api/24_field.ipynb #export-def-shipped-field
-def shipped_field() -> dict:  # manifest, `field_table` by judge, contrasts; all under "nf4" for a base in 4 bits
+def shipped_field() -> dict:  # manifest, `field_table` by judge, contrasts; under "nf4" the same in 4 bits
     "The comparison that ships with this installation; raises `FarmError` where there is none."
     return json.loads(data_path("results", "field.json").read_text(encoding="utf-8"))
