@@ -33,6 +33,40 @@ def longer(body):
     return "\n".join(f"{i}: {'ab'[len(b) > len(a)]}" for i, (a, b) in enumerate(pairs, 1))
 
 
+class ByModel:
+    "Answers by a language model, with what `transformers serve` leaves out: log-probabilities and functions."
+
+    def __init__(self, model): self.model = model
+
+    def __call__(self, body):
+        import torch
+        backbone, text = self.model.backbone, body["messages"][-1]["content"]
+        if "tools" in body: return self.call(body, backbone, text)
+        if not body.get("logprobs"): return self.model.sample([text], max_new_tokens=body["max_tokens"])["output"][0]
+        with torch.inference_mode(), backbone.inference(self.model.role) as net:
+            logits = net(torch.tensor([backbone.encode_prompt(text)])).logits[0, -1].float()
+        top = logits.log_softmax(-1).topk(body["top_logprobs"])
+        rows = [{"token": backbone.tokenizer.decode([i]), "logprob": p} for p, i in zip(*(x.tolist() for x in top))]
+        whole = completion(rows[0]["token"], body, "length")
+        whole["choices"][0]["logprobs"] = {"content": [rows[0] | {"top_logprobs": rows}]}
+        return whole
+
+    def call(self, body, backbone, text):
+        "A call of the function, with the value that the model finds likeliest among those that are allowed."
+        import torch
+
+        from alpacafarm_nb.models import pad_batch, sequence_logps
+        function = body["tools"][0]["function"]
+        (key, schema), = function["parameters"]["properties"].items()
+        written = [json.dumps({key: value}) for value in schema["enum"]]
+        prompt, said = backbone.encode_prompt(text), backbone.encode_outputs(written, eos=False)
+        with torch.inference_mode(), backbone.inference(self.model.role) as net:
+            logps = sequence_logps(backbone, net, pad_batch([prompt] * len(said), said, backbone.pad_id))
+        call = {"id": "1", "type": "function", "function": {"name": function["name"],
+                                                            "arguments": written[int(logps.argmax())]}}
+        return completion("", body, "tool_calls", tool_calls=[call])
+
+
 def transient(share, seed=0):
     "Faults in a share of the requests, of all kinds alike, whatever is asked."
     def choose(number, body):
