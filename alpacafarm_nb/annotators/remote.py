@@ -134,6 +134,11 @@ class EndpointPool(Annotates):
     def __getitem__(self, name): return next(j for j in self.judges if j.name == name)
     def __repr__(self): return f"EndpointPool({self.name!r}, {len(self)} judges at {self.endpoint.base_url})"
 
+    @property
+    def annotators(self) -> list["EndpointPool"]:
+        "Each judge alone, as a pool of one, with the same server and file."
+        return [EndpointPool([j], self.endpoint, self.models, self.answers, j.name) for j in self.judges]
+
     def _calls(self, pairs, seed, draws, both_orders) -> Iterator[Call]:
         "All requests for these pairs; equal outputs need none."
         asked = ~identical(pairs)
