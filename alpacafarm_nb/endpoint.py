@@ -275,18 +275,19 @@ async def _ask(self,
             self.cost += self.price(body.get("model"), answer.tokens_in, answer.tokens_out) or 0.
             return answer
         finally: self._held -= held
+        if problem.kind == "connection" and not self.answered and attempt == 2: break   # nobody is there
         if attempt < self.retries: await self._back_off(attempt, problem)
-    raise self._give_up(problem)
+    raise self._give_up(problem, attempt + 1)
 
 async def _back_off(self, attempt, problem):
     "Wait before the next try: all together where the server says how long, else alone and longer each time."
     if problem.wait is not None: self._until = max(self._until, time.monotonic() + problem.wait)
     else: await asyncio.sleep(min(self.longest_wait, .25 * 2 ** attempt) * random.uniform(.5, 1))
 
-def _give_up(self, problem):
+def _give_up(self, problem, tried):
     "What to raise after the last try: the whole server is taken for dead where nothing else was answered meanwhile."
     self._lost += 1
-    tries = f"{self.retries + 1} times in a row" if self.retries else "once"
+    tries = f"{tried} times in a row" if tried > 1 else "once"
     if problem.kind == "connection" and not self.answered:
         return EndpointError(f"{self.base_url} cannot be reached ({problem.detail}, {tries}): is the server running?")
     if self._lost > max(20, 2 * self.concurrency):
