@@ -24,6 +24,7 @@ create table if not exists answers (
 create table if not exists failures (
     number integer primary key, key text, judge text, model text, server text, draw integer, made text,
     kind text, detail text, request text);
+create table if not exists parts (key text primary key, answer text, position integer, size integer) without rowid;
 """
 _VERSION = 1
 
@@ -74,10 +75,18 @@ class Answers:
             raise FarmError(f"{self.path} cannot be used to keep answers: {error}. Give another file, "
                             "or move this one away.") from error
 
-    def _write(self, command, values):
-        "One committed write; raises `FarmError` where the disk is full or the file gone."
+    def _write(self, *commands):
+        "Writes that are committed together; raises `FarmError` where the disk is full or the file gone."
         with self._lock:
-            try: self._open().execute(command, values)
+            try:
+                db = self._open()
+                db.execute("begin immediate")
+                try:
+                    for command, values in commands: db.execute(command, values)
+                    db.execute("commit")
+                except BaseException:
+                    db.execute("rollback")
+                    raise
             except sqlite3.Error as error:
                 raise FarmError(f"an answer could not be written to {self.path}: {error}. "
                                 "What was written before is kept; run the same again.") from error
@@ -87,15 +96,32 @@ def _get(self,
     keys: Iterable[str],  # keys of answers
 ) -> dict[str, dict]:  # what is there: {key: {"answer", "price", "seconds", "attempt", "server"}}
     "The answers kept under these keys."
-    if self._db is None and (self.path == ":memory:" or not self.path.exists()): return {}
-    keys, found = list(keys), {}
-    for at in range(0, len(keys), 500):
-        part = keys[at:at + 500]
-        rows = self._rows("select key, answer, price, seconds, attempt, server from answers "
-                          f"where key in ({','.join('?' * len(part))})", part)
-        found |= {key: dict(answer=json.loads(answer), price=price, seconds=seconds, attempt=attempt, server=server)
-                  for key, answer, price, seconds, attempt, server in rows}
-    return found
+    return {key: dict(answer=json.loads(answer), price=price, seconds=seconds, attempt=attempt, server=server)
+            for key, answer, price, seconds, attempt, server in self._found(
+                "select key, answer, price, seconds, attempt, server from answers where key in ({})", keys)}
+
+def _get_parts(self,
+    keys: Iterable[str],  # keys of parts
+) -> dict[str, dict]:  # as `get`, with the "key" of the answer, and the part's "position" among "size"
+    "The answers that speak of these parts."
+    rows, read = self._found("select p.key, p.answer, p.position, p.size, a.answer, a.price, a.seconds, a.attempt, "
+                             "a.server from parts p join answers a on a.key = p.answer where p.key in ({})", keys), {}
+    for _, key, _, _, answer, *_ in rows:
+        if key not in read: read[key] = json.loads(answer)
+    return {part: dict(key=key, position=position, size=size, answer=read[key], price=price, seconds=seconds,
+                       attempt=attempt, server=server)
+            for part, key, position, size, _, price, seconds, attempt, server in rows}
+
+def _there(self) -> bool:
+    "Whether there is anything to read."
+    return self._db is not None or (self.path != ":memory:" and self.path.exists())
+
+def _found(self, query, keys) -> list[tuple]:
+    "Rows of a query for up to 500 keys at a time."
+    if not self._there(): return []
+    keys = list(keys)
+    return [row for at in range(0, len(keys), 500)
+            for row in self._rows(query.format(",".join("?" * len(keys[at:at + 500]))), keys[at:at + 500])]
 
 def _rows(self, query, values=()) -> list[tuple]:
     "The rows of a query; raises `FarmError` where the file cannot be read."
@@ -103,11 +129,12 @@ def _rows(self, query, values=()) -> list[tuple]:
         try: return self._open().execute(query, values).fetchall()
         except sqlite3.Error as error: raise FarmError(f"{self.path} cannot be read: {error}.") from error
 
-Answers.get, Answers._rows = _get, _rows
+Answers.get, Answers.get_parts, Answers._there = _get, _get_parts, _there
+Answers._found, Answers._rows = _found, _rows
 
 # %% ../nbs/api/03b_answers.ipynb #put
 _now = lambda: datetime.now(UTC).isoformat(timespec="seconds")
-_dumps = lambda value: json.dumps(value, ensure_ascii=False)
+_dumps = json.dumps   # in ASCII: half a character in a text must not keep an answer from being written
 
 def _put(self,
     key: str,  # where to find it
@@ -120,10 +147,14 @@ def _put(self,
     request: Any = None,  # what was sent, as JSON values
     price: float | None = None,  # what it cost, None if unknown
     seconds: float | None = None,  # how long it took
+    parts: Iterable[str] = (),  # keys of what it speaks of, in its order
 ) -> None:
     "Keep an answer: committed when this returns."
-    self._write("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)",
-                (key, judge, model, server, draw, attempt, _now(), _dumps(request), _dumps(answer), price, seconds))
+    row = (key, judge, model, server, draw, attempt, _now(), _dumps(request), _dumps(answer), price, seconds)
+    parts = list(parts)
+    self._write(("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)", row),
+                *(("insert or replace into parts values (?,?,?,?)", (part, key, i, len(parts)))
+                  for i, part in enumerate(parts)))
 
 def _put_failure(self,
     key: str,  # the key that the answer would have had
@@ -136,8 +167,8 @@ def _put_failure(self,
     request: Any = None,  # what was sent, as JSON values
 ) -> None:
     "Write down a failure, where nobody takes it for an answer."
-    self._write("insert into failures values (null,?,?,?,?,?,?,?,?,?)",
-                (key, judge, model, server, draw, _now(), kind, detail, _dumps(request)))
+    self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?)",
+                 (key, judge, model, server, draw, _now(), kind, detail, _dumps(request))))
 
 Answers.put, Answers.put_failure = _put, _put_failure
 
@@ -149,21 +180,18 @@ def _table(self, failures: bool = False):  # a pandas table: of answers, or of f
     "All that is kept, a row each, oldest first."
     import pandas as pd
     columns, name = (_FAILURES, "failures") if failures else (_ANSWERS, "answers")
-    empty = self._db is None and not (self.path != ":memory:" and self.path.exists())
-    rows = [] if empty else self._rows(f"select {', '.join(columns)} from {name} order by made")
+    rows = self._rows(f"select {', '.join(columns)} from {name} order by made") if self._there() else []
     table = pd.DataFrame(rows, columns=list(columns))
     return table.assign(**{c: table[c].map(json.loads) for c in ("request", "answer") if c in table})
 
 def _count(self) -> int:
     "How many answers are kept."
-    there = self._db is not None or (self.path != ":memory:" and self.path.exists())
-    return self._rows("select count(*) from answers")[0][0] if there else 0
+    return self._rows("select count(*) from answers")[0][0] if self._there() else 0
 
 def _seconds(self, last: int = 200) -> list[float]:  # of the answers written last
     "How long answers took."
-    there = self._db is not None or (self.path != ":memory:" and self.path.exists())
     query = "select seconds from answers where seconds > 0 order by made desc limit ?"
-    return [s for s, in self._rows(query, (last,))] if there else []
+    return [s for s, in self._rows(query, (last,))] if self._there() else []
 
 def _close(self) -> None:
     "Close the file; it opens again at the next use."

@@ -94,6 +94,8 @@ def annotate(
     model: Annotated[list[str] | None, typer.Option(help="class=model, as in strong=my-model; repeatable.")] = None,
     answers: Annotated[Path, typer.Option(help="File that keeps the answers.")] = Path("annotations.sqlite"),
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    prices: Annotated[list[str] | None, typer.Option("--price", help="model=read/written, dollars a million tokens.")]
+        = None,
     max_cost: Annotated[float | None, typer.Option(help="Dollars that may be spent at most.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at a time.")] = 16,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
@@ -104,11 +106,19 @@ def annotate(
     if wrong := [m for m in model or [] if not m.partition("=")[2]]:
         raise FarmError(f"--model is {wrong[0]!r}: give class=model, as in strong=my-model.")
     models = dict(m.split("=", 1) for m in model or [])
-    crowd = load_pool(pool, base_url, models, answers, max_cost=max_cost, concurrency=concurrency)
+    try: known = {m: tuple(map(float, rates.split("/"))) for m, _, rates in (p.partition("=") for p in prices or [])}
+    except ValueError: raise FarmError(f"--price is {prices}: give model=read/written, as in my-model=0.5/2.") from None
+    crowd = load_pool(pool, base_url, models, answers, max_cost=max_cost, concurrency=concurrency, prices=known)
     table = check_pairs(pairs, str(pairs))
+    if to.suffix not in (".json", ".jsonl", ".parquet"):
+        raise FarmError(f"--to is {to}: give a .json, .jsonl or .parquet file.")
     typer.echo(crowd.estimate(table, seed))
     if estimate: return
-    with warnings.catch_warnings(action="ignore"): labels = crowd.annotate_pairs(table, seed=seed)
+    try:
+        with warnings.catch_warnings(action="ignore"): labels = crowd.annotate_pairs(table, seed=seed)
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted. The same command goes on: {len(crowd.answers)} answers are in {answers}.", err=True)
+        raise typer.Exit(130) from None
     save_table(labels, to)
     typer.echo(f"{crowd.report}\n{to}: {labels['preference'].notna().sum()} of {len(labels)} pairs have a label.")
 

@@ -7,6 +7,7 @@ __all__ = ['SEEN', 'without_markers', 'fence_for', 'fill', 'placeholders', 'Fram
            'read_yaml', 'load_evaluator', 'ModelTable']
 
 # %% ../../nbs/api/16c_judges.ipynb #imports
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 
-from .verdicts import make_parser
+from .verdicts import Unparsed, make_parser
 from ..core import ConfigError, as_path, data_path
 from ..endpoint import Answer
 
 # %% ../../nbs/api/16c_judges.ipynb #texts
-_MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"
-                      r"|<(?:bos|eos|pad|unk)>|<\|(?:endoftext|eot_id)\|>")
+_MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|?>|<[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[\|[^|\[\]]{1,40}\|\]|</?s>"
+                      r"|\[/?[A-Z][A-Z_]{2,30}\]|\[gMASK\]|<</?SYS>>|<(?:start|end)_of_turn>|</?think>"
+                      r"|<\w{1,20}:\w{1,20}>|<(?:bos|eos|pad|unk|[A-Z_]{1,20}_TOKEN)>")
 
 def without_markers(
     text: str,  # any text
@@ -93,6 +95,10 @@ class WrittenOut:
     source: str = field(default="template", compare=False)  # what to call it in errors
 
     def __post_init__(self):
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
+            raise ConfigError(f"{self.source}: batch_size is {self.count!r}: a whole number from 1 is needed.")
+        outside = _TURN.sub("", self.text) if _TURN.search(self.text) else ""
+        if outside.strip(): raise ConfigError(f"{self.source}: {outside.strip()[:60]!r} stands outside of the turns.")
         names = [n for n in re.findall(r"\{(\w+)\}", self.text) if n in SEEN]
         needed = [n for n in SEEN if n != "input" or n in names]
         wrong = {n: names.count(n) for n in needed if names.count(n) != self.count}
@@ -111,14 +117,16 @@ class WrittenOut:
         values = [part if i % 2 == 0 else next(left[part]) for i, part in enumerate(parts)]
         return _turns(parts, values)
 
+_TURN = re.compile(r"<\|im_start\|>(\w+)\n?(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+
 def _turns(parts, values):
     "Turns of ChatML; markers are looked for in the template alone, never in what was set in."
     mark = "\0"   # stands for what was set in while the template is divided
     template = mark.join(p for i, p in enumerate(parts) if i % 2 == 0)
     inserted = iter(v for i, v in enumerate(values) if i % 2)
     put = lambda text: "".join(next(inserted) if c == mark else c for c in text)
-    turns = re.findall(r"<\|im_start\|>(\w+)\n?(.*?)(?:<\|im_end\|>|\Z)", template, re.DOTALL)
-    found = [dict(role=role, content=put(text.strip("\n"))) for role, text in turns or [("user", template)]]
+    found = [dict(role=role, content=put(text.strip("\n")))
+             for role, text in _TURN.findall(template) or [("user", template)]]
     return [t for t in found if t["content"].strip()]   # the open turn in which the judge speaks is empty
 
 # %% ../../nbs/api/16c_judges.ipynb #judge
@@ -138,6 +146,9 @@ class Judge:
             raise ConfigError(f"{self.name}: batch_size is {self.batch_size!r}: a whole number from 1 is needed.")
         if self.api not in ("chat", "completions"):
             raise ConfigError(f'{self.name}: api is {self.api!r}: give "chat" or "completions".')
+        if not isinstance(self.settings, Mapping) or {"model", "messages", "prompt"} & set(self.settings):
+            raise ConfigError(f"{self.name}: settings are {self.settings!r:.80}: give what is sent along, by name, "
+                              "without model and messages.")
         settings = dict(self.parser)
         object.__setattr__(self, "_parse", make_parser(settings.pop("kind", None), self.name, **settings))
 
@@ -153,13 +164,23 @@ class Judge:
         answer: Answer,  # what came back
         n: int,  # number of pairs shown
     ) -> list[float]:  # 1: the first shown is better … 2: the second
-        "What it means. Raises `Unparsed`."
+        "What it means. Raises `Unparsed`, whatever the parser does."
         shown = self.batch_size if isinstance(self.frame, WrittenOut) else n
-        return self._parse(answer, shown)[:n]
+        try: found = [float(v) for v in self._parse(answer, shown)]
+        except Unparsed: raise
+        except Exception as error: raise Unparsed(f"it cannot be read ({type(error).__name__}: {error})") from None
+        if len(found) != shown or not all(math.isfinite(v) and 1 <= v <= 2 for v in found):
+            raise Unparsed(f"{found} are no {shown} verdicts from 1 to 2")
+        return found[:n]
 
     def fingerprint(self):  # what decides an answer: the parser does not
         "For hashes."
         return [self.name, self.api, self.settings]
+
+    def look(self):
+        "What is said around a pair, for hashes."
+        frame = self.frame
+        return [self.batch_size] + ([frame.text] if isinstance(frame, WrittenOut) else [list(frame.turns), frame.block])
 
 # %% ../../nbs/api/16c_judges.ipynb #load
 _KNOWN = {"model", "frame", "block", "words", "parser", "settings", "batch_size", "api"}
@@ -172,6 +193,9 @@ def load_judges(
     if str(source) in ("alpaca_farm", "single"): source = data_path("judges", f"{source}.yaml")
     path = as_path(source)
     if path.is_dir(): return load_evaluator(path)
+    if not path.exists():
+        raise ConfigError(f"there are no judges {str(source)!r}: give \"alpaca_farm\", \"single\", a YAML file or "
+                          "an evaluator's folder.")
     found = read_yaml(path)
     return _judges(found, str(path)) if "judges" in found else _evaluators(found, path.parent.parent, str(path))
 
@@ -200,6 +224,10 @@ def _judge(name, values, found, source):
         raise ConfigError(f"{here}: {sorted(strange)} is unknown; known: {sorted(_KNOWN)}.")
     if lacking := {"frame", "block", "parser"} - set(values): raise ConfigError(f"{here}: it lacks {sorted(lacking)}.")
     turns = _named(values["frame"], found.get("frames"), list, here, "frame")
+    if not all(isinstance(turn, Mapping) for turn in turns):
+        raise ConfigError(f"{here}: a frame is a list of turns, each with its role, as in - user: text.")
+    if not isinstance(values.get("words") or {}, Mapping):
+        raise ConfigError(f"{here}: words are texts by name; not {values['words']!r}.")
     block = _named(values["block"], found.get("blocks"), str, here, "block", own=lambda v: "{" in v)
     words = values.get("words") or {}
     turns = tuple((role, _worded(text, words, here)) for turn in turns for role, text in turn.items())
@@ -271,6 +299,12 @@ def _evaluator(name, values, root, here):
 def _evaluator_parser(values, here):
     "Our parser for AlpacaEval's."
     kind, given = values.get("fn_completion_parser", "regex_parser"), dict(values.get("completion_parser_kwargs") or {})
+    try: return _known_parser(kind, given, here)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{here}: the parser {kind!r} lacks {error} in completion_parser_kwargs.") from None
+
+def _known_parser(kind, given, here):
+    "Our parser for one of AlpacaEval's by its name."
     if kind == "pipeline_meta_parser":
         steps = given.get("parsers_to_kwargs") or {}
         if list(steps) == ["json_parser", "ranking_parser"]:
@@ -313,9 +347,18 @@ class ModelTable:
         found = read_yaml(Path(self.source))
         self.checked = str(found.get("checked", ""))
         self.classes, self.known = dict(found.get("classes") or {}) | mapping, dict(found.get("models") or {})
-        for name, entry in self.known.items():
-            if strange := set(entry) - {"price", "add", "rename", "drop"}:
-                raise ConfigError(f"{self.source}, model {name}: {sorted(strange)} is unknown.")
+        if strange := set(mapping) - set(found.get("classes") or {}):
+            raise ConfigError(f"models: there is no class {sorted(strange)}; there are {list(found['classes'])}.")
+        for name, entry in self.known.items(): self._check(name, entry)
+
+    def _check(self, name, entry):
+        "Raises `ConfigError` for an entry that is not as those in data/judges/models.yaml."
+        kinds = dict(price=list, add=Mapping, rename=Mapping, drop=list)
+        if not isinstance(entry, Mapping) or set(entry) - set(kinds):
+            raise ConfigError(f"{self.source}, model {name}: give {', '.join(kinds)}; not {entry!r:.80}.")
+        for key, value in entry.items():
+            if not isinstance(value, kinds[key]):
+                raise ConfigError(f"{self.source}, model {name}: {key} is {value!r}: see data/judges/models.yaml.")
 
     def name(self, model: str) -> str:
         "The model behind a class, or the name itself."

@@ -13,7 +13,7 @@ from itertools import combinations
 from numbers import Real
 import numpy as np
 import pandas as pd
-from ..core import ConfigError, RecordError, seed_for
+from ..core import ConfigError, FarmError, RecordError, seed_for
 from ..records import check_outputs, check_pairs
 
 # %% ../../nbs/api/16_pool.ipynb #sigmoid
@@ -119,6 +119,15 @@ class Annotates:
         "Verdicts on the outputs of two models."
         return like(outputs_2, self.annotate_pairs(pairs_head_to_head(outputs_1, outputs_2), seed=seed, **kwargs))
 
+    def verdicts(self,
+        pairs,  # table or list with instruction, input, output_1, output_2
+        draws: int = 1,  # verdicts on each pair
+        seed: int = 0,  # seed of everything that is drawn
+    ) -> np.ndarray:  # preferences [draws, pairs]
+        "Several verdicts on each pair."
+        table = check_pairs(pairs)
+        return np.stack([self.annotate_pairs(table, 0., seed_for("draw", seed, k))["preference"] for k in range(draws)])
+
     async def aannotate_pairs(self, *args, **kwargs):
         return await asyncio.to_thread(self.annotate_pairs, *args, **kwargs)
     async def aannotate_samples(self, *args, **kwargs):
@@ -141,9 +150,12 @@ class LogOddsAnnotator(Annotates):
 
     def probability(self, pairs: pd.DataFrame, first: np.ndarray) -> np.ndarray:
         "Probability of a verdict for output_2, one half where the outputs are identical."
-        odds = self.log_odds(pairs, first)
+        odds, same = np.asarray(self.log_odds(pairs, first), float), identical(pairs)
+        if (lost := np.isnan(odds) & ~same).any():
+            raise FarmError(f"{self.name} gave no number for {lost.sum()} of {len(pairs)} pairs, the first in row "
+                            f"{int(lost.argmax())}: a label would be made up there.")
         p = (1 + np.sign(odds)) / 2 if self.deterministic else sigmoid(odds)
-        return np.where(identical(pairs), 0.5, p)
+        return np.where(same, 0.5, p)
 
     def expected(self,
         pairs: pd.DataFrame,  # columns instruction, input, output_1, output_2

@@ -24,6 +24,12 @@ def _shown(text, width=80):
     "The end of a text, where the verdict should have been."
     return repr(text if len(text) <= width else "…" + text[-width:])
 
+# %% ../../nbs/api/16b_verdicts.ipynb #spoken
+def _spoken(answer):
+    "The text without thoughts."
+    text = re.sub(r"<think>.*?</think>", "", answer.text, flags=re.DOTALL)
+    return text.partition("<think>")[0] if "<think>" in text else text.rpartition("</think>")[2]
+
 # %% ../../nbs/api/16b_verdicts.ipynb #regex
 def parse_regex(
     answer: Answer,  # what the judge said
@@ -31,7 +37,8 @@ def parse_regex(
     patterns: dict[float, str],  # {verdict: regular expression}
 ) -> list[float]:  # n verdicts
     "Verdicts in the order in which their patterns are found. Raises `Unparsed`."
-    found = sorted((m.start(), float(v)) for v, p in patterns.items() for m in re.finditer(p, answer.text))
+    text = _spoken(answer)
+    found = sorted((m.start(), float(v)) for v, p in patterns.items() for m in re.finditer(p, text))
     verdicts = [v for _, v in found]
     if n == 1 and len(set(verdicts)) == 1: return verdicts[:1]
     if n == 1 and verdicts: raise Unparsed(f"it says both {sorted(set(verdicts))}: {_shown(answer.text)}")
@@ -46,9 +53,11 @@ def parse_numbered(
 ) -> list[float]:  # n verdicts
     "Verdicts by the number of their pair: each of 1 to n once. Raises `Unparsed`."
     verdict = {name.lower(): float(v) for v, name in (names or {1: "a", 2: "b"}).items()}
-    said = "|".join(map(re.escape, verdict))
-    line = rf"(?im)^\W*(?:pair|example)?\W*(\d+)\W+(?:output\W+|answer\W+)?({said})\b"
-    found = [(int(number), verdict[name.lower()]) for number, name in re.findall(line, answer.text)]
+    text, said = _spoken(answer), "|".join(map(re.escape, verdict))
+    if answer.finish == "length": text = re.sub(r"\w+\Z", "", text)   # a word that may have been cut
+    line = (rf"(?im)^[\s*#>-]*(?:pair|example)?[ *#]*(\d{{1,6}})[ *]*[:.)][ *]*(?:output |answer |verdict:? )?"
+            rf"\(?({said})\)?[ *.]*(?:$|[,;:.–—-] |because|since)")
+    found = [(int(number), verdict[name.lower()]) for number, name in re.findall(line, text)]
     if sorted(number for number, _ in found) != list(range(1, n + 1)):
         raise Unparsed(f"verdicts on the pairs {[number for number, _ in found]} instead of 1 to {n}: "
                        f"{_shown(answer.text)}")
@@ -57,15 +66,19 @@ def parse_numbered(
 # %% ../../nbs/api/16b_verdicts.ipynb #json-find
 def _objects(text):
     "All outermost JSON values in a text that are objects or lists, in their order."
-    decoder, at = json.JSONDecoder(), 0
+    decoder, at = json.JSONDecoder(object_pairs_hook=_once_each), 0
     while (start := re.compile(r"[\[{]").search(text, at)):
         try: value, at = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError): at = start.start() + 1; continue
         yield from value if isinstance(value, list) and all(isinstance(v, dict) for v in value) else [value]
 
+def _once_each(pairs):
+    "An object; one that says two things under one name says nothing."
+    return dict(pairs) if len({k for k, _ in pairs}) == len(pairs) else {}
+
 def _said(answer):
     "The text in which to look: what a function was called with, where one was."
-    return "\n".join(answer.arguments) or answer.text
+    return "\n".join(answer.arguments) or _spoken(answer)
 
 # %% ../../nbs/api/16b_verdicts.ipynb #json
 def parse_json(
@@ -82,10 +95,10 @@ def parse_json(
     found = [o for o in lists if isinstance(o, dict) and key in o]
     if len(found) != n: raise Unparsed(f"{len(found)} objects with {key!r} for {n} pairs: {_shown(text)}")
     if number:
-        try: found = sorted(found, key=lambda o: int(o[number]))
-        except (KeyError, TypeError, ValueError): raise Unparsed(f"no {number!r} in some: {_shown(text)}") from None
-        if [int(o[number]) for o in found] != list(range(1, n + 1)):
-            raise Unparsed(f"{number!r} is {[o[number] for o in found]} instead of 1 to {n}: {_shown(text)}")
+        told = [o.get(number) for o in found]
+        if not all(type(k) is int for k in told) or sorted(told) != list(range(1, n + 1)):
+            raise Unparsed(f"{number!r} is {told} instead of 1 to {n}: {_shown(text)}")
+        found = [o for _, o in sorted(zip(told, found), key=lambda pair: pair[0])]
     return [_valued(o[key], values) for o in found]
 
 def _valued(value, values):
@@ -106,7 +119,7 @@ def parse_ranking(
     text, names = _said(answer), names or {1: "model_1", 2: "model_2"}
     rows = [o for o in (_objects(text) if key else _literal(text)) if isinstance(o, dict)]
     if key: rows = [r for o in rows if isinstance(o.get(key), list) for r in o[key] if isinstance(r, dict)]
-    ranks = {r["model"]: r["rank"] for r in rows if isinstance(r.get("model"), str) and "rank" in r}
+    ranks = {r["model"]: r["rank"] for r in rows if isinstance(r.get("model"), str) and type(r.get("rank")) is int}
     first, second = (ranks.get(names[v]) for v in (1, 2))
     if n != 1 or len(rows) != 2 or {first, second} - {1, 2}:
         raise Unparsed(f"no order of {list(names.values())}: {_shown(text)}")
@@ -126,7 +139,7 @@ def parse_scores(
     n: int,  # number of pairs that it was shown: 1
 ) -> list[float]:  # one verdict
     "The verdict of two scores on the first line. Raises `Unparsed`."
-    words = re.split(r"[\s,]+", answer.text.strip().split("\n")[0].strip())
+    words = re.split(r"[\s,]+", _spoken(answer).strip().split("\n")[0].strip())
     try: first, second = map(float, words)
     except ValueError: raise Unparsed(f"no two scores on the first line: {_shown(answer.text)}") from None
     if n != 1 or not math.isfinite(first - second): raise Unparsed(f"no two scores: {_shown(answer.text)}")
@@ -146,8 +159,8 @@ def parse_logprobs(
     if len(places) != n: raise Unparsed(f"log-probabilities of {len(places)} tokens for {n} pairs")
     verdicts = []
     for top in places:
-        first, second = (sum(math.exp(top[t]) for t in tokens[v] if t in top) for v in (1, 2))
-        if first + second <= 0 or first + second < least:
+        first, second = (sum(math.exp(min(top[t], 0.)) for t in tokens[v] if t in top) for v in (1, 2))
+        if not (first + second > 0 and first + second >= least):
             raise Unparsed(f"{first + second:.1%} of the probability is on {tokens[1]} and {tokens[2]}; "
                            f"likeliest: {max(top, key=top.get, default='')!r}")
         p = second / (first + second)
@@ -165,7 +178,8 @@ def make_parser(
 ) -> Callable[[Answer, int], list[float]]:  # from an answer and the number of pairs to verdicts
     "The parser with its settings. Raises `ConfigError` where it does not take them."
     import inspect
-    if kind not in PARSERS: raise ConfigError(f"{source}: there is no parser {kind!r}; there are {list(PARSERS)}.")
+    if not isinstance(kind, str) or kind not in PARSERS:
+        raise ConfigError(f"{source}: there is no parser {kind!r}; there are {list(PARSERS)}.")
     parse = PARSERS[kind]
     try: inspect.signature(parse).bind(Answer(), 1, **settings)
     except TypeError as error:
@@ -173,6 +187,9 @@ def make_parser(
     for name, value in settings.items():
         if name in ("patterns", "names", "tokens") and not _verdict_keys(value):
             raise ConfigError(f"{source}: {name} must have a text (or list) for each of the verdicts 1 and 2.")
+    if kind == "json" and not _is_verdicts(settings["values"]):
+        raise ConfigError(f"{source}: values must tell the verdict, a number from 1 to 2, of each value; "
+                          f"not {settings['values']!r}.")
     for pattern in settings.get("patterns", {}).values():
         try: re.compile(pattern)
         except (re.error, TypeError) as error:
@@ -181,5 +198,8 @@ def make_parser(
 
 def _verdict_keys(value):
     "Whether a setting speaks of verdicts."
-    return isinstance(value, dict) and {1, 2} <= set(value) and all(
-        isinstance(k, (int, float)) and not isinstance(k, bool) and 1 <= k <= 2 for k in value)
+    return isinstance(value, dict) and {1, 2} <= set(value) and all(map(_is_verdict, value))
+
+def _is_verdicts(value): return isinstance(value, dict) and bool(value) and all(map(_is_verdict, value.values()))
+
+def _is_verdict(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= 2
