@@ -11,6 +11,7 @@ import asyncio
 import collections
 import hashlib
 import json
+import random
 import re
 import threading
 
@@ -31,6 +32,23 @@ def longer(body):
     text = body["messages"][-1]["content"]
     pairs = re.findall(r"^\(a\) (.*)\n\(b\) (.*)$", text, re.M)
     return "\n".join(f"{i}: {'ab'[len(b) > len(a)]}" for i, (a, b) in enumerate(pairs, 1))
+
+
+class InShape:
+    "Answers in the form that each of AlpacaFarm's thirteen asks for, with verdicts drawn anew each time."
+
+    def __init__(self, seed=0): self.rng = random.Random(seed)
+
+    def __call__(self, body):
+        text = body["messages"][-1]["content"]
+        letter = lambda: self.rng.choice("ab")
+        if found := re.search(r"The list has (\d+) objects", text):
+            return json.dumps([{"pair": i + 1, "better": letter()} for i in range(int(found[1]))])
+        if found := re.search(r"Now (\d+) pairs|The reader's (\d+) lines", text):
+            return "\n".join(f"{i + 1}: {letter()}" for i in range(int(found[1] or found[2])))
+        if "a_is_better" in text: return json.dumps({"difference": "some", "a_is_better": letter() == "a"})
+        if "Verdict: (a)" in text: return f"Both are short.\nVerdict: ({letter()})"
+        return f" ({letter()})" if text.endswith("Output") else f"Output ({letter()})"
 
 
 class ByModel:

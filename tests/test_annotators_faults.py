@@ -117,6 +117,23 @@ def test_a_killed_client_pays_nothing_twice(tmp_path):
     assert len(Answers(path)) == counts["different"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
+def test_an_interrupted_client_stops_at_once_and_goes_on(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with Server(longer, latency=.1) as server:
+        command = [sys.executable, "-c", ANNOTATE, server.url, str(path), os.path.dirname(__file__)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while server.requests < 40 and process.poll() is None: time.sleep(.01)
+        process.send_signal(signal.SIGINT)
+        start = time.monotonic()
+        said = process.communicate()[1]
+        assert time.monotonic() - start < 5 and "KeyboardInterrupt" in said, said
+        kept = len(Answers(path))
+        assert server.requests - 16 <= kept <= server.requests
+        assert subprocess.run(command).returncode == 0
+        assert server.counts()["repeated"] <= 16 and len(Answers(path)) == server.counts()["different"]
+
+
 def test_a_planted_key_is_nowhere(tmp_path, capfd, caplog):
     "Neither in files, nor in logs of all levels, nor in what is printed, raised or shown."
     key, seen, pairs = "sk-planted-4711", [], make_pairs(40)

@@ -1,11 +1,14 @@
 """Lessons as they are committed: executed in one go, every figure a picture too; their tables escape model text."""
 
 import html
+import json
 
 import notebooks
 import pandas as pd
 import pytest
 from conftest import ROOT
+
+from alpacafarm_nb.answers import Answers
 
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
@@ -49,3 +52,23 @@ def test_tables_escape_what_a_model_wrote(lesson):
     page = shown[-1].data
     assert "<img" not in page and page.count(html.escape(attack)) == 3
     assert "x" * 200 in page and "\nsecond line" in page, "whole texts, with their lines"
+
+
+@pytest.mark.slow
+def test_simulated_annotators_with_a_server_instead(tmp_path, monkeypatch):
+    "The lesson's one line changed, as it says: the thirteen judges behind a server that answers at random."
+    from servers import InShape, Server
+    notebook = notebooks.read(ROOT / "nbs/lessons/02_simulated_annotators.ipynb")
+    line, changed = "crowd = farm.simulated\n", 0
+    monkeypatch.setenv("ALPACAFARM_FAST", "1")
+    with Server(InShape()) as server:
+        for cell in notebook["cells"]:
+            if line in cell["source"]:
+                models = "dict(strong='m', medium='m', completion='m')"
+                pool = f"load_pool('alpaca_farm', base_url='{server.url}', models={models})\n"
+                cell["source"], changed = [s.replace(line, f"crowd = {pool}") for s in cell["source"]], changed + 1
+        assert changed == 1
+        (tmp_path / "lesson.ipynb").write_text(json.dumps(notebook))
+        if problem := notebooks.run(tmp_path / "lesson.ipynb"): pytest.fail(problem, pytrace=False)
+        assert server.requests > 300, "the judges were not asked"
+    assert len(Answers(tmp_path / "annotations.sqlite")) == server.requests
