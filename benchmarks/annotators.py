@@ -106,9 +106,10 @@ def main():
                 path = f"{here}/many-{many}-{concurrency}.sqlite"
                 first, again = (measure(sys.executable, OURS, url, path, many, concurrency) for _ in range(2))
                 rate = many / first["seconds"]
-                print(f"{many} pairs at {concurrency}: {rate:.0f} pairs/s, {rate * options.latency / concurrency:.0%} of "
-                      f"the ideal rate, memory {first['before']:.0f} to {first['peak']:.0f} MB; again from the file: "
-                      f"{again['seconds']:.2f} s, {again['asked']} asked", flush=True)
+                ideal = rate * options.latency / concurrency
+                print(f"{many} pairs at {concurrency}: {rate:.0f} pairs/s, {ideal:.0%} of the ideal rate, memory "
+                      f"{first['before']:.0f} to {first['peak']:.0f} MB; again from the file: {again['seconds']:.2f} s, "
+                      f"{again['asked']} asked", flush=True)
     finally:
         server.terminate()
         server.wait()
