@@ -108,7 +108,7 @@ def main():
                 rate = many / first["seconds"]
                 ideal = rate * options.latency / concurrency
                 print(f"{many} pairs at {concurrency}: {rate:.0f} pairs/s, {ideal:.0%} of the ideal rate, memory "
-                      f"{first['before']:.0f} to {first['peak']:.0f} MB; again from the file: {again['seconds']:.2f} s, "
+                      f"{first['before']:.0f} to {first['peak']:.0f} MB; from the file: {again['seconds']:.2f} s, "
                       f"{again['asked']} asked", flush=True)
     finally:
         server.terminate()
