@@ -310,7 +310,7 @@ async def _ask(self,
     for attempt in range(self.retries + 1):
         await self._paces[0].take()
         await self._paces[1].take(tokens)
-        while (pause := self._until - time.monotonic()) > 0: await asyncio.sleep(pause)
+        while (pause := self._until - time.monotonic()) > 0: await self._nap(pause)
         if self._fatal: raise self._fatal
         held = self._set_aside(body)
         try: answer = await self._once(body, path)
@@ -340,7 +340,13 @@ def _book(self, body, tokens, otherwise):
 async def _back_off(self, attempt, problem):
     "Wait before the next try: all together where the server says how long, else alone and longer each time."
     if problem.wait is not None: self._until = max(self._until, time.monotonic() + problem.wait)
-    else: await asyncio.sleep(min(self.longest_wait, .25 * 2 ** attempt) * random.uniform(.5, 1))
+    else: await self._nap(min(self.longest_wait, .25 * 2 ** attempt) * random.uniform(.5, 1))
+
+async def _nap(self, seconds):
+    "Sleep; what is fatal to all wakes everybody."
+    end = time.monotonic() + seconds
+    while not self._fatal and (left := end - time.monotonic()) > 0: await asyncio.sleep(min(left, .5))
+    if self._fatal: raise self._fatal
 
 def _give_up(self, problem, tried):
     "What to raise after the last try: the whole server is taken for dead where nothing else was answered meanwhile."
@@ -353,7 +359,8 @@ def _give_up(self, problem, tried):
                              f"{self.retries + 1} times; the last: {problem.detail}. {_KEPT}")
     return Refused(problem.kind, f"{problem.detail}, {tries}")
 
-Endpoint.ask, Endpoint._back_off, Endpoint._give_up, Endpoint._book = _ask, _back_off, _give_up, _book
+Endpoint.ask, Endpoint._back_off, Endpoint._nap = _ask, _back_off, _nap
+Endpoint._give_up, Endpoint._book = _give_up, _book
 
 # %% ../nbs/api/08c_endpoint.ipynb #once
 async def _once(self, body, path) -> Answer:
