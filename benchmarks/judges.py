@@ -14,7 +14,6 @@ import json
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -88,20 +87,18 @@ def main():
     pairs = example_pairs(options.data, options.duels)
     spoken = pairs.assign(output_2=pairs["output_2"] + LINE)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        model = save_backbone(load_backbone(FILE, dtype="bf16"), Path(folder) / "smollm2")
-        server, url = start(model)
-        try:
-            for judge in load_judges("alpaca_farm"):
-                models = dict.fromkeys(("strong", "medium", "completion"), str(model))
-                pool = load_pool([judge], url, models, ROOT / "runs/judges.sqlite", concurrency=2, timeout=600)
-                # answers are kept under a name that is the same in every run; this server has one model, and ignores it
-                pool.models.body = lambda name, body: {"model": "SmolLM2-135M-Instruct"} | body
-                rows.append(measure(pool, judge, pairs, spoken))
-                print(rows[-1], flush=True)
-        finally:
-            server.terminate()
-            server.wait()
+    model = ROOT / "runs/smollm2"   # the same name in every run, since answers are kept by it
+    if not model.exists(): save_backbone(load_backbone(FILE, dtype="bf16"), model)
+    server, url = start(model)
+    try:
+        for judge in load_judges("alpaca_farm"):
+            models = dict.fromkeys(("strong", "medium", "completion"), str(model))
+            pool = load_pool([judge], url, models, ROOT / "runs/judges.sqlite", concurrency=2, timeout=600)
+            rows.append(measure(pool, judge, pairs, spoken))
+            print(rows[-1], flush=True)
+    finally:
+        server.terminate()
+        server.wait()
     options.out.write_text(json.dumps(dict(model="SmolLM2-135M-Instruct, bf16", line=LINE.strip(), versions=versions(),
                                            judges=rows), indent=1) + "\n")
     print(pd.DataFrame(rows).to_string())
