@@ -319,7 +319,7 @@ async def _ask(self,
             raise
         except Refused as error:
             self._book(body, error.tokens, held if error.kind == "timeout" else 0.)
-            if not isinstance(error, Passing): raise self._refused(error) from None
+            if not isinstance(error, Passing): raise
             problem = error
         else:
             self.answered, self._lost, self._barred = self.answered + 1, 0, 0
@@ -336,13 +336,6 @@ def _book(self, body, tokens, otherwise):
         self._stretch = max(self._stretch, tokens[0] / max(guess_tokens(body)[0], 1))
         self.cost += self.price(body.get("model"), *tokens) or 0.
     else: self.cost += otherwise
-
-def _refused(self, problem):
-    "A refusal; where nothing was answered and all of the first twenty were refused, it concerns all."
-    self._lost += 1
-    if self.answered or self._lost < 20 or not problem.kind.startswith("http"): return problem
-    self._fatal = EndpointError(f"{self.base_url} refused the first {self._lost} requests; the last: {problem.detail}.")
-    return self._fatal
 
 async def _back_off(self, attempt, problem):
     "Wait before the next try: all together where the server says how long, else alone and longer each time."
@@ -367,7 +360,7 @@ def _give_up(self, problem, tried):
     return Refused(problem.kind, f"{problem.detail}, {tries}")
 
 Endpoint.ask, Endpoint._back_off, Endpoint._nap = _ask, _back_off, _nap
-Endpoint._give_up, Endpoint._book, Endpoint._refused = _give_up, _book, _refused
+Endpoint._give_up, Endpoint._book = _give_up, _book
 
 # %% ../nbs/api/08c_endpoint.ipynb #once
 async def _once(self, body, path) -> Answer:
