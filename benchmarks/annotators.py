@@ -36,7 +36,7 @@ OURS = textwrap.dedent("""
     print(json.dumps(dict(seconds=seconds, asked=int(table["calls"].sum()), before=before / 1024,
                           peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
 """)
-THEIRS = textwrap.dedent("""
+THEIRS = textwrap.dedent('''
     import json, os, sys, time
     url, path, n, concurrency = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     os.environ.update(OPENAI_API_KEY="none", OPENAI_API_BASE=url, OPENAI_BASE_URL=url,
@@ -47,10 +47,13 @@ THEIRS = textwrap.dedent("""
     os.makedirs(path + "/judge", exist_ok=True)
     open(path + "/judge/prompt.txt", "w").write(
         "<|im_start|>user\\n{instruction}\\n(a) {output_1}\\n(b) {output_2}\\nWhich is better?\\n<|im_end|>\\n")
-    json.dump({"judge": {"prompt_template": path + "/judge/prompt.txt", "fn_completions": "openai_completions",
-        "completions_kwargs": {"model_name": "gpt-4", "max_tokens": 9, "temperature": 1.0, "num_procs": concurrency},
-        "completion_parser_kwargs": {"outputs_to_match": {1: "1: a", 2: "1: b"}}, "batch_size": 1}},
-        open(path + "/judge/configs.yaml", "w"))
+    open(path + "/judge/configs.yaml", "w").write(f"""judge:
+      prompt_template: "{path}/judge/prompt.txt"
+      fn_completions: openai_completions
+      completions_kwargs: {{model_name: gpt-4, max_tokens: 9, temperature: 1.0, num_procs: {concurrency}}}
+      completion_parser_kwargs: {{outputs_to_match: {{1: "1: a", 2: "1: b"}}}}
+      batch_size: 1
+    """)
     judge = PairwiseAnnotator(annotators_config=path + "/judge/configs.yaml", is_avoid_reannotations=True,
                               caching_path=path + "/cache.json")
     start = time.perf_counter()
@@ -58,7 +61,7 @@ THEIRS = textwrap.dedent("""
     seconds = time.perf_counter() - start
     assert sum(r["preference"] in (1, 2) for r in labels) == n, "some have no label"
     print(json.dumps(dict(seconds=seconds)))
-""")
+''')
 
 
 def start_server(latency):

@@ -22,6 +22,7 @@ def completion(text, body=None, finish="stop", **message):
     "A chat completion that says this."
     usage = {"prompt_tokens": sum(len(m["content"]) // 4 for m in (body or {}).get("messages", ())),
              "completion_tokens": len(text) // 4 + 1}
+    usage["total_tokens"] = sum(usage.values())
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}
     return {"id": "c", "object": "chat.completion", "created": 0, "model": (body or {}).get("model", "m"),
             "choices": [choice], "usage": usage}
