@@ -330,6 +330,9 @@ async def _ask(self,
         if attempt < self.retries: await self._back_off(attempt, problem)
     raise self._give_up(problem, attempt + 1)
 
+Endpoint.ask = _ask
+
+# %% ../nbs/api/08c_endpoint.ipynb #ask-parts
 def _book(self, body, tokens, otherwise):
     "Count what a request cost: by its tokens where they are told, else what was set aside for it."
     if tokens and any(tokens):
@@ -359,7 +362,7 @@ def _give_up(self, problem, tried):
                              f"{self.retries + 1} times; the last: {problem.detail}. {_KEPT}")
     return Refused(problem.kind, f"{problem.detail}, {tries}")
 
-Endpoint.ask, Endpoint._back_off, Endpoint._nap = _ask, _back_off, _nap
+Endpoint._back_off, Endpoint._nap = _back_off, _nap
 Endpoint._give_up, Endpoint._book = _give_up, _book
 
 # %% ../nbs/api/08c_endpoint.ipynb #once
