@@ -88,12 +88,14 @@ def make_showings(
     draw: int = 0,  # number of the draw
 ) -> Iterator[Showing]:
     "The judge's pairs as it sees them."
-    about = stable_hash([judge.fingerprint(), judge.look(), models.body(judge.model, dict(judge.settings)), draw])
+    sent = models.body(judge.model, dict(judge.settings))
+    about = stable_hash([judge.fingerprint(), judge.look(), sent, draw])
     columns = [pairs[c].tolist() for c in SEEN]
     for i in rows:
         texts = dict(zip(SEEN, (c[i] for c in columns)))
         if first[i] == 2: texts["output_1"], texts["output_2"] = texts["output_2"], texts["output_1"]
-        yield Showing(judge, texts, draw, [(int(i), draw, int(first[i]) - 1)], stable_hash([about, list(texts.values())]))
+        key = stable_hash([about, list(texts.values())])
+        yield Showing(judge, texts, draw, [(int(i), draw, int(first[i]) - 1)], key)
 
 def parts_of(
     items: Iterable,  # a stream
