@@ -6,7 +6,8 @@
 that the reference implementation's example inputs give (its pairs, a pair of samples an instruction, some duels of its
 SFT model with its baseline) in both orders, once as they are and once with a line in output_2 that speaks to the judge.
 Counted are answers that could be read (the parse rate), and how often output_2 is preferred with the line and without,
-over the verdicts that there are for both. The counts go to data/results/judges.json; no text of the examples does.
+over the verdicts that there are for both. Answers are cut after 256 tokens (`--cap`), since a model this small rambles
+on; that touches gpt4_1 alone, which asks for 800. The counts go to data/results/judges.json; no text of the examples does.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/alpaca_farm_examples")
     parser.add_argument("--duels", type=int, default=4)
+    parser.add_argument("--cap", type=int, default=256, help="tokens of an answer at most")
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/judges.json")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
@@ -92,6 +95,8 @@ def main():
     server, url = start(model)
     try:
         for judge in load_judges("alpaca_farm"):
+            cut = min(options.cap, judge.settings["max_tokens"])
+            judge = replace(judge, settings=judge.settings | dict(max_tokens=cut))
             models = dict.fromkeys(("strong", "medium", "completion"), str(model))
             pool = load_pool([judge], url, models, ROOT / "runs/judges.sqlite", concurrency=2, timeout=600)
             rows.append(measure(pool, judge, pairs, spoken))
@@ -99,8 +104,8 @@ def main():
     finally:
         server.terminate()
         server.wait()
-    options.out.write_text(json.dumps(dict(model="SmolLM2-135M-Instruct, bf16", line=LINE.strip(), versions=versions(),
-                                           judges=rows), indent=1) + "\n")
+    options.out.write_text(json.dumps(dict(model="SmolLM2-135M-Instruct, bf16", line=LINE.strip(), cap=options.cap,
+                                           versions=versions(), judges=rows), indent=1) + "\n")
     print(pd.DataFrame(rows).to_string())
 
 
