@@ -7,7 +7,8 @@ that the reference implementation's example inputs give (its pairs, a pair of sa
 SFT model with its baseline) in both orders, once as they are and once with a line in output_2 that speaks to the judge.
 Counted are answers that could be read (the parse rate), and how often output_2 is preferred with the line and without,
 over the verdicts that there are for both. Answers are cut after 256 tokens (`--cap`), since a model this small rambles
-on; that touches gpt4_1 alone, which asks for 800. The counts go to data/results/judges.json; no text of the examples does.
+on; that touches gpt4_1 alone, which asks for 800. The counts go to data/results/judges.json; no text of the examples
+does.
 """
 
 import argparse
