@@ -1,13 +1,14 @@
-"""PPO's whole cast on one base in 4 bits: what a step really takes, beside what `estimate_memory` says.
+"""Training on one base in 4 bits: what a few steps really take, beside what `estimate_memory` says.
 
-    python benchmarks/memory.py --shape 7b                     # on a GPU: reserved memory, tokens a second
+    python benchmarks/memory.py --shape 7b --limit 14.5        # on a GPU: reserved memory, tokens a second
     python benchmarks/memory.py --shape 1b --prompt 428 --new 64 --rollouts 4     # on a CPU, about ten minutes
 
 A model of the LLaMA kind with random weights is made, kept in NF4, and given the roles of PPO: the policy, its start
-(the reference), a reward model, and a value adapter. Then one step runs, with gradient checkpointing, at the lengths of
-the paper (192 + 300 tokens) unless other ones are given. On a GPU the figure is `torch.cuda.max_memory_reserved`. On a
-CPU it is the peak of the process's own memory (Linux' RssAnon, looked at every 20 ms: pages of the file that weights
-came from are not its own), less what was there before the model was loaded.
+(the reference), a reward model, and a value adapter. Then one step of PPO runs, and with `--methods` two steps of
+others, with gradient checkpointing, at the lengths of the paper (192 + 300 tokens) unless other ones are given. On a
+GPU the figure is `torch.cuda.max_memory_reserved`. On a CPU it is the peak of the process's own memory (Linux' RssAnon,
+looked at every 20 ms: pages of the file that weights came from are not its own), less what was there before the model
+was loaded.
 """
 
 import argparse
@@ -20,8 +21,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from alpacafarm_nb.methods.dpo import DPOConfig, train_dpo
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo
+from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model
+from alpacafarm_nb.methods.sft import SFTConfig, train_sft
 from alpacafarm_nb.models import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone
 from alpacafarm_nb.prompts import PLAIN
 from alpacafarm_nb.sampling import Decoding, Model
@@ -51,7 +55,7 @@ def own_memory():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 2 ** 20
 
 
-def make(shape, folder, dtype):
+def make(shape, folder, dtype, device):
     "A folder with random weights and a small tokenizer."
     from transformers import LlamaConfig, LlamaForCausalLM
     hidden, inner, layers, heads, kv = SHAPES[shape]
@@ -60,52 +64,74 @@ def make(shape, folder, dtype):
                          bos_token_id=1, eos_token_id=2)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    try: net = LlamaForCausalLM(config)
+    try:
+        with torch.device(device): net = LlamaForCausalLM(config)
     finally: torch.set_default_dtype(before)
     return save_backbone(Backbone(net, new_tokenizer(["What do hens lay?"], 300, 2048), PLAIN, "new"), folder)
+
+
+def runs(args, sft, reward, asked):
+    "A run of each method: its settings, what starts it, and its tokens from its history."
+    rows, each, words = args.rollouts, args.part, " lay" * (args.new - 1)
+    texts = asked.assign(output=words)
+    pairs = asked.assign(output_1=words, output_2=words[4:], preference=[1 + i % 2 for i in range(len(asked))])
+    plain = dict(epochs=1, batch_size=each, accumulation=rows // (2 * each))   # two steps
+    ppo = PPOConfig(steps=1, rollouts=rows, minibatch=rows, inner_epochs=1, value=args.value,
+                    accumulation=rows // each, max_new_tokens=args.new)
+    return {"sft": (SFTConfig(**plain), lambda c: train_sft(sft, texts, c)),
+            "reward": (RewardConfig(**plain), lambda c: train_reward_model(sft, pairs, c)),
+            "dpo": (DPOConfig(**plain), lambda c: train_dpo(sft, pairs, c)),
+            "ppo": (ppo, lambda c: train_ppo(sft, reward, asked, c))}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="1b", choices=list(SHAPES))
+    parser.add_argument("--methods", default="ppo", help="such as sft,reward,dpo,ppo")
     parser.add_argument("--prompt", type=int, default=192, help="tokens of a prompt")
     parser.add_argument("--new", type=int, default=300, help="tokens of an answer")
-    parser.add_argument("--rollouts", type=int, default=8)
-    parser.add_argument("--part", type=int, default=2, help="answers worked through at a time")
+    parser.add_argument("--rollouts", type=int, default=8, help="of PPO; rows of the others")
+    parser.add_argument("--part", type=int, default=2, help="rows worked through at a time")
     parser.add_argument("--value", default="adapter", choices=["adapter", "head"])
     parser.add_argument("--no-checkpointing", action="store_true")
     parser.add_argument("--limit", type=float, help="GiB of the GPU that may be used, such as 14.5")
     args = parser.parse_args()
     gpu = torch.cuda.is_available()
     dtype = torch.float16 if gpu else torch.bfloat16   # a T4 has no bf16; a CPU trains in no fp16
-    if gpu and args.limit:
-        torch.cuda.set_per_process_memory_fraction(args.limit * 2 ** 30 / torch.cuda.mem_get_info()[1])
     with tempfile.TemporaryDirectory() as folder:
-        make(args.shape, Path(folder) / "model", dtype)
+        make(args.shape, Path(folder) / "model", dtype, "cuda" if gpu else "cpu")
         gc.collect()
+        if gpu: torch.cuda.empty_cache()
+        if gpu and args.limit:
+            torch.cuda.set_per_process_memory_fraction(args.limit * 2 ** 30 / torch.cuda.mem_get_info()[1])
         before = 0. if gpu else own_memory()
         backbone = load_backbone(Path(folder) / "model", quantize="nf4", dtype="fp16" if gpu else "bf16")
     if not args.no_checkpointing: backbone.checkpointing()
     sft = Model(backbone, backbone.add_role("sft"), "sft", decoding=Decoding(max_new_tokens=args.new))
     reward = RewardModel(backbone, backbone.add_role("reward"))
     torch.nn.init.normal_(reward.head.weight, std=.02)
-    config = PPOConfig(steps=1, rollouts=args.rollouts, minibatch=args.rollouts, inner_epochs=1, value=args.value,
-                       accumulation=args.rollouts // args.part, max_new_tokens=args.new)
     text = "lay " * (args.prompt - len(backbone.encode_prompt("")))
     asked = pd.DataFrame({"instruction": [f"{text}{i}" for i in range(args.rollouts)], "input": ""})
     prompt = max(map(len, backbone.encode_prompts(asked)))
-    estimate = estimate_memory(backbone, "ppo", config, prompt=prompt, response=args.new)
-    print(f"{backbone!r}\nprompts of {prompt} tokens, answers of {args.new}\n{estimate!r}", flush=True)
-    gc.collect()
-    watch = None if gpu else Watch()
-    if watch: print(f"loaded: {own_memory() - before:.2f} GiB", flush=True); watch.start()
-    if gpu: torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    ppo = train_ppo(sft, reward, asked, config)
-    seconds, drawn = time.perf_counter() - start, ppo.history.rows[-1]["n_tokens"] * args.rollouts
-    peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else watch.stop() - before
-    print(f"measured: {peak:.2f} GiB {'reserved' if gpu else 'of own memory'}, estimated {estimate.gib:.2f}; "
-          f"{drawn:.0f} tokens drawn and learned from in {seconds:.0f} s")
+    if gpu: print(torch.cuda.get_device_name(), f"of which {args.limit} GiB may be used" if args.limit else "")
+    print(f"{backbone!r}\nprompts of {prompt} tokens, answers of {args.new}", flush=True)
+    for method in args.methods.split(","):
+        config, train = runs(args, sft, reward, asked)[method]
+        estimate = estimate_memory(backbone, method, config, prompt=prompt, response=args.new)
+        print(f"\n{estimate!r}", flush=True)
+        gc.collect()
+        if gpu: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()
+        watch = None if gpu else Watch()
+        if watch: print(f"loaded: {own_memory() - before:.2f} GiB", flush=True); watch.start()
+        start = time.perf_counter()
+        trained = train(config)
+        seconds = time.perf_counter() - start
+        peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else watch.stop() - before
+        row = trained.history.rows[-1]
+        print(f"{method} measured: {peak:.2f} GiB {'reserved' if gpu else 'of own memory'}, "
+              f"estimated {estimate.gib:.2f}; {seconds:.0f} s; last row of its history: "
+              + ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, (int, float))), flush=True)
+        del trained
 
 
 if __name__ == "__main__": main()
