@@ -6,8 +6,8 @@
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch', 'masked_mean',
            'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps',
            'check_prompts', 'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
-           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'RewardModel', 'scalar_head', 'base_marks',
-           'save_role', 'load_role', 'load_head', 'save_backbone']
+           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'free_memory', 'rows_at_a_time', 'RewardModel',
+           'scalar_head', 'base_marks', 'save_role', 'load_role', 'load_head', 'save_backbone']
 
 # %% ../nbs/api/07_models.ipynb #export-import-copy-import-io
 import copy
@@ -869,7 +869,7 @@ def read_prompts(
     logits = []
     for group in _read_groups(backbone, prompts):
         at = index[(index >= group.start) & (index < group.stop)] - group.start
-        small, first = roomy_cache(net, len(prompts[group.stop - 1])), sum(map(len, logits))
+        small, first = roomy_cache(net, len(prompts[group][-1])), sum(map(len, logits))
         new = _read(backbone, net, prompts[group], small)
         for layer, old in zip(cache.layers, small.layers): layer.take(old, at, first, len(index), width)
         logits.append(new[at])
@@ -887,8 +887,10 @@ def _read(backbone, net, prompts, cache):
 
 def _read_groups(backbone, prompts):
     "Slices of prompts to read at once: on a CPU, of equal length, or of like length where the weights cost most."
-    if backbone.device.type != "cpu": return [slice(0, len(prompts))]
     groups, first = [], 0
+    if backbone.device.type != "cpu":   # a group's own cache is copied: few tokens at a time where that is large
+        most = max(1, (1024 if backbone.n_parameters > 1e9 else 16384) // max(map(len, prompts)))
+        return [slice(i, i + most) for i in range(0, len(prompts), most)]
     while backbone.n_parameters > 5e7 and first < len(prompts):
         like = [p for p in prompts[first:first + 8] if len(p) <= 1.25 * len(prompts[first]) + 4]
         groups.append(slice(first, first := first + len(like)))
@@ -898,6 +900,32 @@ def _read_groups(backbone, prompts):
         groups += [slice(i, min(i + 32, end)) for i in range(first, end, 32)]
         first = end
     return groups
+
+# %% ../nbs/api/07_models.ipynb #export-def-free-memory-device
+def free_memory(
+    device: torch.device,  # A GPU or the CPU
+) -> int:
+    "Bytes that can still be had, torch's own reserve included."
+    if device.type == "cuda":
+        (free, total), reserved = torch.cuda.mem_get_info(device), torch.cuda.memory_reserved(device)
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.)(device)  # from torch 2.8 on
+        return int(min(free, share * total - reserved)) + reserved - torch.cuda.memory_allocated(device)
+    import psutil
+    return psutil.virtual_memory().available
+
+
+def rows_at_a_time(
+    backbone: Backbone,  # Its layers and heads say how much a row keeps in the cache
+    room: int,  # Positions a row may need
+) -> int:  # Rows of a batch
+    "As many rows as are useful, and as the memory holds: half of what is free on a GPU, 2 GB on a CPU."
+    config = backbone.net.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    row = 2 * config.num_hidden_layers * heads * width * min(room, backbone.max_length) * backbone.dtype.itemsize
+    free = free_memory(backbone.device) / 2 if backbone.device.type == "cuda" else 2e9
+    most = 512 if backbone.n_parameters < 5e7 else 256 if backbone.device.type == "cuda" else 64
+    return max(1, min(most, int(free // row)))
 
 # %% ../nbs/api/07_models.ipynb #export-class-rewardmodel-a-role
 class RewardModel:
@@ -941,8 +969,11 @@ class RewardModel:
         check_prompts(self.backbone, prompts)
         # on a CPU, a larger model gains nothing from many rows, and loses by what fills up the short ones
         few = self.backbone.device.type == "cpu" and self.backbone.n_parameters > 5e7
-        room, batch_size = self.backbone.max_length, batch_size or (8 if few else 64)
+        room = self.backbone.max_length
         rows = [(tuple(p), tuple(o[:room - len(p)])) for p, o in zip(prompts, outputs, strict=True)]
+        if batch_size is None:
+            longest = max((len(p) + len(o) for p, o in rows), default=1)
+            batch_size = self._rows_at_a_time(longest) if self.backbone.device.type == "cuda" else 8 if few else 64
         by_prompt = {}
         for p, o in dict.fromkeys(rows): by_prompt.setdefault(p, []).append(o)
         many = sum(map(len, by_prompt.values())) >= 1.5 * len(by_prompt)  # else sharing costs more than it saves
@@ -972,6 +1003,11 @@ class RewardModel:
         return ragged
 
 # %% ../nbs/api/07_models.ipynb #export-def-score-plain-self
+def _rows_at_a_time(self, room):
+    "Rows to score at once on a GPU: caches of as many and of twice as many prompts are kept beside each other."
+    return min(64, max(1, rows_at_a_time(self.backbone, room) // 3))
+
+
 def _score_plain(self, net, by_prompt, batch_size):
     "Raw scores by (prompt, output), each row read whole."
     rows, known = sorted(((p, o) for p, os in by_prompt.items() for o in os), key=lambda r: len(r[0]) + len(r[1])), {}
@@ -983,9 +1019,10 @@ def _score_plain(self, net, by_prompt, batch_size):
 
 
 def _score_shared(self, net, by_prompt, batch_size):
-    "Raw scores by (prompt, output), each prompt read once for up to eight batches of outputs."
+    "Raw scores by (prompt, output), each prompt read once for some batches of outputs."
     prompts, known = sorted(by_prompt, key=len), {}
-    ends = np.cumsum([len(by_prompt[p]) for p in prompts]) // (8 * batch_size)
+    each = 2 if self.backbone.device.type == "cuda" else 8   # batches: the prompts' caches are kept meanwhile
+    ends = np.cumsum([len(by_prompt[p]) for p in prompts]) // (each * batch_size)
     parts = [[p for p, e in zip(prompts, ends) if e == k] for k in np.unique(ends)]
     for part in progress(parts, desc=f"{self.name} scores", unit="batch"):
         _, cache = read_prompts(self.backbone, net, part, [1] * len(part))
@@ -1013,6 +1050,7 @@ def _score_outputs(self, net, prompts, past, rows):
 
 
 RewardModel._score_plain, RewardModel._score_shared = _score_plain, _score_shared
+RewardModel._rows_at_a_time = _rows_at_a_time
 RewardModel._score_outputs = _score_outputs
 
 # %% ../nbs/api/07_models.ipynb #export-def-scalar-head-backbone

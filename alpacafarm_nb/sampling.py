@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['row_keys', 'uniforms', 'pick', 'nucleus', 'FusedLlama', 'can_fuse', 'Samples', 'sample_ids', 'Decoding', 'Model',
-           'check_policy', 'rows_at_a_time', 'instruction_table', 'load_base', 'ask', 'sample_pairs', 'load_model']
+           'check_policy', 'instruction_table', 'load_base', 'ask', 'sample_pairs', 'load_model']
 
 # %% ../nbs/api/08_sampling.ipynb #export-import-hashlib-from-dataclasses
 import hashlib
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .core import ModelError, as_path, check_counts, check_seed, progress
 from .models import (Backbone, RewardModel, check_prompts, keep_rows, load_backbone, load_head, load_role,
-                                  next_logits, read_prompts, save_backbone, save_role)
+                                  next_logits, read_prompts, rows_at_a_time, save_backbone, save_role)
 from .records import check_instructions
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-row-keys-prompt
@@ -332,20 +332,6 @@ def check_policy(model) -> None:
     "Raise `ModelError` for what cannot be trained as a policy, such as a reward model or a table."
     if not isinstance(model, Model):
         raise ModelError(f"a policy is needed (a model that samples), not a {type(model).__name__}.")
-
-
-def rows_at_a_time(
-    backbone: Backbone,  # Its layers and heads say how much a row keeps in the cache
-    room: int,  # Positions a row may need
-) -> int:  # Rows of a batch
-    "As many rows as are useful, and as the memory holds: half of what is free on a GPU, 2 GB on a CPU."
-    config = backbone.net.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    row = 2 * config.num_hidden_layers * heads * width * min(room, backbone.max_length) * backbone.dtype.itemsize
-    free = torch.cuda.mem_get_info(backbone.device)[0] / 2 if backbone.device.type == "cuda" else 2e9
-    most = 512 if backbone.n_parameters < 5e7 else 256 if backbone.device.type == "cuda" else 64
-    return max(1, min(most, int(free // row)))
 
 
 def _shorten(prompt, limit, bos):

@@ -127,8 +127,9 @@ def main():
         trained = train(config)
         seconds = time.perf_counter() - start
         peak = torch.cuda.max_memory_reserved() / 2 ** 30 if gpu else watch.stop() - before
+        held = f" ({torch.cuda.max_memory_allocated() / 2 ** 30:.2f} of them in use)" if gpu else ""
         row = trained.history.rows[-1]
-        print(f"{method} measured: {peak:.2f} GiB {'reserved' if gpu else 'of own memory'}, "
+        print(f"{method} measured: {peak:.2f} GiB {'reserved' if gpu else 'of own memory'}{held}, "
               f"estimated {estimate.gib:.2f}; {seconds:.0f} s; last row of its history: "
               + ", ".join(f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, (int, float))), flush=True)
         del trained

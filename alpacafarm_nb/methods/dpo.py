@@ -103,11 +103,12 @@ class DPOConfig(Settings):
 def pair_logps(
     model: Model,         # the policy that reads
     pairs: EncodedPairs,  # N pairs, encoded for this model
-    batch_size: int = 32,  # pairs at a time
+    batch_size: int | None = None,  # pairs at a time; None for 32, or 4 where a model has more than 1e9 parameters
     precision: str = "auto",  # what the training that they are for computes in
 ) -> torch.Tensor:
     "Log-probabilities of the chosen and of the rejected answers under a policy [N, 2], on the CPU."
     backbone, order = model.backbone, np.argsort(pairs.lengths, kind="stable")
+    batch_size = batch_size or (32 if backbone.n_parameters < 1e9 else 4)
     result = torch.zeros(len(pairs), 2)
     with reading(backbone, model.role, precision) as net, torch.no_grad():
         for i in progress(range(0, len(order), batch_size), desc=f"{model.name} reads", unit="batch"):

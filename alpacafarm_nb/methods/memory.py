@@ -12,9 +12,10 @@ import torch
 
 from ..core import ConfigError, ModelError, escape
 from ..kernels import SHORT, parts_of
+from ..models import free_memory
 
 # %% auto #0
-__all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory', 'free_memory',
+__all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory',
            'longest_answer', 'most_tokens', 'check_memory']
 
 # %% ../../nbs/api/15d_memory.ipynb #export-dataclass-class-shape-what
@@ -234,16 +235,6 @@ def _rollouts(shape, plan, config, length, response):
     return small + (plan.rollouts * shape.hidden * (4 * response + shape.itemsize * length) if states else 0)
 
 # %% ../../nbs/api/15d_memory.ipynb #export-def-free-memory-device
-def free_memory(
-    device: torch.device,  # a GPU or the CPU
-) -> int:
-    "Bytes that can still be had, torch's own reserve included."
-    if device.type == "cuda":
-        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + idle
-    import psutil
-    return psutil.virtual_memory().available
-
 def longest_answer(
     model,   # the policy that answers
     config,  # settings with max_new_tokens
