@@ -11,13 +11,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from string import Formatter
 
 from .verdicts import Unparsed, make_parser
 from ..core import ConfigError, as_path, data_path
 from ..endpoint import Answer
+from ..prompts import template_pieces
 
 # %% ../../nbs/api/16c_judges.ipynb #texts
 _MARKERS = re.compile(r"<\|[^|<>\s]{1,40}\|?>|<[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[\|[^|\[\]]{1,40}\|\]|</?s>"
@@ -40,18 +39,13 @@ def fence_for(
 # %% ../../nbs/api/16c_judges.ipynb #fill
 _SECTION = re.compile(r"\{\?(\w+)\}[ \t]*\n?(.*?)\{/\1\}[ \t]*\n?", re.DOTALL)
 
-@lru_cache(maxsize=512)
-def _pieces(template):
-    "The template cut up: (literal text, placeholder or None)."
-    return tuple((text, name) for text, name, _, _ in Formatter().parse(template))
-
 def fill(
     template: str,  # text with {placeholders}, {>quoted} ones and {?name}sections{/name}
     values: Mapping[str, str],  # what to set in, whatever it contains
 ) -> str:
     "The template with its placeholders replaced."
     chosen = _SECTION.sub(lambda m: m[2] if values.get(m[1], "").strip() else "", template)
-    return "".join(text + ("" if name is None else _value(name, values)) for text, name in _pieces(chosen))
+    return "".join(text + ("" if name is None else _value(name, values)) for text, name in template_pieces(chosen))
 
 def _value(name, values):
     "A value, quoted where asked."
@@ -63,7 +57,7 @@ def placeholders(
 ) -> set[str]:
     "Names of what is set in. Raises `ValueError` for a template with lone braces."
     plain = re.sub(r"\{[?/]\w+\}", "", template)
-    return {name.removeprefix(">") for _, name in _pieces(plain) if name is not None}
+    return {name.removeprefix(">") for _, name in template_pieces(plain) if name is not None}
 
 # %% ../../nbs/api/16c_judges.ipynb #frame
 SEEN = ("instruction", "input", "output_1", "output_2")  # what a judge sees of a pair
