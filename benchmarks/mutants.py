@@ -205,15 +205,84 @@ MUTANTS = {
         ("crossed error: rest added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
          "ms_seeds + ms_instructions + ms_rest, ms_rest"),
     ],
+    "16_pool": [
+        ("flips: never", "np.where(uniform < p_label_flip, 3 - preference, preference)",
+         "np.where(uniform < 0 * p_label_flip, 3 - preference, preference)"),
+        ("flips: the others", "uniform < p_label_flip, 3 -", "uniform >= p_label_flip, 3 -"),
+        ("identical: spaces count", '(pairs["output_1"].str.strip() == pairs["output_2"].str.strip())',
+         '(pairs["output_1"] == pairs["output_2"])'),
+        ("head to head: sides exchanged", 'suffixes=("_2", "_1"))', 'suffixes=("_1", "_2"))'),
+        ("samples: texts exchanged", "texts[i], texts[j], int(i), int(j))", "texts[j], texts[i], int(i), int(j))"),
+        ("verdicts: the same draw each time", 'seed_for("draw", seed, k)', 'seed_for("draw", seed, 0)'),
+        ("expected: one order alone", "np.full(len(pairs), first)) for first in (1, 2)) / 2",
+         "np.full(len(pairs), first)) for first in (1, 1)) / 2"),
+        ("sampled: the other output", "1 + (rng.random(len(pairs)) < p)", "1 + (rng.random(len(pairs)) > p)"),
+    ],
+    "16b_verdicts": [
+        ("text: thoughts are read", "text = _spoken(answer)\n    found = sorted",
+         "text = answer.text\n    found = sorted"),
+        ("text: the first of two wins", "if n == 1 and len(set(verdicts)) == 1: return",
+         "if n == 1 and verdicts: return"),
+        ("text: too few are taken", "if len(verdicts) != n: raise Unparsed(f\"{len(verdicts)} verdicts",
+         "if len(verdicts) > n: raise Unparsed(f\"{len(verdicts)} verdicts"),
+        ("numbered: order of the lines", "return [v for _, v in sorted(found)]", "return [v for _, v in found]"),
+        ("numbered: numbers unread", "sorted(number for number, _ in found) != list(range(1, n + 1))",
+         "len(found) != n"),
+        ("numbered: a cut word counts", 'if answer.finish == "length": text =', 'if answer.finish == "none": text ='),
+        ("json: order of the objects", "found = [o for _, o in sorted(zip(told, found), key=lambda pair: pair[0])]",
+         "pass"),
+        ("json: true is 1", "if type(same(known)) is type(same(value)) and same(known)", "if same(known)"),
+        ("json: the last of two values", "if len({k for k, _ in pairs}) == len(pairs) else {}", "if True else {}"),
+        ("ranking: the worse wins", "float(first)]", "float(second)]"),
+        ("scores: the lower wins", "1. if first > second else 2.]", "1. if first < second else 2.]"),
+        ("probabilities: exchanged", "p = second / (first + second)", "p = first / (first + second)"),
+        ("probabilities: little is enough", "first + second >= least)", "first + second >= 0 * least)"),
+        ("probabilities: even is a verdict", "if p != .5 else .5", "if p != .5 else 1."),
+    ],
+    "16c_judges": [
+        ("fences: as in the text", 'return "`" * max(3, longest + 1)', 'return "`" * max(3, longest)'),
+        ("markers left in", "texts = [{k: without_markers(pair[k]) for k in SEEN}",
+         "texts = [{k: pair[k] for k in SEEN}"),
+        ("sections: always", 'm[2] if values.get(m[1], "").strip() else ""', "m[2]"),
+        ("numbers from 0", "for i, text in enumerate(texts, 1)]", "for i, text in enumerate(texts)]"),
+        ("input lost",
+         'for t in texts: t["instruction"] = "\\n\\n".join(filter(str.strip, (t["instruction"], t["input"])))\n'
+         "        fence", "pass\n        fence"),
+        ("verdicts out of range", "and 1 <= v <= 2 for v in found", "for v in found"),
+        ("too many verdicts", "if len(found) != shown or not", "if not"),
+        ("repeated pairs answered", "return found[:n]", "return found[-n:]"),
+    ],
+    "16d_remote": [
+        ("shown the other way round", 'if first[i] == 2: texts["output_1"]', 'if first[i] == 1: texts["output_1"]'),
+        ("verdict not turned back", "verdicts[place] if at[2] == 0 else 3 - verdicts[place]", "verdicts[place]"),
+        ("key without the draw", "models.body(judge.model, dict(judge.settings))\n    about = stable_hash("
+         "[judge.fingerprint(), judge.look(), sent, draw])", "models.body(judge.model, dict(judge.settings))\n"
+         "    about = stable_hash([judge.fingerprint(), judge.look(), sent])"),
+        ("key without the look", "judge.look(), sent, draw])", "sent, draw])"),
+        ("key without the texts", "stable_hash([about, list(texts.values())])",
+         "stable_hash([about, texts['instruction']])"),
+        ("places of another pair", "zip(showings, places):", "zip(showings, list(places)[::-1]):"),
+        ("flips by who judges", "flip_with(preference, flip, u[:, 2])", "flip_with(preference, flip, u[:, 0])"),
+        ("both orders: one counts", "each.mean(1) if both_orders", "each[:, 0] if both_orders"),
+        ("equal outputs are asked", "asked = ~identical(pairs)\n", "asked = np.ones(len(pairs), bool)\n"),
+        ("price of all for each", "price / size, (seconds", "price, (seconds"),
+        ("unparsed counted as labelled", "labelled=answered - unparsed", "labelled=answered"),
+        ("agreement: the other way", "product = (self.verdict[at] - 1.5) * (self.known",
+         "product = (1.5 - self.verdict[at]) * (self.known"),
+        ("what failed is not asked anew", "self.anew += showings\n        for showing, place",
+         "pass\n        for showing, place"),
+    ],
 }
 
 RUN = """
-import ast, json, os, sys
-names = {"__name__": "__main__"}
+import ast, asyncio, inspect, json, sys, types
+names, loop = {"__name__": "__main__", "__builtins__": __builtins__}, asyncio.new_event_loop()
 for cell in json.load(open(sys.argv[1]))["cells"]:
     source = "".join(cell["source"])
     if cell["cell_type"] != "code" or source.startswith("#| default_exp"): continue
-    exec(compile(source, cell["id"], "exec"), names)
+    code = compile(source, cell["id"], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    done = types.FunctionType(code, names)()
+    if inspect.iscoroutine(done): loop.run_until_complete(done)
 print("every cell ran")
 """
 
