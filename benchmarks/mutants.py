@@ -198,7 +198,7 @@ MUTANTS = {
         ("warm-up never ends", "config.lr, config.steps, \"constant\", config.warmup",
          "config.lr, config.steps, \"constant\", config.steps"),
     ],
-    "06_evaluation": [
+    "06_rates": [
         ("best-of-n KL: sign", "np.log(n) - (n - 1) / n", "np.log(n) + (n - 1) / n"),
         ("crossed error: instructions forgotten", "max(ms_seeds + ms_instructions - ms_rest, ms_rest)",
          "max(ms_seeds - ms_rest, ms_rest)"),
