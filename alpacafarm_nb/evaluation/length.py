@@ -13,8 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-
 from ..core import ConfigError, RecordError, check_counts, escape
 from .rates import _level, _scored, cluster_ids
 from ..records import read_table
@@ -160,7 +158,7 @@ class LengthControl:
         return asdict(self)
 
     def __str__(self):
-        return (f"{self.win_rate:.1f} ± {self.standard_error:.1f} % at equal length, {self.raw_win_rate:.1f} % as it is "
+        return (f"{self.win_rate:.1f} ± {self.standard_error:.1f} % at equal length, {self.raw_win_rate:.1f} % as is "
                 f"({self.n} verdicts, {self.variant}; output_2 longer in {self.share_longer:.0f} %)")
 
     def _repr_html_(self):
@@ -240,7 +238,8 @@ def _controlled(X, y, chosen, found, variant, C, level):
     rates = 100 * np.r_[p[0].mean(), (p[1:] * drawn).sum(1) / drawn.sum(1)]
     low, high = np.quantile(rates[1:], [(1 - level) / 2, (1 + level) / 2])
     spread = 100 * fitted.std(ddof=1) / len(y)**.5 if len(y) > 1 else float("nan")
-    return dict(win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0]), standard_error=float(rates[1:].std(ddof=1)), low=float(low), high=float(high),
+    return dict(win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0]), low=float(low), high=float(high),
+                standard_error=float(rates[1:].std(ddof=1)),
                 raw_win_rate=100 * float(y.mean()), n=len(y), variant=variant, strength=C, constant=float(own[1]),
                 length=float(own[0]), length_error=float(w[1:, 0].std(ddof=1)), fitted_spread=float(spread),
                 difficulty=float(own[2]) if len(own) > 2 else None)
@@ -255,7 +254,8 @@ def _doubts(result, x, y, done, table):
     if few < 25:
         said.append(f"the verdicts for the weaker side come to {few:.0f} of {n}: a few of them decide the fit")
     if not done[0]: said.append("the fit did not settle: length, or the constant, separates the verdicts perfectly")
-    elif not done.all(): said.append(f"{(~done).sum()} of {len(done) - 1} refits did not settle: the error is not reliable")
+    elif not done.all():
+        said.append(f"{(~done).sum()} of {len(done) - 1} refits did not settle: the error is not reliable")
     pulled = abs(result["win_rate"] - result["unpenalised"])
     if done[0] and pulled > max(.5, .5 * result["standard_error"]):
         said.append(f"the penalty has moved the figure by {pulled:.1f} points, from {result['unpenalised']:.1f} %: "

@@ -324,8 +324,8 @@ def instructions_needed(
     deviation = getattr(deviation, "deviation", deviation)
     _level(power, "instructions_needed: power")
     if not difference or not deviation > 0 or not np.isfinite([difference, deviation]).all():
-        raise ConfigError(f"instructions_needed: a difference of {difference!r} with a deviation of {deviation!r}: both "
-                          "must be finite, and neither zero")
+        raise ConfigError(f"instructions_needed: a difference of {difference!r} with a deviation of {deviation!r}: "
+                          "both must be finite, and neither zero")
     high = 2
     while power_of(high, difference, deviation, level) < power:
         high *= 2
