@@ -23,10 +23,10 @@ create table if not exists answers (
     request text, answer text, price real, seconds real) without rowid;
 create table if not exists failures (
     number integer primary key, key text, judge text, model text, server text, draw integer, made text,
-    kind text, detail text, request text);
+    kind text, detail text, request text, price real);
 create table if not exists parts (key text primary key, answer text, position integer, size integer) without rowid;
 """
-_VERSION = 1
+_VERSION = 2   # 2: failures have a price
 
 # %% ../nbs/api/03b_answers.ipynb #connect
 def _connect(path, vfs=""):
@@ -69,6 +69,7 @@ class Answers:
                 raise FarmError(f"{self.path} is a database, but not one of answers: give another file.")
             if found > _VERSION:
                 raise FarmError(f"{self.path} was written by a newer alpacafarm_nb (layout {found}): update this one.")
+            if found == 1: db.execute("alter table failures add column price real")
             db.executescript(f"begin immediate; {_SCHEMA} pragma user_version = {_VERSION}; commit;")
             return db
         except (sqlite3.Error, OSError) as error:
@@ -165,16 +166,17 @@ def _put_failure(self,
     server: str = "",  # address asked
     draw: int = 0,  # number of the draw
     request: Any = None,  # what was sent, as JSON values
+    price: float | None = None,  # what it cost all the same, None if unknown
 ) -> None:
     "Write down a failure, where nobody takes it for an answer."
-    self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?)",
-                 (key, judge, model, server, draw, _now(), kind, detail, _dumps(request))))
+    self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?,?)",
+                 (key, judge, model, server, draw, _now(), kind, detail, _dumps(request), price)))
 
 Answers.put, Answers.put_failure = _put, _put_failure
 
 # %% ../nbs/api/03b_answers.ipynb #tables
 _ANSWERS = ("key", "judge", "model", "server", "draw", "attempt", "made", "request", "answer", "price", "seconds")
-_FAILURES = ("key", "judge", "model", "server", "draw", "made", "kind", "detail", "request")
+_FAILURES = ("key", "judge", "model", "server", "draw", "made", "kind", "detail", "request", "price")
 
 def _table(self, failures: bool = False):  # a pandas table: of answers, or of failures
     "All that is kept, a row each, oldest first."

@@ -94,33 +94,66 @@ def annotate(
     model: Annotated[list[str] | None, typer.Option(help="class=model, as in strong=my-model; repeatable.")] = None,
     answers: Annotated[Path, typer.Option(help="File that keeps the answers.")] = Path("annotations.sqlite"),
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    draws: Annotated[int, typer.Option(help="Verdicts on each pair.")] = 1,
+    both_orders: Annotated[bool, typer.Option("--both-orders", help="Judge each pair in both orders.")] = False,
+    flip: Annotated[float | None, typer.Option(help="Share of labels to turn round; default: the pool's own.")] = None,
+    retry_unparsed: Annotated[int, typer.Option(help="How often answers without a verdict are asked anew.")] = 0,
     prices: Annotated[list[str] | None, typer.Option("--price", help="model=read/written, dollars a million tokens.")]
         = None,
     max_cost: Annotated[float | None, typer.Option(help="Dollars that may be spent at most.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Requests that may be sent at most.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(help="Requests a minute at most.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at a time.")] = 16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of labels that is there.")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take, and stop.")] = False,
 ):
     "Have simulated annotators judge pairs, behind any OpenAI-compatible server."
     from alpacafarm_nb.annotators.remote import load_pool
-    from alpacafarm_nb.records import check_pairs, save_table
-    if wrong := [m for m in model or [] if not m.partition("=")[2]]:
-        raise FarmError(f"--model is {wrong[0]!r}: give class=model, as in strong=my-model.")
-    models = dict(m.split("=", 1) for m in model or [])
-    try: known = {m: tuple(map(float, rates.split("/"))) for m, _, rates in (p.partition("=") for p in prices or [])}
-    except ValueError: raise FarmError(f"--price is {prices}: give model=read/written, as in my-model=0.5/2.") from None
-    crowd = load_pool(pool, base_url, models, answers, max_cost=max_cost, concurrency=concurrency, prices=known)
+    from alpacafarm_nb.records import check_pairs
+    crowd = load_pool(pool, base_url, _models(model), answers, max_cost=max_cost, max_calls=max_calls,
+                      requests_per_minute=requests_per_minute, concurrency=concurrency, prices=_prices(prices))
     table = check_pairs(pairs, str(pairs))
-    if to.suffix not in (".json", ".jsonl", ".parquet"):
-        raise FarmError(f"--to is {to}: give a .json, .jsonl or .parquet file.")
-    typer.echo(crowd.estimate(table, seed))
+    _check_target(to, pairs, overwrite or estimate)
+    how = dict(seed=seed, draws=draws, both_orders=both_orders)
+    typer.echo(crowd.estimate(table, **how))
     if estimate: return
     try:
-        with warnings.catch_warnings(action="ignore"): labels = crowd.annotate_pairs(table, seed=seed)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            labels = crowd.annotate_pairs(table, flip, retry_unparsed=retry_unparsed, **how)
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. The same command goes on: {len(crowd.answers)} answers are in {answers}.", err=True)
         raise typer.Exit(130) from None
+    _write_labels(labels, to, crowd.report, [str(w.message) for w in said if issubclass(w.category, UserWarning)])
+
+# %% ../nbs/api/90_cli.ipynb #annotate-parts
+def _models(given):
+    "{class: model} of the options."
+    if wrong := [m for m in given or [] if not m.partition("=")[2]]:
+        raise FarmError(f"--model is {wrong[0]!r}: give class=model, as in strong=my-model.")
+    return dict(m.split("=", 1) for m in given or [])
+
+def _prices(given):
+    "{model: (read, written)} of the options."
+    try: return {m: tuple(map(float, rates.split("/"))) for m, _, rates in (p.partition("=") for p in given or [])}
+    except ValueError: raise FarmError(f"--price is {given}: give model=read/written, as in my-model=0.5/2.") from None
+
+def _check_target(to, pairs, may_replace):
+    "Raise, before anything is paid, where the labels cannot be written there."
+    if to.suffix not in (".json", ".jsonl", ".parquet"):
+        raise FarmError(f"--to is {to}: give a .json, .jsonl or .parquet file.")
+    if to.exists() and to.resolve() == Path(pairs).resolve():
+        raise FarmError(f"--to is {to}, the file of the pairs: give another file.")
+    if to.exists() and not may_replace: raise FarmError(f"{to} exists: give another file with --to, or --overwrite.")
+
+def _write_labels(labels, to, report, said):
+    "Write the labels, say what came of it, and fail where there is not one."
+    from alpacafarm_nb.records import save_table
     save_table(labels, to)
-    typer.echo(f"{crowd.report}\n{to}: {labels['preference'].notna().sum()} of {len(labels)} pairs have a label.")
+    found = labels["preference"].notna().sum()
+    typer.echo(f"{report}\n{to}: {found} of {len(labels)} pairs have a label.")
+    for text in said: typer.echo(f"Warning: {text}", err=True)
+    if not found: raise FarmError(f"no pair has a label: the column failure in {to} says why.")
 
 # %% ../nbs/api/90_cli.ipynb #export-def-main-run-the
 def main():
@@ -131,3 +164,5 @@ def main():
     except FarmError as error:
         typer.echo(f"alpacafarm: {error}", err=True)
         sys.exit(1)
+
+if __name__ == "__main__" and Path(sys.argv[0]).name == "cli.py": main()   # python -m alpacafarm_nb.cli

@@ -174,7 +174,7 @@ def wait_for(
 ) -> Any:  # its result
     "Run a coroutine to its end, whether or not a loop is running here; an interruption cancels it."
     loop, box = asyncio.new_event_loop(), {}
-    task = loop.create_task(work)
+    task, ended = loop.create_task(work), threading.Event()
 
     def run():
         asyncio.set_event_loop(loop)
@@ -183,14 +183,15 @@ def wait_for(
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+            ended.set()   # a join that was interrupted takes the thread for ended
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        while thread.is_alive(): thread.join(.2)
+        while not ended.wait(.2): pass
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        if not ended.is_set(): loop.call_soon_threadsafe(task.cancel)
+        ended.wait()
         raise
     if "error" in box: raise box["error"]
     return box["value"]
@@ -216,6 +217,9 @@ class Endpoint:
                      max_cost=max_cost, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
         check_counts(concurrency=(concurrency, 1), retries=(retries, 0), max_calls=(max_calls, 1))
         address = (base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+        if not re.match(r"https?://[^/\s]", address):
+            raise ConfigError(f"base_url is {without_login(address)!r}: it must begin with http:// or https://, as in "
+                              "http://127.0.0.1:8000/v1.")
         self.base_url, self._address = without_login(address), Secret(address)
         self._key = Secret(api_key or os.environ.get("OPENAI_API_KEY") or "none")
         self.concurrency, self.timeout, self.retries, self.longest_wait = concurrency, timeout, retries, longest_wait
@@ -279,24 +283,27 @@ def _price(self,
     rates = self.prices.get(model)
     return None if rates is None else (tokens_in * rates[0] + tokens_out * rates[1]) / 1e6
 
-def _set_aside(self, body) -> float:
-    "Count a call and what it may cost; raises `BudgetSpent` where a limit would be passed."
+def _set_aside(self, body) -> float | None:
+    "Count a call and what it may cost, or None while others hold what is left; `BudgetSpent` where a limit is passed."
     read, written = guess_tokens(body)
     most = self.price(body.get("model"), read * self._stretch, written)
     if self.max_calls is not None and self.calls >= self.max_calls:
-        raise BudgetSpent(f"max_calls is reached: {self.calls} requests were made. {_KEPT}")
+        raise BudgetSpent(f"max_calls is reached: {self.calls} requests were made. {_KEPT} With a higher limit it asks "
+                          "for the rest.")
     if self.max_cost is not None:
         if most is None:
             raise BudgetSpent(f"max_cost cannot be kept to: the price of {body.get('model')!r} is not known. "
-                              "Give prices={model: (dollars per million tokens read, written)}.")
-        if self.cost + self._held + most > self.max_cost:
-            raise BudgetSpent(f"max_cost is reached: ${self.cost:.4f} were spent, and the next request may cost "
-                              f"${most:.4f}. {_KEPT}")
+                              "Give prices={model: (dollars per million tokens read, written)}; on the command line, "
+                              "--price model=read/written.")
+        if self.cost + most > self.max_cost:
+            raise BudgetSpent(f"max_cost is reached: ${self.cost:.4f} of ${self.max_cost:.4f} were spent, and the next "
+                              f"request may cost ${most:.4f}. {_KEPT} With a higher limit it asks for the rest.")
+        if self.cost + self._held + most > self.max_cost: return None   # what is under way may turn out cheaper
     self.calls += 1
     self._held += most or 0.
     return most or 0.
 
-_KEPT = "What was answered is kept: raise the limit and run the same again to go on."
+_KEPT = "What was answered is kept: the same run goes on from there."
 
 Endpoint.price, Endpoint._set_aside = _price, _set_aside
 
@@ -304,41 +311,47 @@ Endpoint.price, Endpoint._set_aside = _price, _set_aside
 async def _ask(self,
     body: dict,  # the request: model, messages (or prompt), settings
     path: str = "/chat/completions",  # or "/completions"
+    tally: dict | None = None,  # "calls" and "cost" of this request and of its repetitions are added up here
 ) -> Answer:
     "The answer to a request. Raises `Refused` where there is none, `EndpointError` where no request would be answered."
-    tokens = sum(guess_tokens(body))
+    tokens, tally, kinds = sum(guess_tokens(body)), dict(calls=0, cost=0.) if tally is None else tally, []
     for attempt in range(self.retries + 1):
         await self._paces[0].take()
         await self._paces[1].take(tokens)
         while (pause := self._until - time.monotonic()) > 0: await self._nap(pause)
         if self._fatal: raise self._fatal
-        held = self._set_aside(body)
+        while (held := self._set_aside(body)) is None: await self._nap(.02)
+        tally["calls"] += 1
         try: answer = await self._once(body, path)
         except EndpointError as error:
             self._fatal = error
             raise
         except Refused as error:
-            self._book(body, error.tokens, held if error.kind == "timeout" else 0.)
+            self._book(body, error.tokens, held if error.kind == "timeout" else 0., tally)
             if not isinstance(error, Passing): raise
             problem = error
         else:
             self.answered, self._lost, self._barred = self.answered + 1, 0, 0
-            self._book(body, (answer.tokens_in, answer.tokens_out), held)
+            self._book(body, (answer.tokens_in, answer.tokens_out), held, tally)
             return answer
         finally: self._held -= held
-        if problem.kind == "unreachable" and not self.answered and attempt == 2: break   # nobody is there
+        kinds.append(problem.kind)
+        if not self.answered and kinds in (["unreachable"] * 3, ["not JSON"] * 3): break   # nobody is there
         if attempt < self.retries: await self._back_off(attempt, problem)
     raise self._give_up(problem, attempt + 1)
 
 Endpoint.ask = _ask
 
 # %% ../nbs/api/08c_endpoint.ipynb #ask-parts
-def _book(self, body, tokens, otherwise):
+def _book(self, body, tokens, otherwise, tally):
     "Count what a request cost: by its tokens where they are told, else what was set aside for it."
+    cost = otherwise
     if tokens and any(tokens):
         self._stretch = max(self._stretch, tokens[0] / max(guess_tokens(body)[0], 1))
-        self.cost += self.price(body.get("model"), *tokens) or 0.
-    else: self.cost += otherwise
+        cost = self.price(body.get("model"), *tokens)
+        if cost is None: tally["cost"] = math.nan
+    self.cost += cost or 0.
+    tally["cost"] += cost or 0.
 
 async def _back_off(self, attempt, problem):
     "Wait before the next try: all together where the server says how long, else alone and longer each time."
@@ -357,6 +370,9 @@ def _give_up(self, problem, tried):
     tries = f"{tried} times in a row" if tried > 1 else "once"
     if problem.kind == "unreachable" and not self.answered:
         return EndpointError(f"{self.base_url} cannot be reached ({problem.detail}, {tries}): is the server running?")
+    if problem.kind == "not JSON" and not self.answered:
+        return EndpointError(f"{self.base_url} is no such server ({problem.detail}, {tries}): does the address end as "
+                             "its documentation says, mostly in /v1?")
     if self._lost > max(20, 2 * self.concurrency):
         return EndpointError(f"{self.base_url} has failed {self._lost} requests in a row, each tried "
                              f"{self.retries + 1} times; the last: {problem.detail}. {_KEPT}")

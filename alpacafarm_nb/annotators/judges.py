@@ -9,6 +9,7 @@ __all__ = ['SEEN', 'without_markers', 'fence_for', 'fill', 'placeholders', 'Fram
 # %% ../../nbs/api/16c_judges.ipynb #imports
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,9 +189,11 @@ def load_judges(
     path = as_path(source)
     if path.is_dir(): return load_evaluator(path)
     if not path.exists():
-        raise ConfigError(f"there are no judges {str(source)!r}: give \"alpaca_farm\", \"single\", a YAML file or "
-                          "an evaluator's folder.")
+        raise ConfigError(f"there are no judges {str(source)!r}: give \"alpaca_farm\" (\"p_sim_ann\" for a pool whose "
+                          "labels are flipped), \"single\", a YAML file or an evaluator's folder.")
     found = read_yaml(path)
+    if "judges" not in found and any(isinstance(v, Mapping) and "frame" in v for v in found.values()):
+        raise ConfigError(f"{path}: is the first line, judges:, missing?")
     return _judges(found, str(path)) if "judges" in found else _evaluators(found, path.parent.parent, str(path))
 
 def read_yaml(
@@ -207,7 +210,8 @@ def read_yaml(
 def _judges(found, source):
     "The judges of a mapping."
     judges = found.get("judges")
-    if not isinstance(judges, Mapping) or not judges: raise ConfigError(f"{source}: there are no judges in it.")
+    if not isinstance(judges, Mapping) or not judges:
+        raise ConfigError(f"{source}: under judges: there must be judges by name, not {judges!r:.40}.")
     return [_judge(name, values, found, source) for name, values in judges.items()]
 
 def _judge(name, values, found, source):
@@ -228,7 +232,11 @@ def _judge(name, values, found, source):
     _check_frame(turns, block, here)
     if not isinstance(values["parser"], Mapping): raise ConfigError(f"{here}: parser needs a kind and its settings.")
     rest = {k: v for k, v in values.items() if k in ("model", "settings", "batch_size", "api")}
-    return Judge(str(name), Frame(turns, block), dict(values["parser"]), **rest)
+    if rest.get("batch_size", 1) not in (0, 1) and "number" not in placeholders(block):
+        warnings.warn(f"{here}: batch_size is {rest['batch_size']}, and the block has no {{number}}: will the judge "
+                      "say which pair it speaks of?", stacklevel=5)
+    try: return Judge(str(name), Frame(turns, block), dict(values["parser"]), **rest)
+    except ConfigError as error: raise ConfigError(f"{source}, judge {error}") from None
 
 # %% ../../nbs/api/16c_judges.ipynb #load-parts
 def _named(value, known, kind, here, what, own=lambda v: True):
@@ -337,7 +345,11 @@ class ModelTable:
         "Raises `ConfigError` where the file is none of this kind."
         mapping, self.source = {}, data_path("judges", "models.yaml")
         if isinstance(models, Mapping): mapping = dict(models)
-        elif models is not None: self.source = as_path(models)
+        elif models is not None:
+            self.source = as_path(models)
+            if not self.source.is_file():
+                raise ConfigError(f"models is {str(models)!r}, and there is no such file: give {{class: model}}, as in "
+                                  '{"strong": "my-model"}, or a file like data/judges/models.yaml.')
         found = read_yaml(Path(self.source))
         self.checked = str(found.get("checked", ""))
         self.classes, self.known = dict(found.get("classes") or {}) | mapping, dict(found.get("models") or {})

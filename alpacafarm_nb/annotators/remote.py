@@ -9,6 +9,7 @@ __all__ = ['OWN', 'text_draws', 'Showing', 'Call', 'make_call', 'make_showings',
 # %% ../../nbs/api/16d_remote.ipynb #imports
 import hashlib
 import html
+import inspect
 import json
 import math
 import time
@@ -118,13 +119,21 @@ class Report:
     same: int  # rows with the same output twice: ties that nobody was asked about
     cost: float | None  # dollars spent in this run, None where a price is not known
     seconds: float  # how long it took
+    agreement: float | None = None  # with the preference that the pairs came with, percent, a tie counting half
+    compared: int = 0  # verdicts that were compared with it
 
     def __repr__(self):
         t, per = self.table, 1000 / max(self.pairs, 1)
-        money = "price unknown" if self.cost is None else f"${self.cost:.4f} (${self.cost * per:.2f} per 1,000 pairs)"
+        unknown = ", ".join(dict.fromkeys(t.loc[t["cost"].isna(), "model"]))
+        money = (f"price of {unknown} unknown" if self.cost is None else
+                 f"${self.cost:.4f} (${self.cost * per:.2f} per 1,000 pairs)")
         lines = [f"{self.pairs} pairs in {self.seconds:.1f} s ({self.seconds * per:.0f} s per 1,000): "
                  f"{self.unlabelled} without a verdict, {self.same} ties of equal outputs",
                  f"{t['calls'].sum()} requests, {t['kept'].sum()} verdicts from the file; {money}"]
+        if self.compared:
+            error = (self.agreement * (100 - self.agreement) / self.compared) ** .5
+            lines.append(f"{self.agreement:.1f} ± {error:.1f} % of {self.compared} verdicts agree with the preference "
+                         "that the pairs came with")
         return "\n".join([*lines, self.table.to_string(float_format="{:.3f}".format)])
 
     def _repr_html_(self): return f"<pre>{html.escape(repr(self))}</pre>"
@@ -258,20 +267,22 @@ async def _make(self, run, call):
     start, count = time.monotonic(), run.counts[call.judge.name]
     about = dict(judge=call.judge.name, model=call.body["model"], server=self.endpoint.base_url,
                  draw=call.showings[0].draw, request=call.body)
-    count["calls"] += 1
+    tally = dict(calls=0, cost=0.)
     for showing in call.showings: showing.attempt += 1
-    try: answer = await self.endpoint.ask(call.body, call.path)
+    try: answer = await self.endpoint.ask(call.body, call.path, tally)
     except Refused as problem:
-        self.answers.put_failure(call.key, problem.kind, problem.detail, **about)
+        self.answers.put_failure(call.key, problem.kind, problem.detail,
+                                 price=None if math.isnan(tally["cost"]) else tally["cost"], **about)
         run.lose(call, problem)
     else:
         seconds = time.monotonic() - start
         price = self.endpoint.price(call.body["model"], answer.tokens_in, answer.tokens_out)
-        count["cost"] += math.nan if price is None else price
+        if price is None: tally["cost"] = math.nan
         self.answers.put(call.key, answer.as_json(), attempt=call.showings[0].attempt, price=price, seconds=seconds,
                          parts=[s.key for s in call.showings], **about)
         run.take(call.showings, answer, len(call.showings), range(len(call.showings)), price, seconds)
     finally:
+        count["calls"], count["cost"] = count["calls"] + tally["calls"], count["cost"] + tally["cost"]
         for showing in call.showings: run.waiting.pop(showing.key, None)
 
 EndpointPool._calls, EndpointPool._serve, EndpointPool._make = _calls, _serve, _make
@@ -322,7 +333,7 @@ def _annotate_pairs(self,
     draws: int = 1,  # verdicts on each pair
     both_orders: bool = False,  # True: each pair is judged in both orders, and the mean counts
     retry_unparsed: int = 0,  # how often what was answered without a verdict (or filtered) is asked and paid anew
-) -> pd.DataFrame:  # the pairs with preference, annotator, presented_first, raw_completion, failure, price, time
+) -> pd.DataFrame:  # with preference, annotator, presented_first, failure; raw_completion, price, time of the answer
     "One verdict on each pair, by a judge drawn for it. Raises `EndpointError` where the server cannot be used."
     table, run = wait_for(self._checked(pairs, p_label_flip, seed, draws, both_orders, retry_unparsed))
     self._warn(run)
@@ -405,7 +416,8 @@ def _make_report(self, run, pairs, table):
     cost = float(found["cost"].sum(skipna=False))
     same = int(identical(pairs).sum()) * (len(table) // max(len(pairs), 1))
     return Report(found, len(table), int(table["preference"].isna().sum()), same, None if cost != cost else cost,
-                  time.monotonic() - run.start)
+                  time.monotonic() - run.start, 100 * run.agreed / run.compared if run.compared else None,
+                  int(run.compared))
 
 EndpointPool._table, EndpointPool._report = _result_table, _make_report
 
@@ -436,7 +448,8 @@ class Estimate:
     "What a run would take."
     pairs: int
     requests: int  # to be sent
-    kept: int  # verdicts that are there already
+    kept: int  # answers that are there already
+    unparsed: int  # of these without a verdict
     tokens_in: int  # of the prompts, about
     tokens_out: int  # at most
     cost: float | None  # dollars at most, None where a price is not known
@@ -446,7 +459,11 @@ class Estimate:
         money = "price unknown" if self.cost is None else f"at most ${self.cost:.2f}"
         per = "" if not self.pairs or self.cost is None else f" (${1000 * self.cost / self.pairs:.2f} per 1,000 pairs)"
         pace = "" if self.seconds is None else f", about {self.seconds:.0f} s"
-        return (f"{self.pairs} pairs: {self.requests} requests, {self.kept} verdicts are there already; about "
+        there = f"{self.kept} verdicts are there already"
+        if self.unparsed:
+            there = (f"{self.kept} answers are there already, {self.unparsed} of them without a verdict "
+                     "(retry_unparsed asks anew)")
+        return (f"{self.pairs} pairs: {self.requests} requests, {there}; about "
                 f"{self.tokens_in:,} tokens to read, at most {self.tokens_out:,} to write: {money}{per}{pace}")
 
 def _estimate(self,
@@ -457,7 +474,7 @@ def _estimate(self,
 ) -> Estimate:
     "What `annotate_pairs` would take; nothing is sent."
     pairs = check_pairs(pairs)
-    kept = requests = read = written = 0
+    kept = requests = read = written = unparsed = 0
     cost, met = 0., set()
     for stream in self._streams(pairs, seed, draws, both_orders):
         missing = []
@@ -466,6 +483,7 @@ def _estimate(self,
             missing += [s for s in part if s.key not in found and s.key not in met]
             met.update(s.key for s in missing)
             kept += sum(s.key in found for s in part)
+            unparsed += sum(_has_none(s.judge, found[s.key]) for s in part if s.key in found)
         for part in parts_of(missing, missing[0].judge.batch_size if missing else 1):
             body = make_call(part, self.models).body
             tokens = guess_tokens(body)
@@ -474,13 +492,20 @@ def _estimate(self,
             requests, read, written = requests + 1, read + tokens[0], written + tokens[1]
     took = self.answers.seconds()
     pace = float(np.mean(took)) * math.ceil(requests / self.endpoint.concurrency) if took and requests else None
-    return Estimate(len(pairs), requests, kept, read, written, cost, pace)
+    return Estimate(len(pairs), requests, kept, unparsed, read, written, cost, pace)
+
+def _has_none(judge, found):
+    "Whether an answer that is kept has no verdict."
+    try: judge.verdicts(Answer.of(found["answer"]), found["size"])
+    except Unparsed: return True
+    return False
 
 EndpointPool.estimate = _estimate
 
 # %% ../../nbs/api/16d_remote.ipynb #load
 def load_pool(
-    source="alpaca_farm",  # "alpaca_farm" (or "p_sim_eval"), "p_sim_ann", "single", a YAML file, an evaluator's folder
+    source="alpaca_farm",  # "alpaca_farm" (or "p_sim_eval"), "p_sim_ann", "single", a YAML file (or what it holds),
+                           # an evaluator's folder, a judge, or a list of judges
     base_url: str | None = None,  # address of the server up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
     models=None,  # {"strong": …, "medium": …, "completion": …}, or a file like data/judges/models.yaml
     answers: Answers | str | Path = "annotations.sqlite",  # where answers are kept
@@ -490,7 +515,11 @@ def load_pool(
 ) -> EndpointPool:
     "Judges by name, file or folder, behind a server. `p_sim_ann` flips a quarter of its labels, as in the paper."
     known = {"alpaca_farm": "alpaca_farm", "p_sim_eval": "alpaca_farm", "p_sim_ann": "alpaca_farm", "single": "single"}
-    judges = source if isinstance(source, list) else load_judges(known.get(str(source), source))
+    judges = source if isinstance(source, list) else [source] if isinstance(source, Judge) else load_judges(
+        known.get(source, source) if isinstance(source, str) else source)
+    if strange := set(limits) - set(inspect.signature(Endpoint).parameters):
+        raise ConfigError(f"load_pool: there is no setting {sorted(strange)}; a server has "
+                          f"{', '.join(inspect.signature(Endpoint).parameters)}.")
     called = name or (str(source) if str(source) in known else "simulated")
     return EndpointPool(judges, Endpoint(base_url, api_key, **limits), models, answers, called,
                         .25 if source == "p_sim_ann" else 0.)
