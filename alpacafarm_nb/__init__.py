@@ -14,7 +14,10 @@ _MODULES = {
     "records": "as_table check_instructions check_demonstrations check_pairs check_preferences check_outputs training_pairs",
     "prompts": "PromptFormat ChatFormat",
     "sources": "load_alpaca_farm load_alpaca_farm_splits load_chat_pairs load_hh",
-    "evaluation": "win_rate WinRate paired_difference bootstrap best_of_n_curve agreement_rate",
+    "evaluation": "win_rate WinRate win_rate_interval win_rates paired_difference instructions_needed bootstrap "
+                  "best_of_n_curve agreement_rate length_controlled_win_rate agreement cohen_kappa judge_agreement "
+                  "bias_and_variance likings bradley_terry elo rank_correlation paper_results corrected_win_rate "
+                  "labels_needed fit_overoptimization",
     "models": "Backbone RewardModel load_backbone",
     "sampling": "Model load_base load_model ask sample_pairs",
     "released": "recover_weights load_released_reward",
@@ -43,7 +46,8 @@ _MODULES = {
 
 
 def _built(module):
-    return Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py").exists()
+    place = Path(__file__).parent.joinpath(*module.split("."))
+    return place.with_suffix(".py").exists() or place.is_dir()
 
 
 _HOME = {name: module for module, names in _MODULES.items() if _built(module) for name in names.split()}
