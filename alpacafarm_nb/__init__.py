@@ -17,7 +17,7 @@ _MODULES = {
     "evaluation": "win_rate WinRate win_rate_interval win_rates paired_difference instructions_needed bootstrap "
                   "best_of_n_curve agreement_rate length_controlled_win_rate agreement cohen_kappa judge_agreement "
                   "bias_and_variance likings bradley_terry elo rank_correlation paper_results corrected_win_rate "
-                  "labels_needed fit_overoptimization",
+                  "labels_needed fit_overoptimization scoreboard Scoreboard load_published",
     "models": "Backbone RewardModel load_backbone",
     "sampling": "Model load_base load_model ask sample_pairs",
     "released": "recover_weights load_released_reward",

@@ -230,6 +230,11 @@ class Endpoint:
 
     def __repr__(self): return f"Endpoint({self.base_url!r}, concurrency={self.concurrency})"
 
+    @property
+    def workers(self) -> int:
+        "How many shall work at a time: some read an answer or make a request, while as many as allowed are under way."
+        return self.concurrency + self.concurrency // 8
+
     async def __aenter__(self):
         "A client for this event loop; several runs in one loop share it."
         from openai import AsyncOpenAI
@@ -237,7 +242,7 @@ class Endpoint:
         if loop not in self._clients:
             client = AsyncOpenAI(api_key=self._key.reveal(), base_url=self._address.reveal(), max_retries=0,
                                  timeout=self.timeout)
-            self._clients[loop] = [client, 0]
+            self._clients[loop] = [client, 0, asyncio.Semaphore(self.concurrency)]
             self._until, self._lost, self._barred, self._fatal = 0., 0, 0, None
         self._clients[loop][1] += 1
         return self
@@ -283,9 +288,9 @@ def _price(self,
     rates = self.prices.get(model)
     return None if rates is None else (tokens_in * rates[0] + tokens_out * rates[1]) / 1e6
 
-def _set_aside(self, body) -> float | None:
+def _set_aside(self, body, tokens=None) -> float | None:
     "Count a call and what it may cost, or None while others hold what is left; `BudgetSpent` where a limit is passed."
-    read, written = guess_tokens(body)
+    read, written = tokens or guess_tokens(body)
     most = self.price(body.get("model"), read * self._stretch, written)
     if self.max_calls is not None and self.calls >= self.max_calls:
         raise BudgetSpent(f"max_calls is reached: {self.calls} requests were made. {_KEPT} With a higher limit it asks "
@@ -314,25 +319,25 @@ async def _ask(self,
     tally: dict | None = None,  # "calls" and "cost" of this request and of its repetitions are added up here
 ) -> Answer:
     "The answer to a request. Raises `Refused` where there is none, `EndpointError` where no request would be answered."
-    tokens, tally, kinds = sum(guess_tokens(body)), dict(calls=0, cost=0.) if tally is None else tally, []
+    guess, tally, kinds = guess_tokens(body), dict(calls=0, cost=0.) if tally is None else tally, []
     for attempt in range(self.retries + 1):
         await self._paces[0].take()
-        await self._paces[1].take(tokens)
+        await self._paces[1].take(sum(guess))
         while (pause := self._until - time.monotonic()) > 0: await self._nap(pause)
         if self._fatal: raise self._fatal
-        while (held := self._set_aside(body)) is None: await self._nap(.02)
+        while (held := self._set_aside(body, guess)) is None: await self._nap(.02)
         tally["calls"] += 1
         try: answer = await self._once(body, path)
         except EndpointError as error:
             self._fatal = error
             raise
         except Refused as error:
-            self._book(body, error.tokens, held if error.kind == "timeout" else 0., tally)
+            self._book(body, guess, error.tokens, held if error.kind == "timeout" else 0., tally)
             if not isinstance(error, Passing): raise
             problem = error
         else:
             self.answered, self._lost, self._barred = self.answered + 1, 0, 0
-            self._book(body, (answer.tokens_in, answer.tokens_out), held, tally)
+            self._book(body, guess, (answer.tokens_in, answer.tokens_out), held, tally)
             return answer
         finally: self._held -= held
         kinds.append(problem.kind)
@@ -343,11 +348,11 @@ async def _ask(self,
 Endpoint.ask = _ask
 
 # %% ../nbs/api/08c_endpoint.ipynb #ask-parts
-def _book(self, body, tokens, otherwise, tally):
+def _book(self, body, guess, tokens, otherwise, tally):
     "Count what a request cost: by its tokens where they are told, else what was set aside for it."
     cost = otherwise
     if tokens and any(tokens):
-        self._stretch = max(self._stretch, tokens[0] / max(guess_tokens(body)[0], 1))
+        self._stretch = max(self._stretch, tokens[0] / max(guess[0], 1))
         cost = self.price(body.get("model"), *tokens)
         if cost is None: tally["cost"] = math.nan
     self.cost += cost or 0.
@@ -385,8 +390,9 @@ Endpoint._give_up, Endpoint._book = _give_up, _book
 async def _once(self, body, path) -> Answer:
     "One try."
     import openai
-    client = self._clients[asyncio.get_running_loop()][0]
-    try: found = await client.post(path, body=body, cast_to=bytes)
+    client, _, gate = self._clients[asyncio.get_running_loop()]
+    try:
+        async with gate: found = await client.post(path, body=body, cast_to=bytes)
     except openai.APITimeoutError: raise Passing("timeout", f"no answer within {self.timeout:g} s") from None
     except openai.APIConnectionError as error:
         kind = "unreachable" if "Connect" in type(error.__cause__).__name__ else "connection"

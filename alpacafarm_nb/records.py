@@ -344,6 +344,9 @@ def preference_probability(
 ) -> float | np.ndarray:
     "P(output_2 is better): the preference minus 1, NaN without a verdict; an array for a column. Raises `RecordError`."
     one = np.ndim(preference) == 0
+    if not one and getattr(getattr(preference, "dtype", None), "kind", "O") in "fiu":   # without a look at each
+        p = np.array(preference, float)
+        if (np.isnan(p) | (p == 0) | (1 <= p) & (p <= 2)).all(): return np.where(p == 0, .5, p - 1)
     values = pd.DataFrame({"preference": pd.Series([preference] if one else list(preference), dtype=object)})
     _check_column(values, Origin("preferences"), "preference", _preference_problem, _PREFERENCES)
     p = np.array([_clean_preference(v) - 1 for v in values["preference"]])

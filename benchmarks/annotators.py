@@ -113,6 +113,14 @@ def main():
                 print(f"{many} pairs at {concurrency}: {rate:.0f} pairs/s, {ideal:.0%} of the ideal rate, memory "
                       f"{first['before']:.0f} to {first['peak']:.0f} MB; from the file: {again['seconds']:.2f} s, "
                       f"{again['asked']} asked", flush=True)
+            if options.alpaca_eval:   # theirs with many pairs, once, at its best concurrency
+                best = max((c for side, c in rates if side == "theirs"),
+                           key=lambda c: statistics.median(rates["theirs", c]))
+                path = f"{here}/theirs-many"
+                Path(path + ".pairs.json").write_text(make_pairs(options.many).to_json(orient="records"))
+                os.makedirs(path, exist_ok=True)
+                took = measure(options.alpaca_eval, THEIRS, url, path, options.many, best)["seconds"]
+                print(f"theirs, {options.many} pairs at {best}: {options.many / took:.0f} pairs/s", flush=True)
     finally:
         server.terminate()
         server.wait()

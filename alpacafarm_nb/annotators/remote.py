@@ -68,7 +68,8 @@ class Call:
     @property
     def key(self) -> str:
         "Where its answer is kept."
-        return stable_hash([self.judge.fingerprint(), self.body, self.path, self.showings[0].draw])
+        about = [self.judge.name, self.judge.api, self.body, self.path, self.showings[0].draw]   # JSON values all
+        return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 def make_call(
     showings: list[Showing],  # as many as the judge takes, or fewer
@@ -294,7 +295,7 @@ async def _annotate(self, pairs, p_label_flip, seed, draws, both_orders, retry_u
     total = draws * (1 + both_orders) * int((~identical(pairs)).sum())
     with progress(total=total, desc=f"{self.name} judges", unit="pairs") as bar:
         run = Run(self, pairs, draws, bar)
-        ask = lambda calls: in_parallel(calls, lambda call: self._make(run, call), self.endpoint.concurrency)
+        ask = lambda calls: in_parallel(calls, lambda call: self._make(run, call), self.endpoint.workers)
         try:
             async with self.endpoint:
                 await ask(call for stream in streams for call in self._calls(run, stream))

@@ -19,8 +19,9 @@ from ..records import read_table
 
 # %% ../../nbs/api/06c_length.ipynb #fit
 def _penalised_minimum(g, H, w, free, sweeps=60):
-    "The step [B, p] that minimises g·d + d·H·d / 2 + |w + d|_1, by coordinates; only the plain minimum where free."
-    d, limit = np.zeros_like(w), np.where(free, 0., 1.)
+    "The step [B, p] that minimises g·d + d·H·d / 2 + |w + d|_1, by coordinates; without the penalty where free."
+    if free: return -np.linalg.solve(H, g[..., None])[..., 0]
+    d, limit = np.zeros_like(w), 1.
     for _ in range(sweeps):
         moved = 0.
         for j in range(w.shape[1]):
@@ -37,13 +38,16 @@ def fit_logistic(
     y: np.ndarray,  # [N] targets from 0 to 1
     weights: np.ndarray | None = None,  # [B, N] weights of the observations, a row a fit; None for one fit of ones
     C: np.ndarray | float | None = None,  # [B] strengths as in the text: loss over penalty; None for no penalty
+    start: np.ndarray | None = None,  # [p] coefficients to start from; None for zero
+    close: float = 1e-8,  # steps below this end a fit
     steps: int = 60,  # of Newton's method, at most
 ) -> tuple[np.ndarray, np.ndarray]:  # coefficients [B, p], and which fits converged [B]
     "Logistic regressions with targets that may be probabilities, many at a time, with or without an L1 penalty."
-    s = np.ones((1, len(y))) if weights is None else np.asarray(weights, float)
+    s = np.ones((1, len(y)), X.dtype) if weights is None else weights
     free = C is None
-    scale = np.broadcast_to(1. if free else C, (len(s),))[:, None]
-    w, done = np.zeros((len(s), X.shape[1])), np.zeros(len(s), bool)
+    scale = np.broadcast_to(1. if free else C, (len(s),))[:, None].astype(X.dtype)
+    w, done = np.zeros((len(s), X.shape[1]), X.dtype), np.zeros(len(s), bool)
+    if start is not None: w[:] = start
     pairs = (X[:, :, None] * X[:, None, :]).reshape(len(X), -1)   # each observation's part of the Hessian
 
     def loss(w, rows):
@@ -51,23 +55,25 @@ def fit_logistic(
         own = (s[rows] * (np.logaddexp(0, z) - y * z)).sum(1) * scale[rows, 0]
         return own + (0 if free else abs(w).sum(1))
 
-    before = loss(w, slice(None))
     for _ in range(steps):
         at = np.flatnonzero(~done)
         if not len(at): break
-        p = 1 / (1 + np.exp(-(w[at] @ X.T)))
-        g = scale[at] * ((s[at] * (p - y)) @ X)
-        H = (scale[at] * ((s[at] * p * (1 - p)) @ pairs)).reshape(len(at), X.shape[1], -1)
+        part, own = (s, slice(None)) if len(at) == len(s) else (s[at], at)
+        p = 1 / (1 + np.exp(-(w[own] @ X.T)))
+        g = scale[own] * ((part * (p - y)) @ X)
+        H = (scale[own] * ((part * p * (1 - p)) @ pairs)).reshape(len(at), X.shape[1], -1).astype(float)
         H = H + 1e-10 * (1 + np.trace(H, axis1=1, axis2=2))[:, None, None] * np.eye(X.shape[1])
-        step, size = _penalised_minimum(g, H, w[at], free), np.ones(len(at))
-        for _ in range(30):   # half the step while it makes things worse
-            new = w[at] + size[:, None] * step
-            worse = loss(new, at) > before[at] + 1e-12 * (1 + abs(before[at]))
-            if not worse.any(): break
-            size[worse] /= 2
-        done[at] = abs(new - w[at]).max(1) < 1e-8
-        w[at], before[at] = new, loss(new, at)
-    return w, done & (abs(w) < 50).all(1)
+        step, size = _penalised_minimum(g, H, w[own], free), np.ones((len(at), 1))
+        if (large := abs(step).max(1) > .5).any():   # a small step is a good one; of a large one, as much as helps
+            rows = at[large]
+            before = loss(w[rows], rows)
+            for _ in range(30):
+                worse = loss(w[rows] + size[large] * step[large], rows) > before + 1e-9 * (1 + abs(before))
+                if not worse.any(): break
+                size[np.flatnonzero(large)[worse]] /= 2
+        w[own] += (size * step).astype(X.dtype)
+        done[at] = abs(size * step).max(1) < close
+    return w.astype(float), done & (abs(w) < 50).all(1)
 
 # %% ../../nbs/api/06c_length.ipynb #penalty
 STRENGTHS = np.logspace(-4, 4, 10)
@@ -89,7 +95,8 @@ def best_strength(
     fold = _folds(len(y), folds)
     out = fold[None] == np.arange(folds)[:, None]                     # [folds, N] left out
     weights = np.repeat(np.where(out, 0., s), len(STRENGTHS), 0)
-    w, _ = fit_logistic(X, y, weights, np.tile(STRENGTHS, folds))
+    start = fit_logistic(X, y, s[None], steps=8)[0][0]
+    w, _ = fit_logistic(X, y, weights, np.tile(STRENGTHS, folds), np.clip(start, -5, 5), 1e-6)
     p = np.clip(1 / (1 + np.exp(-(w @ X.T))), 1e-15, 1 - 1e-15)
     each = -s * (y * np.log(p) + (1 - y) * np.log(1 - p))
     held = np.repeat(out, len(STRENGTHS), 0)
@@ -176,7 +183,7 @@ def length_controlled_win_rate(
     penalty: str | float | None = "cv",  # "cv": as AlpacaEval chooses; a strength C; None for no penalty
     cluster: str | list | None = None,  # column(s) whose equal values are drawn together; None: the instruction
     level: float = .95,  # of the interval
-    replicates: int = 300,  # refits for error and interval
+    replicates: int = 200,  # refits for error and interval
     seed: int = 0,  # of the drawing
 ) -> LengthControl:  # percent
     """The length-controlled win-rate of output_2 (AlpacaEval 2): `minimal` without files, `noreg` with difficulties,
@@ -223,10 +230,14 @@ def _lengths(annotations, cluster):
 def _refits(X, y, s, units, extra, replicates, seed):
     "Coefficients without a penalty [1 + replicates, p], the data's own first; which converged; what was drawn."
     n, rng = units.max() + 1, np.random.default_rng(seed)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), replicates)[:, units]
-    weights = np.r_[np.ones((1, len(units)), int), drawn] * s[extra:]
-    weights = np.c_[np.broadcast_to(s[:extra], (1 + replicates, extra)), weights]
-    return *fit_logistic(X, y, weights), drawn
+    chosen = rng.integers(0, n, (replicates, n)) + n * np.arange(replicates)[:, None]
+    drawn = np.bincount(chosen.ravel(), minlength=replicates * n).reshape(replicates, n)[:, units]
+    weights = drawn * s[extra:]
+    if extra: weights = np.c_[np.broadcast_to(s[:extra], (replicates, extra)), weights]
+    own, settled = fit_logistic(X, y, s[None])
+    single = [a.astype(np.float32) for a in (X, y, weights)]   # for a spread, single precision will do
+    w, done = fit_logistic(*single, start=np.clip(own[0], -20, 20), close=1e-4, steps=25)
+    return np.r_[own, w], np.r_[settled, done], drawn
 
 
 def _controlled(X, y, chosen, found, variant, C, level):

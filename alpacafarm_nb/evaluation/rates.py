@@ -38,8 +38,10 @@ def clustered_error(
 def instruction_ids(table: pd.DataFrame) -> np.ndarray:
     "Number of each row's instruction (equal instruction and input: equal number); without them every row has its own."
     if "instruction" not in table: return np.arange(len(table))
-    columns = [column for column in INSTRUCTION_KEY if column in table]
-    return table[columns].fillna("").groupby(columns, sort=False).ngroup().to_numpy()
+    ids = pd.factorize(table["instruction"].fillna(""))[0]
+    if "input" not in table: return ids
+    inputs, kinds = pd.factorize(table["input"].fillna(""))
+    return pd.factorize(ids * len(kinds) + inputs)[0]
 
 # %% ../../nbs/api/06_rates.ipynb #export-dataclass-frozen-true-class
 @dataclass(frozen=True)
