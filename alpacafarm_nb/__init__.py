@@ -13,7 +13,7 @@ _MODULES = {
     "core": "FarmError RecordError ModelError ConfigError StageError Stages stable_hash seed_for data_path plot_theme",
     "records": "as_table check_instructions check_demonstrations check_pairs check_preferences check_outputs training_pairs",
     "prompts": "PromptFormat ChatFormat",
-    "sources": "load_alpaca_farm load_alpaca_farm_splits load_chat_pairs load_hh",
+    "sources": "load_alpaca_farm load_alpaca_farm_splits load_chat_pairs load_hh load_llmfao load_cross_annotations",
     "evaluation": "win_rate WinRate win_rate_interval win_rates paired_difference instructions_needed bootstrap "
                   "best_of_n_curve agreement_rate length_controlled_win_rate agreement cohen_kappa judge_agreement "
                   "bias_and_variance likings bradley_terry elo rank_correlation paper_results corrected_win_rate "

@@ -59,11 +59,11 @@ def hub():
     server.server_close()
 
 
-def load(endpoint, cache, *args, **env):
-    "What `load_alpaca_farm` says in a fresh process: the hub's address is fixed when its client is imported."
+def load(endpoint, cache, *args, loader="load_alpaca_farm", **env):
+    "What a loader says in a fresh process: the hub's address is fixed when its client is imported."
     code = ("import sys, json; from alpacafarm_nb.core import FarmError\n"
-            "from alpacafarm_nb.sources import load_alpaca_farm\n"
-            "try: print(load_alpaca_farm(*json.loads(sys.argv[1])).to_json(orient='records'))\n"
+            f"from alpacafarm_nb.sources import {loader}\n"
+            f"try: print({loader}(*json.loads(sys.argv[1])).to_json(orient='records'))\n"
             "except FarmError as e: print(type(e).__name__, e)")
     env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
            "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **env}
@@ -114,3 +114,22 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
     assert said.startswith("SourceError tatsu-lab/alpaca_farm (alpaca_farm_evaluation, eval) could not be fetched")
     for part in ("offline mode is enabled", "fetch alpaca_farm_evaluation.json", "give the folder as the source"):
         assert part in said
+
+
+def test_judgements_of_people_from_the_hub(hub, tmp_path):
+    pair = {"id": 7, "text": "Is the mill old?", "result_x": "Very.", "result_y": "Mill."}
+    hub.branches["main"] |= {
+        "pairs-crowd.jsonl": json.dumps(pair).encode(),
+        "crowd-comparisons.csv": b"id,worker,winner,left,right\n7,3,tie,A,B\n7,4,right,A,B\n",
+        "alpaca_farm_human_crossannotations.json": json.dumps(
+            [{"instruction": "Sort.", "output_1": "a", "output_2": "b", "preference": p} for p in (1, 2)]).encode()}
+    found = json.loads(load(at(hub), tmp_path, "owner/farm", loader="load_llmfao"))
+    assert [(r["item"], r["annotator"], r["preference"]) for r in found] == [(7, "3", 1.5), (7, "4", 2)]
+    found = json.loads(load(at(hub), tmp_path, "owner/farm", loader="load_cross_annotations"))
+    assert [(r["item"], r["annotator"], r["preference"]) for r in found] == [(0, "label 0", 1), (0, "label 1", 2)]
+    said = load(at(hub), tmp_path, "owner/farm", "gpt4", loader="load_llmfao")
+    assert said == "SourceError the data set owner/farm on the hub has no gpt4-crowd-comparisons.csv."
+    said = load(at(hub), tmp_path, "owner/frm", loader="load_llmfao")
+    assert said.startswith("SourceError the hub has no data set 'owner/frm', and ")
+    said = load("http://127.0.0.1:9", tmp_path / "new", loader="load_llmfao", HF_HUB_OFFLINE="1")
+    assert "pairs-crowd.jsonl of dustalov/llmfao could not be fetched" in said and "give the folder" in said

@@ -532,26 +532,41 @@ class Calibration:
     table: pd.DataFrame  # a row a group: margin, predicted, observed, standard_error, n
     error: float  # expected calibration error: mean |predicted - observed| weighted by group size, percent
     accuracy: float  # percent of decided pairs whose margin has the verdict's sign; a zero margin counts one half
+    by_chance: float  # the error that perfect calibration would show on as many pairs, on average
+    chance_spread: float  # its standard deviation
 
-    def __str__(self): return f"calibration error {self.error:.1f} points, accuracy {self.accuracy:.1f} %"
+    def __str__(self):
+        return (f"calibration error {self.error:.1f} points ({self.by_chance:.1f} ± {self.chance_spread:.1f} by chance "
+                f"alone), accuracy {self.accuracy:.1f} %")
 
 
 def calibration(
-    margins,  # [n] proxy reward of output_2 minus that of output_1
+    margins,  # [n] proxy reward of output_2 minus that of output_1; or a judge's preferences, with probabilities=True
     preferences,  # [n] verdicts on the same pairs
     bins: int = 10,  # groups of equal size
-) -> Calibration:  # the groups and two summaries
+    probabilities: bool = False,  # whether `margins` are preferences: 1 plus a probability
+) -> Calibration:  # the groups and summaries
     "How well sigmoid(margin) predicts the verdicts. Raises `ConfigError` where lengths differ or pairs are too few."
     r, y = np.asarray(margins, float), preference_probability(preferences)
+    if probabilities:
+        p = np.clip(preference_probability(margins), 1e-6, 1 - 1e-6)
+        r = np.log(p) - np.log1p(-p)
+        r, y = (r, np.where(np.isnan(r), np.nan, y)) if len(r) == len(y) else (r, y)   # no probability, no comparison
     if len(r) != len(y): raise ConfigError(f"calibration: {len(r)} margins against {len(y)} verdicts")
     r, y = r[~np.isnan(y)], y[~np.isnan(y)]
     if len(r) < bins: raise ConfigError(f"calibration: {len(r)} judged pairs are too few for {bins} groups")
     groups = pd.DataFrame({"margin": r, "predicted": 100 / (1 + np.exp(-r)), "observed": 100 * y, "n": 1})
-    by = groups.groupby(stats.rankdata(r, method="ordinal") * bins // (len(r) + 1))
+    group = (stats.rankdata(r, method="ordinal") * bins // (len(r) + 1)).astype(int)
+    by = groups.groupby(group)
     table = by.agg({"margin": "mean", "predicted": "mean", "observed": "mean", "n": "sum"}).reset_index(drop=True)
     table.insert(3, "standard_error", by["observed"].sem().to_numpy())
     gap = (table["predicted"] - table["observed"]).abs()
     decided = y != .5
     right = (1 + np.sign(r) * np.sign(y - .5))[decided] / 2
+    rng, p, sizes = np.random.default_rng(0), groups["predicted"].to_numpy() / 100, table["n"].to_numpy()
+    lots = rng.random((200, len(r))) < p     # verdicts that the claims would bring about
+    means = np.stack([np.bincount(group, x, len(sizes)) for x in lots]) / sizes
+    chance = (abs(100 * means - table["predicted"].to_numpy()) * sizes).sum(1) / sizes.sum()
     return Calibration(table, float(np.average(gap, weights=table["n"])),
-                       100 * float(right.mean()) if decided.any() else float("nan"))
+                       100 * float(right.mean()) if decided.any() else float("nan"),
+                       float(chance.mean()), float(chance.std(ddof=1)))
