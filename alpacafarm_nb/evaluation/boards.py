@@ -29,17 +29,24 @@ def board_figures(
     "Win-rate, error, interval, counts and length of every model by every annotator."
     table, scores = _scored(table, source)
     units, rows = instruction_ids(table), []
-    length = table["output_2"].fillna("").str.len().to_numpy() if "output_2" in table else None
+    length = table["output_2"].fillna("").astype(str).str.len().to_numpy() if "output_2" in table else None
     baseline = table["generator_1"].astype(str).to_numpy() if "generator_1" in table else None
     for (model, annotator), at in table.groupby(["generator_2", "annotator"], sort=False).indices.items():
         judged = at[~np.isnan(scores[at])]
         x, n = scores[judged], len(judged)
         row = dict(model=model, annotator=annotator, n_total=n, n_missing=len(at) - n)
-        if baseline is not None: row["baseline"] = ", ".join(dict.fromkeys(baseline[at]))
+        if baseline is not None:
+            against = list(dict.fromkeys(baseline[at]))
+            if len(against) > 1:
+                raise RecordError(f"{model!r} is compared with {len(against)} baselines ({', '.join(against[:3])}): "
+                                  "make a board for each", source, column="generator_1")
+            row["baseline"] = against[0]
         if length is not None: row["avg_length"] = int(length[at].mean())
         if n: row |= _rate(x, units[judged], level)
         rows.append(row)
-    return pd.DataFrame(rows)
+    figures = pd.DataFrame(rows)
+    always = _rate(np.zeros(2), np.arange(2), level)   # also where nobody has a verdict
+    return figures.reindex(columns=[*figures, *(c for c in always if c not in figures)])
 
 
 def _rate(x, units, level):
@@ -49,7 +56,7 @@ def _rate(x, units, level):
     own = pd.factorize(units)[0]
     error, clusters = clustered_error(x, own), own.max() + 1
     worth = clusters if not error > 0 or not 0 < rate < 1 else min(rate * (1 - rate) / error**2, n * 1e3)
-    low, high = _wilson(rate, worth, level) if clusters > 1 else (0., 1.)
+    low, high = _wilson(rate, worth, level, clusters - 1) if clusters > 1 else (0., 1.)
     draws = n - wins - losses
     return dict(win_rate=100 * rate, standard_error=100 * error, low=100 * low, high=100 * high, n_wins=wins,
                 n_wins_base=losses, n_draws=draws, discrete_win_rate=100 * (wins + draws / 2) / n)
@@ -86,7 +93,8 @@ class Scoreboard:
         wide = self.figures.pivot(index="model", columns="annotator", values=columns)
         wide.columns = [f"{figure}_{annotator}" for figure, annotator in wide.columns]
         order = [f"{c}_{a}" for a in self.annotators for c in columns]
-        wide = wide[order].dropna(axis=1, how="all").infer_objects()
+        known = wide[order].dropna(axis=1, how="all")
+        wide = wide[[c for c in order if c in known or c.startswith("win_rate")]].infer_objects()
         return wide.sort_values(f"win_rate_{self.annotators[0]}", ascending=False, kind="stable")
 
     @staticmethod
@@ -163,6 +171,7 @@ def scoreboard(
         if (gaps := table["generator_2"].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", origin.name, column="generator_2")
         table = table.assign(annotator=table["annotator"].fillna("annotator") if "annotator" in table else "annotator")
+        if table.empty: raise RecordError("has no rows", origin.name)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     _no_repetition(table)

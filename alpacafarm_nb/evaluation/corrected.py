@@ -9,10 +9,12 @@ __all__ = ['CorrectedWinRate', 'corrected_win_rate', 'labels_needed']
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError
-from .rates import PAIR_KEY, Estimate, _is_scores, _level, _scored
+from ..core import ConfigError, RecordError, check_counts
+from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _scored, _wilson,
+                                            clustered_error)
 from ..records import preference_probability
 
 # %% ../../nbs/api/06f_corrected.ipynb #correct
@@ -27,15 +29,17 @@ class CorrectedWinRate:
     correlation: float  # of judge and truth on the pairs with both
     n_true: int  # pairs with a true label and a judge's
     n_judged: int  # further pairs with a judge's label alone
+    n_unmatched: int = 0  # true labels of pairs that the judge has not labelled: they are not used
 
     @property
     def narrower(self) -> float:
         "By how many percent the interval is narrower than that of the true labels alone."
         width = lambda e: e.high - e.low
-        return 100 * (1 - width(self.estimate) / width(self.true_alone))
+        return 100 * (1 - width(self.estimate) / width(self.true_alone)) if width(self.true_alone) > 0 else float("nan")
 
     def __str__(self):
-        return (f"{self.estimate} from {self.n_true} true labels and {self.n_judged} of the judge (alone "
+        lost = f" ({self.n_unmatched} more without the judge's, not used)" if self.n_unmatched else ""
+        return (f"{self.estimate} from {self.n_true} true labels{lost} and {self.n_judged} of the judge (alone "
                 f"{self.judge_alone:.1f}); the true labels alone: {self.true_alone}; {self.narrower:.0f} % narrower")
 
 
@@ -50,43 +54,54 @@ def corrected_win_rate(
 ) -> CorrectedWinRate:  # percent
     "Win-rate of output_2 by prediction-powered inference. Raises `RecordError` below 3 pairs with both labels."
     _level(level, "corrected_win_rate")
+    check_counts(folds=(folds, 2))
     if weight is not None and not 0 <= weight <= 1:
         raise ConfigError(f"corrected_win_rate: weight is {weight!r}: a number from 0 to 1 is needed")
-    y, f, rest = _both_sides(truth, judge, further)
+    y, f, rest, unmatched, units, other = _both_sides(truth, judge, further)
     n, N = len(y), len(rest)
     if n < 3: raise RecordError(f"{n} pairs have a true label and a judge's: 3 are needed", "corrected_win_rate")
     if not N:
         raise RecordError("the judge has labelled no further pair: there is nothing to gain", "corrected_win_rate")
-    part = np.random.default_rng(seed).permutation(n) % min(folds, n)
+    groups = units.max() + 1
+    part = (np.random.default_rng(seed).permutation(groups) % min(folds, groups))[units]
     each = np.array([_best_weight(y[part != k], f[part != k], N) for k in range(part.max() + 1)])
     used = np.full(n, weight) if weight is not None else each[part]
-    lam = used.mean()
-    value = lam * rest.mean() + (y - used * f).mean()
-    error = np.sqrt(lam**2 * rest.var(ddof=min(1, N - 1)) / N + (y - used * f).var(ddof=1) / n)
-    alone = y.std(ddof=1) / n**.5
+    lam, gap = used.mean(), y - used * f
+    value = lam * rest.mean() + gap.mean()
+    spread = lambda x, of: clustered_error(x, of) if len(np.unique(of)) > 1 else 0.
+    error = np.hypot(lam * spread(rest, other), max(spread(gap, units), _unseen(gap, groups)))
+    alone = spread(y, units)
     r = float(np.corrcoef(y, f)[0, 1]) if y.std() > 0 and f.std() > 0 else float("nan")
-    return CorrectedWinRate(_student(value, error, n, level), _student(y.mean(), alone, n, level),
-                            100 * float(np.r_[f, rest].mean()), float(lam), r, n, N)
+    return CorrectedWinRate(_interval(value, error, n, groups, level), _interval(y.mean(), alone, n, groups, level),
+                            100 * float(np.r_[f, rest].mean()), float(lam), r, n, N, unmatched)
 
 
 def _both_sides(truth, judge, further):
-    "True scores [n], the judge's of the same pairs [n], and the judge's of others [N]."
+    "True scores [n], the judge's of the same pairs [n] and of others [N]; how many are unmatched; clusters of both."
     if _is_scores(truth):
         if further is None: raise ConfigError("corrected_win_rate: give the judge's preferences of further pairs")
+        truth, judge = _paired(truth, judge, "corrected_win_rate", "labels of truth and judge")
         y, f, rest = (preference_probability(x) for x in (truth, judge, further))
-        if len(y) != len(f): raise ConfigError(f"corrected_win_rate: {len(y)} true labels, {len(f)} of the judge")
-        keep = ~(np.isnan(y) | np.isnan(f))
-        return y[keep], f[keep], rest[~np.isnan(rest)]
+        keep, rest = ~(np.isnan(y) | np.isnan(f)), rest[~np.isnan(rest)]
+        lost = int((~np.isnan(y) & np.isnan(f)).sum())
+        return y[keep], f[keep], rest, lost, np.arange(keep.sum()), np.arange(len(rest))
     tables = []
     for name, source in (("truth", truth), ("judge", judge)):
         table, scores = _scored(source, name)
         if lacking := [c for c in PAIR_KEY if c not in table and c != "input"]:
             raise RecordError("there is no such column to match the pairs by", name, column=lacking[0])
-        table = table.assign(input=table["input"].fillna("") if "input" in table else "", score=scores)
+        table = table.assign(**{c: table[c].fillna("") if c in table else "" for c in PAIR_KEY}, score=scores)
         tables.append(table.dropna(subset="score").groupby(PAIR_KEY, sort=False)["score"].mean())
     both = tables[1].index.isin(tables[0].index)
-    of_both = tables[1][both]
-    return tables[0].reindex(of_both.index).to_numpy(), of_both.to_numpy(), tables[1][~both].to_numpy()
+    of_both, rest = tables[1][both], tables[1][~both]
+    asked = lambda x: pd.factorize(x.index.droplevel([2, 3]))[0]   # pairs of one instruction belong together
+    return (tables[0].reindex(of_both.index).to_numpy(), of_both.to_numpy(), rest.to_numpy(),
+            len(tables[0]) - len(of_both), asked(of_both), asked(rest))
+
+
+def _unseen(gap, n):
+    "An error for what may be there though none of n clusters shows it: that of one half of a miss."
+    return .5 / n if np.ptp(gap) == 0 else 0.
 
 
 def _best_weight(y, f, N):
@@ -95,10 +110,12 @@ def _best_weight(y, f, N):
     return float(np.clip(np.cov(y, f)[0, 1] / ((1 + len(y) / N) * spread), 0, 1)) if spread > 0 else 0.
 
 
-def _student(value, error, n, level):
-    "The estimate in percent with Student's interval."
-    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
-    return Estimate(*(100 * float(x) for x in (value, error, value - reach, value + reach)), n, level, "t")
+def _interval(value, error, n, groups, level):
+    "The estimate in percent with Wilson's interval."
+    rate = float(np.clip(value, 0, 1))
+    worth = groups if not error > 0 or not 0 < rate < 1 else rate * (1 - rate) / error**2
+    low, high = _wilson(rate, worth, level, groups - 1)
+    return Estimate(*(100 * float(x) for x in (value, error, low, high)), n, level, "wilson")
 
 # %% ../../nbs/api/06f_corrected.ipynb #plan
 def labels_needed(

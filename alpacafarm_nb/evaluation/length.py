@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ..core import ConfigError, RecordError, check_counts, escape
+from scipy import stats
+
+from ..core import ConfigError, RecordError, check_counts, check_seed, escape
 from .rates import _level, _scored, cluster_ids
 from ..records import read_table
 
@@ -105,7 +107,8 @@ def best_strength(
 
 # %% ../../nbs/api/06c_length.ipynb #files
 def _difficulties(difficulty, table):
-    "[rows] difficulty of each row's instruction; given as values in order, by instruction, or as AlpacaEval's file."
+    """[rows] difficulty of each row's instruction: by instruction, by the column `index` (as AlpacaEval has it) or,
+    where there are as many values as rows, by place."""
     if isinstance(difficulty, (str, Path)):
         found, origin = read_table(difficulty, "difficulty")
         column = "instruction_difficulty"
@@ -116,12 +119,18 @@ def _difficulties(difficulty, table):
         difficulty = found[column]
     if isinstance(difficulty, (Mapping, pd.Series)):
         known = dict(difficulty)
-        texts = "instruction" in table and any(isinstance(k, str) for k in known)
-        values = [known.get(k, np.nan) for k in (table["instruction"] if texts else range(len(table)))]
-    else: values = list(difficulty)
-    values = np.asarray(values, float)
-    if len(values) != len(table) or np.isnan(values).any():
-        lost = len(table) - int((~np.isnan(values)).sum())
+        if "instruction" in table and any(isinstance(k, str) for k in known): keys = table["instruction"]
+        elif "index" in table: keys = table["index"]
+        elif len(known) == len(table): keys = range(len(table))
+        else:
+            raise RecordError(f"there are {len(known)} values for {len(table)} rows, and nothing tells which belongs "
+                              "to which: give {instruction: value}, or the annotations a column `index`", "difficulty")
+        values = [known.get(k, np.nan) for k in keys]
+    else: values = list(difficulty) if isinstance(difficulty, (list, tuple, np.ndarray)) else [difficulty]
+    try: values = np.asarray(values, float)
+    except (TypeError, ValueError): raise RecordError("holds what is no number", "difficulty") from None
+    if len(values) != len(table) or not np.isfinite(values).all():
+        lost = len(table) - int(np.isfinite(values).sum())
         raise RecordError(f"the difficulty of {lost} of {len(table)} instructions is not known", "difficulty")
     return values
 
@@ -192,7 +201,9 @@ def length_controlled_win_rate(
     table, y, x, units = _lengths(annotations, cluster)
     _level(level, "length_controlled_win_rate")
     check_counts(replicates=(replicates, 50))
-    if penalty not in ("cv", None) and (isinstance(penalty, (str, bool)) or not 0 < penalty < np.inf):
+    check_seed(seed)
+    plain = penalty is None or isinstance(penalty, str) and penalty == "cv"
+    if not plain and (not isinstance(penalty, (int, float)) or isinstance(penalty, bool) or not 0 < penalty < np.inf):
         raise ConfigError(f'length_controlled_win_rate: penalty is {penalty!r}: give "cv", None or a positive number')
     if baselines is not None and difficulty is None:
         raise ConfigError("length_controlled_win_rate: baselines are used together with the difficulty: give both")
@@ -204,12 +215,13 @@ def length_controlled_win_rate(
     if baselines is not None:   # first, since the folds go by place
         Xb, yb = _baseline_rows(baselines)
         X, y, s, extra = np.r_[Xb, X], np.r_[yb, y], np.r_[np.full(len(yb), .1), s], len(yb)
-    C = best_strength(X, y, s) if penalty == "cv" else penalty
+    C = best_strength(X, y, s) if plain and penalty else penalty
     chosen = None if C is None else fit_logistic(X, y, s[None], np.array([C]))[0][0]
     found = _refits(X, y, s, units, extra, replicates, seed)
     variant = VARIANTS[(difficulty is not None) + (baselines is not None)]
-    result = _controlled(X[extra:], y[extra:], chosen, found, variant, C, level)
-    for text in (said := _doubts(result, x[judged], y[extra:], found[1], table)): warnings.warn(text, stacklevel=2)
+    result = _controlled(X[extra:], y[extra:], chosen, found, units, variant, C, level)
+    said = _doubts(result, x[judged], y[extra:], found[1], table, units)
+    for text in said: warnings.warn(text, stacklevel=2)
     return LengthControl(**result, share_longer=100 * float((x[judged] < 0).mean()), warnings=tuple(said))
 
 # %% ../../nbs/api/06c_length.ipynb #control-parts
@@ -218,7 +230,8 @@ def _lengths(annotations, cluster):
     table, scores = _scored(annotations)
     for column in ("output_1", "output_2"):
         if column not in table: raise RecordError("there is no such column to measure", "annotations", column=column)
-    difference = (table["output_1"].fillna("").str.len() - table["output_2"].fillna("").str.len()).to_numpy(float)
+    lengths = [table[c].fillna("").astype(str).str.len() for c in ("output_1", "output_2")]
+    difference = (lengths[0] - lengths[1]).to_numpy(float)
     judged = ~np.isnan(scores)
     if not judged.any(): raise RecordError(f"none of its {len(table)} rows has a verdict", "annotations")
     spread = difference.std(ddof=1) if len(difference) > 1 else 0.
@@ -240,7 +253,7 @@ def _refits(X, y, s, units, extra, replicates, seed):
     return np.r_[own, w], np.r_[settled, done], drawn
 
 
-def _controlled(X, y, chosen, found, variant, C, level):
+def _controlled(X, y, chosen, found, units, variant, C, level):
     "The figures at equal length, with the refits' spread."
     w, _, drawn = found
     own = w[0] if chosen is None else chosen
@@ -249,21 +262,31 @@ def _controlled(X, y, chosen, found, variant, C, level):
     rates = 100 * np.r_[p[0].mean(), (p[1:] * drawn).sum(1) / drawn.sum(1)]
     low, high = np.quantile(rates[1:], [(1 - level) / 2, (1 + level) / 2])
     spread = 100 * fitted.std(ddof=1) / len(y)**.5 if len(y) > 1 else float("nan")
+    groups = int(len(np.unique(units)))
+    middle, spread_of = rates[0], rates[1:].std(ddof=1)
+    if groups < 2: low = high = spread_of = float("nan")
+    elif groups < 40:   # too few to trust the refits' quantiles
+        wide = stats.t.ppf((1 + level) / 2, groups - 1) * (groups / (groups - 1))**.5
+        low, high = max(middle - wide * spread_of, 0.), min(middle + wide * spread_of, 100.)
     return dict(win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0]), low=float(low), high=float(high),
-                standard_error=float(rates[1:].std(ddof=1)),
+                standard_error=float(spread_of),
                 raw_win_rate=100 * float(y.mean()), n=len(y), variant=variant, strength=C, constant=float(own[1]),
                 length=float(own[0]), length_error=float(w[1:, 0].std(ddof=1)), fitted_spread=float(spread),
                 difficulty=float(own[2]) if len(own) > 2 else None)
 
 
-def _doubts(result, x, y, done, table):
+def _doubts(result, x, y, done, table, units):
     "Why the figure is not to be trusted, or not to be compared with published ones."
     longer, rate, n, said = float((x < 0).mean()), y.mean(), len(y), []
     if min(longer, (x > 0).mean()) < .05:
         said.append(f"output_2 is longer in {longer:.0%} of the pairs: equal length is outside of what was seen")
+    if (groups := len(np.unique(units))) < 20:
+        said.append(f"there are {groups} different instructions (or clusters): " + (
+            "no error can be known" if groups < 2 else "the error is a rough one"))
     few = n * min(rate, 1 - rate)
     if few < 25:
-        said.append(f"the verdicts for the weaker side come to {few:.0f} of {n}: a few of them decide the fit")
+        said.append(f"the verdicts for the weaker side come to {few:.0f} of {n}: a few of them decide the fit" + (
+            "; with so few, AlpacaEval's own figure is an artefact of its cross-validation" if few < 5 else ""))
     if not done[0]: said.append("the fit did not settle: length, or the constant, separates the verdicts perfectly")
     elif not done.all():
         said.append(f"{(~done).sum()} of {len(done) - 1} refits did not settle: the error is not reliable")

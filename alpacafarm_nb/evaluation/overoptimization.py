@@ -80,7 +80,11 @@ def fit_overoptimization(
     solve = np.linalg.pinv(B * weight[:, None]) * weight          # [3, K] from scores to coefficients
     own = solve @ mean
     spread = np.cov((table @ solve.T).T) / len(table) if paired else solve @ np.diag(error**2) @ solve.T
-    drawn = np.random.default_rng(seed).multivariate_normal(own, spread, draws, check_valid="ignore")
+    rng = np.random.default_rng(seed)
+    drawn = rng.multivariate_normal(np.zeros(3), spread, draws, check_valid="ignore")
+    if paired:   # an error that is itself estimated: Student's, of as many rows
+        drawn /= np.sqrt(rng.chisquare(len(table) - 1, (draws, 1)) / (len(table) - 1))
+    drawn += own
     last, coefficients = d.max(), np.r_[own[None], drawn]
     at = np.minimum(_turn(coefficients, form), last)
     value = np.einsum("rk,rk->r", _basis(at, form), coefficients)
@@ -95,10 +99,13 @@ def fit_overoptimization(
 def _points(kl, scores, errors, form):
     "Distances [K], scores [rows, K] or None for means, and errors of the means."
     if form not in FORMS: raise ConfigError(f"fit_overoptimization: form is {form!r}: give one of {', '.join(FORMS)}")
-    kl, scores = np.asarray(kl, float), np.asarray(scores, float)
+    try: kl, scores = np.asarray(kl, float), np.asarray(scores, float)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"fit_overoptimization: numbers are needed: {error}") from None
     if kl.ndim != 1 or scores.shape[-1:] != kl.shape or scores.ndim > 2:
         raise ConfigError(f"fit_overoptimization: {kl.shape} distances and scores of {scores.shape}")
-    if np.isnan(scores).any() or np.isnan(kl).any(): raise ConfigError("fit_overoptimization: a score or KL is missing")
+    if not np.isfinite(scores).all() or not np.isfinite(kl).all():
+        raise ConfigError("fit_overoptimization: a score or KL is missing or infinite")
     if (kl < 0).any():
         raise ConfigError(f"fit_overoptimization: KL is {kl.min():g}: an estimate below 0 is to be set to 0")
     if len(np.unique(kl)) < 4:
@@ -106,6 +113,7 @@ def _points(kl, scores, errors, form):
     d = np.sqrt(kl)
     if scores.ndim == 2:
         if len(scores) < 5: raise ConfigError(f"fit_overoptimization: {len(scores)} rows: 5 are needed for an error")
+        if np.ptp(scores) == 0: raise ConfigError("fit_overoptimization: all scores are equal: there is no curve")
         return d, scores, None
     if errors is None or np.shape(errors) != kl.shape or not (np.asarray(errors) > 0).all():
         raise ConfigError("fit_overoptimization: give the means' standard errors, each above 0, or rows of scores")

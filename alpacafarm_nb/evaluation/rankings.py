@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.sparse import csgraph
 
 from ..core import NEUTRAL, PALETTE, ConfigError, RecordError, check_counts, data_path, escape, plot_theme
-from .rates import Estimate, _level, _scored, cluster_ids
+from .rates import Estimate, _level, _paired, _scored, cluster_ids
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Ratings:
     def probability(self, a: str, b: str) -> float:
         "Probability that a beats b by the ratings."
         r = self.table["rating"]
+        if unknown := [m for m in (a, b) if m not in r]:
+            raise ConfigError(f"there is no model {unknown[0]!r} in these ratings")
         return 1 / (1 + 10 ** ((r[b] - r[a]) / 400))
 
     def sure(self) -> pd.DataFrame:
@@ -61,13 +63,15 @@ def bradley_terry(
     comparisons,  # table (or path, records, dataset) with generator_1, generator_2, preference
     level: float = .95,  # of the intervals
     cluster: str | list | None = None,  # column(s) whose equal values share their luck; None: the instruction
-    prior: float = 0.,  # ties added between each two models that met
+    prior: float = 0.,  # ties added between each two models that met; pulls ratings together
     replicates: int = 300,  # of the Bayesian bootstrap
     seed: int = 0,
 ) -> Ratings:  # on Elo's scale, mean 0
     "Bradley–Terry ratings. Raises `RecordError` where a model has no finite one."
     _level(level, "bradley_terry")
     check_counts(replicates=(replicates, 50))
+    if isinstance(prior, (str, bool)) or not 0 <= prior < np.inf:
+        raise ConfigError(f"bradley_terry: prior is {prior!r}: a number of ties from 0 is needed")
     first, second, score, units = _games(comparisons, cluster)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
@@ -82,7 +86,15 @@ def bradley_terry(
     place = np.r_[i * m + j, j * m + i]
     found = np.stack([_strengths(np.bincount(place, np.r_[w[units] * score, w[units] * (1 - score)], m * m)
                                  .reshape(m, m) + met) for w in weights])
-    return _ratings("Bradley–Terry", names, found[0], found[1:], first, second, score, level)
+    groups = units.max() + 1
+    return _ratings("Bradley–Terry", names, found[0], _widened(found, groups, level), first, second, score, level)
+
+
+def _widened(found, groups, level):
+    "Replicates [R, models] around the own ratings, as wide as Student's interval of so many clusters; nan for one."
+    if groups < 2: return np.full_like(found[1:], np.nan)
+    wide = stats.t.ppf((1 + level) / 2, groups - 1) / stats.norm.ppf((1 + level) / 2)
+    return found[0] + (found[1:] - found[0]) * min(wide, 5.) * (groups / (groups - 1))**.5
 
 
 def _check_connected(beaten, names):
@@ -111,6 +123,7 @@ def _ratings(kind, names, own, replicates, first, second, score, level):
     order = np.argsort(-own)
     won = {n: np.r_[score[second == n], 1 - score[first == n]] for n in names}
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if np.isnan(replicates).any(): low, high = np.full((2, len(names)), np.nan)
     table = pd.DataFrame(dict(rating=own, standard_error=replicates.std(0, ddof=1), low=low, high=high,
                               comparisons=[len(won[n]) for n in names], won=[100 * won[n].mean() for n in names]),
                          index=pd.Index(names, name="model"))
@@ -129,6 +142,8 @@ def elo(
     from evalica import elo as fit
     _level(level, "elo")
     check_counts(orders=(orders, 2))
+    if isinstance(k, (str, bool)) or not 0 < k < np.inf:
+        raise ConfigError(f"elo: k is {k!r}: a number above 0 is needed")
     first, second, score, _ = _games(comparisons, None)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
@@ -209,11 +224,18 @@ def rank_correlation(
     draws: int = 4000,
     seed: int = 0,
 ) -> RankCorrelation:
-    "How far two rankings agree, over the models with both figures. Raises `ConfigError` below 3 models."
+    """How far two rankings agree, over the models with both figures. Series are matched by their labels. Errors of the
+    two sides are taken for independent: those of two judges of the same outputs are not quite. Raises `ConfigError`
+    below 3 models."""
     _level(level, "rank_correlation")
-    x = np.stack([np.asarray(v, float) for v in (a, b)], 1) if np.shape(a) == np.shape(b) else None
-    if x is None or x.ndim != 2: raise ConfigError(f"rank_correlation: {np.shape(a)} against {np.shape(b)}: not paired")
-    errors = np.stack([np.broadcast_to(np.asarray(e, float), len(x)) for e in (a_error, b_error)], 1)
+    check_counts(draws=(draws, 100))
+    if isinstance(a, pd.Series) and isinstance(b, pd.Series):
+        a_error, b_error = (e.reindex(a.index) if isinstance(e, pd.Series) else e for e in (a_error, b_error))
+    x = np.stack(_paired(a, b, "rank_correlation", "figures"), 1)
+    try: errors = np.stack([np.broadcast_to(np.asarray(e, float), len(x)) for e in (a_error, b_error)], 1)
+    except ValueError:
+        raise ConfigError(f"rank_correlation: errors must be one number, or {len(x)} on either side") from None
+    if np.isinf(x).any(): raise ConfigError("rank_correlation: a figure is infinite")
     keep = ~np.isnan(x).any(1)
     x, errors = x[keep], errors[keep]
     if len(x) < 3: raise ConfigError(f"rank_correlation: {len(x)} models have figures on both sides: 3 are needed")

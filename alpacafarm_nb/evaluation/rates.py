@@ -76,6 +76,10 @@ def _scored(annotations, source="annotations") -> tuple[pd.DataFrame, np.ndarray
     if "preference" not in table:
         problem = f"there is no such column; the columns are {list(table.columns)}"
         raise RecordError(problem, origin.name, column="preference")
+    for column in (*PAIR_KEY, "item"):   # what rows are told apart by
+        if column in table and table[column].dtype == object and (
+                table[column].map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any()):
+            raise RecordError("holds lists or dictionaries, where one text a row is needed", origin.name, column=column)
     try: return table, preference_probability(table["preference"])
     except RecordError: pass
     bad = {row: f"is {value!r}, no preference" for row, value in enumerate(table["preference"].tolist())
@@ -97,13 +101,15 @@ def cluster_ids(
 ) -> np.ndarray:  # [rows] number of each row's cluster
     "What a row shares its luck with. Raises `RecordError` for a column that is not there, or has gaps."
     if cluster is None: return instruction_ids(table)
-    columns = [cluster] if isinstance(cluster, str) else list(cluster)
+    columns = [cluster] if isinstance(cluster, str) else cluster
+    if not isinstance(columns, (list, tuple)) or not columns:
+        raise ConfigError(f"cluster is {cluster!r}: give the name of a column, or a list of names")
     for column in columns:
         if column not in table:
             raise RecordError(f"there is no such column to cluster by; there are {list(table.columns)}", source,
                               column=column)
         if table[column].isna().any(): raise RecordError("has gaps: no cluster", source, column=column)
-    return table.groupby(columns, sort=False).ngroup().to_numpy()
+    return table.groupby(list(columns), sort=False).ngroup().to_numpy()
 
 
 def win_rate(
@@ -149,9 +155,9 @@ def _level(level, where):
         raise ConfigError(f"{where}: level is {level!r}: a number between 0 and 1 is needed, such as .95")
 
 
-def _wilson(rate, n, level):
-    "Wilson's interval of a rate from n independent verdicts, with Student's quantile."
-    z = stats.t.ppf((1 + level) / 2, max(n - 1, 1))
+def _wilson(rate, n, level, freedom=None):
+    "Wilson's interval of a rate from n independent verdicts, with Student's quantile (of n - 1 degrees of freedom)."
+    z = stats.t.ppf((1 + level) / 2, max(n - 1 if freedom is None else freedom, 1))
     middle, reach = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     return (middle - reach) / (1 + z**2 / n), (middle + reach) / (1 + z**2 / n)
 
@@ -166,7 +172,8 @@ def win_rate_interval(
     source: str = "annotations",  # what error messages call it
 ) -> Estimate:  # percent
     """The win-rate with an interval. `n` counts clusters. Wilson's interval takes for its number of verdicts the one
-    that would have the same standard error. Raises as `win_rate` does, and `ConfigError` for unknown methods."""
+    that would have the same standard error; the other two promise too much where verdicts are few or nearly alike.
+    Raises as `win_rate` does, and `ConfigError` for unknown methods."""
     _level(level, "win_rate_interval")
     if method not in ("wilson", "t", "bootstrap"):
         raise ConfigError(f'win_rate_interval: method is {method!r}: give "wilson", "t" or "bootstrap"')
@@ -179,15 +186,16 @@ def win_rate_interval(
     if n < 2: return made(0., 1.)
     if method == "t":
         reach = stats.t.ppf((1 + level) / 2, n - 1) * error
-        return made(rate - reach, rate + reach)
+        return made(max(rate - reach, 0.), min(rate + reach, 1.))
     if method == "bootstrap":
         check_counts(replicates=(replicates, 100))
         weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
         sums, sizes = np.bincount(units, weights=x), np.bincount(units)
-        return made(*np.quantile(weights @ sums / (weights @ sizes), [(1 - level) / 2, (1 + level) / 2]))
+        drawn = (weights @ sums / (weights @ sizes) - rate) * (n / (n - 1))**.5 + rate
+        return made(*np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1))
     # verdicts all alike show no spread: then each cluster counts as one verdict
     worth = n if error == 0 else min(rate * (1 - rate) / error**2 if 0 < rate < 1 else n, len(x) * 1e3)
-    return made(*_wilson(rate, worth, level))
+    return made(*_wilson(rate, worth, level, n - 1))
 
 
 def win_rates(
@@ -199,7 +207,11 @@ def win_rates(
 ) -> pd.DataFrame:  # a row a group: win_rate, standard_error, low, high, the counts, avg_length
     "Win-rates of the parts of a table; a part without any verdict has a row of missing figures and its count."
     table, origin = read_table(annotations, source)
-    columns = [by] if isinstance(by, str) else list(by)
+    columns = [by] if isinstance(by, str) else by
+    if not isinstance(columns, (list, tuple)) or not columns:
+        raise ConfigError(f"win_rates: by is {by!r}: give the name of a column, or a list of names")
+    columns = list(columns)
+    if table.empty: raise RecordError("has no rows", origin.name)
     for column in columns:
         if column not in table:
             raise RecordError(f"there is no such column; there are {list(table.columns)}", origin.name, column=column)
@@ -220,7 +232,8 @@ def unit_scores(
     "One score an instruction: several verdicts on one are averaged, an instruction without a verdict is nan."
     table, scores = _scored(annotations, source)
     if "instruction" not in table: raise RecordError("there is no such column", source, column="instruction")
-    table = table.assign(input=table["input"].fillna("") if "input" in table else "", _score=100 * scores)
+    table = table.assign(instruction=table["instruction"].fillna(""), _score=100 * scores,
+                         input=table["input"].fillna("") if "input" in table else "")
     return table.groupby(INSTRUCTION_KEY, sort=False)["_score"].mean()
 
 
@@ -262,7 +275,9 @@ class PairedDifference:
     @property
     def p_value(self) -> float:
         "Of the paired t-test that the two are equal, from both sides."
-        return float(2 * stats.t.sf(abs(self.z), self.n - 1)) if self.n > 1 else float("nan")
+        if self.n < 2: return float("nan")
+        if np.isinf(self.z): return 2.**(1 - self.n)   # all differ by the same: what is left is the sign test
+        return float(2 * stats.t.sf(abs(self.z), self.n - 1))
 
     @property
     def deviation(self) -> float:
@@ -283,9 +298,7 @@ def paired_difference(
     b,  # annotations of the other on the same instructions, or its scores [n] in the same order
 ) -> PairedDifference:  # mean difference with its paired standard error
     "Mean of the differences instruction by instruction. Raises `RecordError` where the instructions differ."
-    if _is_scores(a) and _is_scores(b):
-        a, b = np.asarray(a, float), np.asarray(b, float)
-        if a.shape != b.shape: raise ConfigError(f"paired_difference: {len(a)} scores against {len(b)}: not paired")
+    if _is_scores(a) and _is_scores(b): a, b = _paired(a, b, "paired_difference", "scores")
     else:
         a, b = unit_scores(a, "a"), unit_scores(b, "b")
         _check_same(a, b, "a", "b")
@@ -296,6 +309,19 @@ def paired_difference(
     vary = len(a) > 1 and a.std() > 0 and b.std() > 0
     return PairedDifference(float((a - b).mean()), clustered_error(a - b, np.arange(len(a))), len(a),
                             int((~both).sum()), float(np.corrcoef(a, b)[0, 1]) if vary else float("nan"))
+
+
+def _paired(a, b, where, what):
+    "Two columns of numbers as arrays in one order: two Series by their labels, all else by place."
+    if isinstance(a, pd.Series) and isinstance(b, pd.Series) and not a.index.equals(b.index):
+        if not (a.index.is_unique and b.index.is_unique) or len(a.index.symmetric_difference(b.index)):
+            raise ConfigError(f"{where}: the two Series have different labels: bring them to the same ones first")
+        b = b.reindex(a.index)
+    try: a, b = np.asarray(a, float), np.asarray(b, float)
+    except (TypeError, ValueError) as error: raise ConfigError(f"{where}: {what} must be numbers: {error}") from None
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ConfigError(f"{where}: {what} of shape {a.shape} against {b.shape}: not paired")
+    return a, b
 
 
 def _is_scores(x) -> bool:
@@ -311,6 +337,7 @@ def power_of(
 ) -> float:
     "Probability that the paired t-test finds a difference of this size."
     _level(level, "power_of")
+    if not deviation > 0: raise ConfigError(f"power_of: the deviation is {deviation!r}: a number above 0 is needed")
     if n < 2: return 0.
     reach, shift = stats.t.ppf((1 + level) / 2, n - 1), abs(difference) / deviation * n**.5
     return float(stats.nct.sf(reach, n - 1, shift) + stats.nct.cdf(-reach, n - 1, shift))
@@ -325,7 +352,8 @@ def instructions_needed(
     "Instructions needed to tell two models apart. Raises `ConfigError` for a difference of zero."
     deviation = getattr(deviation, "deviation", deviation)
     _level(power, "instructions_needed: power")
-    if not difference or not deviation > 0 or not np.isfinite([difference, deviation]).all():
+    numbers = all(isinstance(x, (int, float)) for x in (difference, deviation))
+    if not numbers or not difference or not deviation > 0 or not np.isfinite([difference, deviation]).all():
         raise ConfigError(f"instructions_needed: a difference of {difference!r} with a deviation of {deviation!r}: "
                           "both must be finite, and neither zero")
     high = 2
@@ -394,6 +422,8 @@ def bootstrap(
 
     With one seed only the instructions are resampled, and the result speaks about that one trained model.
     Raises `ConfigError` for missing scores: an unanswered instruction is to be settled before, not averaged away."""
+    _level(level, "bootstrap")
+    check_counts(replicates=(replicates, 2))
     x = np.asarray(scores, float)
     x = x[None] if x.ndim == 1 else x
     missing = int(np.isnan(x).sum())
@@ -512,7 +542,7 @@ def agreement_rate(
 def _matched_scores(a, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Scores of a and b on the same pairs, and the number of each one's instruction."
     if _is_scores(a) and _is_scores(b):
-        if len(a) != len(b): raise ConfigError(f"agreement_rate: {len(a)} verdicts against {len(b)}: not paired")
+        a, b = _paired(a, b, "agreement_rate", "verdicts")
         return preference_probability(a), preference_probability(b), np.arange(len(a))
     tables = []
     for name, source in (("a", a), ("b", b)):
@@ -547,12 +577,14 @@ def calibration(
     probabilities: bool = False,  # whether `margins` are preferences: 1 plus a probability
 ) -> Calibration:  # the groups and summaries
     "How well sigmoid(margin) predicts the verdicts. Raises `ConfigError` where lengths differ or pairs are too few."
+    check_counts(bins=(bins, 1))
     r, y = np.asarray(margins, float), preference_probability(preferences)
     if probabilities:
         p = np.clip(preference_probability(margins), 1e-6, 1 - 1e-6)
         r = np.log(p) - np.log1p(-p)
         r, y = (r, np.where(np.isnan(r), np.nan, y)) if len(r) == len(y) else (r, y)   # no probability, no comparison
     if len(r) != len(y): raise ConfigError(f"calibration: {len(r)} margins against {len(y)} verdicts")
+    if np.isnan(r[~np.isnan(y)]).any(): raise ConfigError("calibration: a margin is missing where there is a verdict")
     r, y = r[~np.isnan(y)], y[~np.isnan(y)]
     if len(r) < bins: raise ConfigError(f"calibration: {len(r)} judged pairs are too few for {bins} groups")
     groups = pd.DataFrame({"margin": r, "predicted": 100 / (1 + np.exp(-r)), "observed": 100 * y, "n": 1})

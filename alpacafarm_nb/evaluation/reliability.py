@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from ..core import ConfigError, RecordError, check_counts, escape
-from .rates import Estimate, _level, _scored, _wilson, clustered_error, instruction_ids
+from .rates import (Estimate, _level, _paired, _scored, _wilson, cluster_ids, clustered_error,
+                                            instruction_ids)
 from ..records import preference_probability, read_table
 
 # %% ../../nbs/api/06d_reliability.ipynb #labels
@@ -26,6 +27,7 @@ def label_table(
     labels,  # table (or path, records, dataset) with item, annotator, preference, and maybe draw
     ties: str = "half",  # one of TIES
     source: str = "labels",  # what error messages call it
+    keep: str | list | None = None,  # column(s) whose values are kept as numbers in a column `cluster`
 ) -> pd.DataFrame:  # item and annotator as given, draw, verdict: 0 (output_1), 1 (tie), 2 (output_2); judged rows alone
     "Labels as decisions. Raises `RecordError` for columns that lack, rows that stand there twice, or no verdict."
     if ties not in TIES: raise ConfigError(f"ties is {ties!r}: give one of {', '.join(TIES)}")
@@ -36,6 +38,7 @@ def label_table(
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
     found = table[["item", "annotator"]].assign(verdict=1 + np.sign(scores - .5))
+    if keep is not None: found["cluster"] = cluster_ids(table, keep, source)
     found["draw"] = table["draw"].to_numpy() if "draw" in table else 0
     key = ["item", "annotator", "draw"]
     if (twice := found.duplicated(key)).any():
@@ -145,8 +148,9 @@ class AgreementReport:
     def __repr__(self):
         said = {"half": "a tie is half a match with a decision", "label": "ties are a label of their own",
                 "drop": "ties are left out"}[self.ties]
+        alone = "; the intervals are over items alone" if self.pairwise.method == "items alone" else ""
         return (f"{len(self.annotators)} annotators, {self.n_items} items with two labels or more ({self.n_single} "
-                f"with one); {said}; by chance {self.chance:.1f} %\n"
+                f"with one); {said}; by chance {self.chance:.1f} %{alone}\n"
                 + self.to_pandas().to_string(float_format="{:.3g}".format))
 
     def _repr_html_(self): return f"<pre>{escape(repr(self))}</pre>"
@@ -222,10 +226,16 @@ def _with_interval(value, by_item, by_annotator, by_label, sizes, level, factor)
     v, u, common = np.nan_to_num(np.square([by_item, by_annotator, by_label]))
     beyond = max(u - common, 0.)
     error = np.sqrt(v + beyond)
-    small = v**2 / max(sizes[0] - 1, 1) + u**2 / max(sizes[1] - 1, 1)   # Satterthwaite
-    reach = stats.t.ppf((1 + level) / 2, max((v + beyond)**2 / small, 4) if small > 0 else 1e9) * error
-    return Estimate(factor * value, factor * error, factor * (value - reach), factor * (value + reach), sizes[0], level,
-                    "items and annotators" if beyond else "items")
+    small = v**2 / max(sizes[0] - 1, 1) + ((3 * u + beyond) / 4)**2 / max(sizes[1] - 1, 1)   # Satterthwaite
+    freedom = max((v + beyond)**2 / small, min(4, sizes[1] - 1)) if small > 0 else max(sizes[0] - 1, 1)
+    if factor == 100:   # a share: Wilson's, which stays within 0 and 100 % and does not shrink to nothing
+        worth = sizes[0] if not error > 0 or not 0 < value < 1 else value * (1 - value) / error**2
+        low, high = _wilson(value, worth, level, freedom)
+    else:
+        reach = stats.t.ppf((1 + level) / 2, freedom) * error if error > 0 else float("nan")
+        low, high = value - reach, min(value + reach, 1.)
+    known = "items and annotators" if not np.isnan(by_annotator) else "items alone"
+    return Estimate(factor * value, factor * error, factor * low, factor * high, sizes[0], level, known)
 
 
 def _each_annotator(table, items, counts, match, level):
@@ -239,7 +249,8 @@ def _each_annotator(table, items, counts, match, level):
         figures = dict(labels=len(rows), ties=100 * (v[rows] == 1).mean(), compared=int(some.sum()))
         if some.any():
             rate = x[some].mean()
-            low, high = _wilson(rate, _worth(x[some], at[rows][some]), level)
+            clusters = len(np.unique(at[rows][some]))
+            low, high = _wilson(rate, _worth(x[some], at[rows][some]), level, clusters - 1)
             figures |= dict(agreement=100 * rate, low=100 * low, high=100 * high)
         found[name] = figures
     columns = ["labels", "ties", "compared", "agreement", "low", "high"]
@@ -287,8 +298,8 @@ def cohen_kappa(
     "Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out."
     _level(level, "cohen_kappa")
     if ties not in TIES: raise ConfigError(f"ties is {ties!r}: give one of {', '.join(TIES)}")
-    p, q = preference_probability(a), preference_probability(b)
-    if len(p) != len(q): raise ConfigError(f"cohen_kappa: {len(p)} verdicts against {len(q)}: not paired")
+    check_counts(replicates=(replicates, 100))
+    p, q = map(preference_probability, _paired(a, b, "cohen_kappa", "verdicts"))
     keep = ~(np.isnan(p) | np.isnan(q)) & ((ties != "drop") | ((p != .5) & (q != .5)))
     if not keep.any(): raise RecordError("no item has a verdict of both", "cohen_kappa")
     x, y, n = (1 + np.sign(p[keep] - .5)).astype(int), (1 + np.sign(q[keep] - .5)).astype(int), int(keep.sum())
@@ -299,8 +310,9 @@ def cohen_kappa(
     seen, chance = (tables * match).sum((1, 2)), np.einsum("ri,rj,ij->r", tables.sum(2), tables.sum(1), match)
     with np.errstate(divide="ignore", invalid="ignore"): kappa = (seen - chance) / (1 - chance)
     error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).any() else float("nan")
-    reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * error
-    return Estimate(float(kappa[0]), error, float(kappa[0] - reach), float(kappa[0] + reach), n, level, "items")
+    reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * (error if error > 0 else float("nan"))
+    low, high = max(float(kappa[0] - reach), -1.), min(float(kappa[0] + reach), 1.)
+    return Estimate(float(kappa[0]), error, low, high, n, level, "items")
 
 
 def judge_agreement(
@@ -308,28 +320,31 @@ def judge_agreement(
     people,  # table of people's labels: item, annotator, preference
     ties: str = "half",  # one of TIES
     level: float = .95,
+    cluster: str | list | None = None,  # column(s) of the judge's table that share their luck; None: items
     name: str = "judge",  # what error messages call it
 ) -> Estimate:  # percent, over the items that both labelled
-    "Agreement of a judge's labels with the majority of people on the same items."
-    match, judge, people = match_weights(ties), _one_judge(judge, ties, name), label_table(people, ties, "people")
+    """Agreement of a judge's labels with the majority of people on the same items. Items of few instructions are not
+    independent: `cluster="instruction"` gives the error that other instructions would show."""
+    match, people = match_weights(ties), label_table(people, ties, "people")
+    judge = _one_judge(judge, ties, name, cluster)
     items = pd.Index(people["item"].unique())
     at = items.get_indexer(judge["item"])
     if not (at >= 0).any(): raise RecordError("has no item in common with the people", name)
     judge, at = judge[at >= 0], at[at >= 0]
     x, _ = _against_majority(judge["verdict"].to_numpy(), item_counts(people, items)[at], match)
-    return _rate_estimate(x, at, level)
+    return _rate_estimate(x, at if cluster is None else judge["cluster"].to_numpy(), level)
 
 
-def _one_judge(labels, ties, name):
+def _one_judge(labels, ties, name, cluster=None):
     "Labels of one judge as decisions."
     table, origin = read_table(labels, name)
-    return label_table(table.assign(annotator=name), ties, origin.name)
+    return label_table(table.assign(annotator=name), ties, origin.name, cluster)
 
 
 def _rate_estimate(x, units, level):
     "A mean of matches in percent, with its clustered error and Wilson's interval."
     n = len(np.unique(units))
-    low, high = _wilson(x.mean(), _worth(x, units), level)
+    low, high = _wilson(x.mean(), _worth(x, units), level, n - 1)
     error = clustered_error(x, units) if n > 1 else float("nan")
     return Estimate(100 * float(x.mean()), 100 * error, 100 * float(low), 100 * float(high), n, level, "wilson")
 
@@ -385,6 +400,8 @@ def likings(
     source: str = "annotations",  # what error messages call it
 ) -> pd.DataFrame:  # rows longer, list, output_1 (and shown_first): share in percent, standard_error, low, high, n
     "Length, list and position preference of whoever judged, each with its interval over instructions."
+    _level(level, "likings")
+    check_counts(apart=(apart, 0))
     table, scores = _scored(annotations, source)
     for column in ("output_1", "output_2"):
         if column not in table: raise RecordError("there is no such column", source, column=column)
@@ -395,7 +412,7 @@ def likings(
     what = {"longer": (abs(gap) > apart, second == (gap > 0)), "list": (lists[0] != lists[1], second == lists[1]),
             "output_1": (np.ones(len(table), bool), ~second)}
     if "presented_first" in table:
-        first = pd.to_numeric(table["presented_first"], errors="coerce").to_numpy(float)
+        first = _shown_first(table["presented_first"], source)
         what["shown_first"] = (~np.isnan(first), second == (first == 2))
     rows = {}
     for name, (among, chosen) in what.items():
@@ -404,3 +421,12 @@ def likings(
         e = _rate_estimate(chosen[keep].astype(float), units[keep], level)
         rows[name] = dict(share=e.value, standard_error=e.standard_error, low=e.low, high=e.high, n=int(keep.sum()))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["share", "standard_error", "low", "high", "n"])
+
+def _shown_first(column, source):
+    "Which output was shown first [n]: 1, 2, or nan."
+    given = column.dropna()
+    number = lambda v: isinstance(v, (int, float, np.integer)) and not isinstance(v, bool)
+    if not given.map(lambda v: number(v) and v in (1, 2)).all():
+        raise RecordError(f"holds {given.unique()[:4].tolist()}, where 1 and 2 say which output was shown first",
+                          source, column="presented_first")
+    return pd.to_numeric(column, errors="coerce").to_numpy(float)
