@@ -4,7 +4,8 @@
 
 The server runs as a process of its own and plays a judge that prefers the longer output. Both sides judge the same
 pairs, one a request, and keep their answers as they do by default (a SQLite file; a JSON file). Every figure comes from
-a fresh process on fresh files; the rounds of the sides alternate. Also: the share of the ideal rate
+a fresh process on fresh files, with the libraries imported before the clock starts; the rounds of the sides alternate.
+Also: the share of the ideal rate
 (concurrency / latency), a rerun on kept answers, and the memory as the number of pairs grows.
 """
 
@@ -27,6 +28,7 @@ OURS = textwrap.dedent("""
     url, path, n, concurrency = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     judge = pool(SimpleNamespace(url=url), path, judges=JUDGES[:1], concurrency=concurrency, timeout=30.)
     pairs = make_pairs(n)
+    import openai   # as theirs is, before the clock starts
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     labels = judge.annotate_pairs(pairs)
