@@ -218,8 +218,7 @@ MUTANTS = {
          "ms_seeds + ms_instructions + ms_rest, ms_rest"),
     ],
     "06c_length": [
-        ("length: sign", "difference = (table[\"output_1\"].fillna(\"\").str.len() - table[\"output_2\"]",
-         "difference = -(table[\"output_1\"].fillna(\"\").str.len() - table[\"output_2\"]"),
+        ("length: sign", "(lengths[0] - lengths[1]).to_numpy", "(lengths[1] - lengths[0]).to_numpy"),
         ("length: no tanh", "features = [np.tanh(x)", "features = [x"),
         ("length: another deviation", "difference.std(ddof=1) if", "difference.std(ddof=0) if"),
         ("penalty: twice", "d, limit = np.zeros_like(w), 1.", "d, limit = np.zeros_like(w), 2."),
@@ -256,8 +255,8 @@ MUTANTS = {
          "(s.shape[-1] * (s.shape[-1] - 1))"),
     ],
     "06f_corrected": [
-        ("correction: sign", "lam * rest.mean() + (y - used * f).mean()", "lam * rest.mean() - (y - used * f).mean()"),
-        ("error: judge's part forgotten", "lam**2 * rest.var(ddof=min(1, N - 1)) / N + ", "0 + "),
+        ("correction: sign", "lam * rest.mean() + gap.mean()", "lam * rest.mean() - gap.mean()"),
+        ("error: judge's part forgotten", "np.hypot(lam * spread(rest, other)", "np.hypot(0 * spread(rest, other)"),
         ("weight: not shrunk", "((1 + len(y) / N) * spread), 0, 1)", "spread, 0, 1)"),
         ("plan: correlation not squared", "gain = 1 - rho**2 *", "gain = 1 - rho *"),
     ],
