@@ -204,7 +204,7 @@ MUTANTS = {
          "max(ms_seeds - ms_rest, ms_rest)"),
         ("clusters: not summed", "weights=scores - scores.mean())", "weights=abs(scores - scores.mean()))"),
         ("Wilson: no correction of the middle", "rate + z**2 / (2 * n)", "rate + 0 * z**2 / (2 * n)"),
-        ("clusters: verdicts counted", "worth = n if error == 0", "worth = len(x) if True or error == 0"),
+        ("clusters: their number forgotten", "clusters - 1 if freedom is None else freedom)", "1e6)"),
         ("paired test: one side", "float(2 * stats.t.sf(abs(self.z)", "float(stats.t.sf(abs(self.z)"),
         ("power: one tail", "+ stats.nct.cdf(-reach, n - 1, shift))", "+ 0)"),
         ("missing verdicts are losses",

@@ -16,8 +16,8 @@ import pandas as pd
 from ..core import ConfigError, RecordError, as_path, atomic_write, escape
 from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
-from .rates import (PairedDifference, _level, _scored, _wilson, clustered_error,
-                                            instruction_ids, paired_difference)
+from .rates import (PairedDifference, _level, _scored, clustered_error, instruction_ids,
+                                            paired_difference, share_interval)
 from ..records import read_table
 
 # %% ../../nbs/api/06h_boards.ipynb #figures
@@ -55,8 +55,7 @@ def _rate(x, units, level):
     rate, n = float(x.mean()), len(x)
     own = pd.factorize(units)[0]
     error, clusters = clustered_error(x, own), own.max() + 1
-    worth = clusters if not error > 0 or not 0 < rate < 1 else min(rate * (1 - rate) / error**2, n * 1e3)
-    low, high = _wilson(rate, worth, level, clusters - 1) if clusters > 1 else (0., 1.)
+    low, high = share_interval(rate, error, clusters, level) if clusters > 1 else (0., 1.)
     draws = n - wins - losses
     return dict(win_rate=100 * rate, standard_error=100 * error, low=100 * low, high=100 * high, n_wins=wins,
                 n_wins_base=losses, n_draws=draws, discrete_win_rate=100 * (wins + draws / 2) / n)
@@ -65,6 +64,7 @@ def _rate(x, units, level):
 SHOWN = ("win_rate", "standard_error", "low", "high", "n_wins", "n_wins_base", "n_draws", "n_total", "n_missing",
          "discrete_win_rate", "avg_length", "length_controlled_winrate", "lc_standard_error")
 
+# %% ../../nbs/api/06h_boards.ipynb #board-scoreboard
 @dataclass
 class Scoreboard:
     "Win-rates of models by one or more annotators, with the verdicts that they come from."

@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from ..core import ConfigError, RecordError, check_counts
-from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _scored, _wilson,
-                                            clustered_error)
+from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _scored, clustered_error,
+                                            share_interval)
 from ..records import preference_probability
 
 # %% ../../nbs/api/06f_corrected.ipynb #correct
@@ -42,7 +42,7 @@ class CorrectedWinRate:
         return (f"{self.estimate} from {self.n_true} true labels{lost} and {self.n_judged} of the judge (alone "
                 f"{self.judge_alone:.1f}); the true labels alone: {self.true_alone}; {self.narrower:.0f} % narrower")
 
-
+# %% ../../nbs/api/06f_corrected.ipynb #correct-corrected-win-rate
 def corrected_win_rate(
     truth,  # true labels of some pairs: table with the pairs' texts and preference, or preferences [n]
     judge,  # the judge's labels of the same and of further pairs: such a table; or, for arrays, of the same pairs [n]
@@ -75,7 +75,7 @@ def corrected_win_rate(
     return CorrectedWinRate(_interval(value, error, n, groups, level), _interval(y.mean(), alone, n, groups, level),
                             100 * float(np.r_[f, rest].mean()), float(lam), r, n, N, unmatched)
 
-
+# %% ../../nbs/api/06f_corrected.ipynb #correct-both-sides
 def _both_sides(truth, judge, further):
     "True scores [n], the judge's of the same pairs [n] and of others [N]; how many are unmatched; clusters of both."
     if _is_scores(truth):
@@ -113,8 +113,7 @@ def _best_weight(y, f, N):
 def _interval(value, error, n, groups, level):
     "The estimate in percent with Wilson's interval."
     rate = float(np.clip(value, 0, 1))
-    worth = groups if not error > 0 or not 0 < rate < 1 else rate * (1 - rate) / error**2
-    low, high = _wilson(rate, worth, level, groups - 1)
+    low, high = share_interval(rate, error, groups, level)
     return Estimate(*(100 * float(x) for x in (value, error, low, high)), n, level, "wilson")
 
 # %% ../../nbs/api/06f_corrected.ipynb #plan

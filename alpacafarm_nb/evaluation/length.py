@@ -17,7 +17,7 @@ from scipy import stats
 
 from ..core import ConfigError, RecordError, check_counts, check_seed, escape
 from .rates import _level, _scored, cluster_ids
-from ..records import read_table
+from ..records import Origin, read_table, require_columns
 
 # %% ../../nbs/api/06c_length.ipynb #fit
 def _penalised_minimum(g, H, w, free, sweeps=60):
@@ -112,8 +112,7 @@ def _difficulties(difficulty, table):
     if isinstance(difficulty, (str, Path)):
         found, origin = read_table(difficulty, "difficulty")
         column = "instruction_difficulty"
-        if column not in found:
-            raise RecordError(f"there is no such column; there are {list(found.columns)}", origin.name, column=column)
+        require_columns(found, origin, (column,))
         key = next((c for c in ("index", "Unnamed: 0", "") if c in found), None)
         if key is not None: found = found.drop_duplicates(key).set_index(key)
         difficulty = found[column]
@@ -138,9 +137,7 @@ def _difficulties(difficulty, table):
 def _baseline_rows(baselines):
     "Features and targets of the annotations of deliberately short and long outputs, as AlpacaEval's file has them."
     found, origin = read_table(baselines, "baselines")
-    for column in ("preference", "std_delta_len", "instruction_difficulty"):
-        if column not in found:
-            raise RecordError(f"there is no such column; there are {list(found.columns)}", origin.name, column=column)
+    require_columns(found, origin, ("preference", "std_delta_len", "instruction_difficulty"))
     found = found[["preference", "std_delta_len", "instruction_difficulty"]].astype(float).dropna()
     y = found["preference"].to_numpy()
     if y.min() < 0 or y.max() > 1:
@@ -228,8 +225,7 @@ def length_controlled_win_rate(
 def _lengths(annotations, cluster):
     "The table, its scores [n], length differences in deviations [n] and clusters [n]."
     table, scores = _scored(annotations)
-    for column in ("output_1", "output_2"):
-        if column not in table: raise RecordError("there is no such column to measure", "annotations", column=column)
+    require_columns(table, Origin("annotations"), ("output_1", "output_2"))
     lengths = [table[c].fillna("").astype(str).str.len() for c in ("output_1", "output_2")]
     difference = (lengths[0] - lengths[1]).to_numpy(float)
     judged = ~np.isnan(scores)
@@ -252,7 +248,7 @@ def _refits(X, y, s, units, extra, replicates, seed):
     w, done = fit_logistic(*single, start=np.clip(own[0], -20, 20), close=1e-4, steps=25)
     return np.r_[own, w], np.r_[settled, done], drawn
 
-
+# %% ../../nbs/api/06c_length.ipynb #control-parts-controlled
 def _controlled(X, y, chosen, found, units, variant, C, level):
     "The figures at equal length, with the refits' spread."
     w, _, drawn = found
@@ -274,7 +270,7 @@ def _controlled(X, y, chosen, found, units, variant, C, level):
                 length=float(own[0]), length_error=float(w[1:, 0].std(ddof=1)), fitted_spread=float(spread),
                 difficulty=float(own[2]) if len(own) > 2 else None)
 
-
+# %% ../../nbs/api/06c_length.ipynb #control-parts-doubts
 def _doubts(result, x, y, done, table, units):
     "Why the figure is not to be trusted, or not to be compared with published ones."
     longer, rate, n, said = float((x < 0).mean()), y.mean(), len(y), []

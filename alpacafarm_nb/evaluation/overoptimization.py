@@ -50,7 +50,7 @@ def _basis(d, form):
     bend = d**2 if form == "best_of_n" else d * np.log(np.where(d > 0, d, 1.))
     return np.stack([np.ones_like(d), d, -bend], -1)
 
-
+# %% ../../nbs/api/06g_overoptimization.ipynb #fit-turn
 def _turn(coefficients, form):
     "Distance [R] at which curves turn; infinite where they do not."
     _, alpha, beta = coefficients.T
@@ -95,7 +95,7 @@ def fit_overoptimization(
                             made(value - end), float((at[1:] < last).mean()),
                             float(np.sqrt(np.mean((mean - B @ own)**2))), paired, points)
 
-
+# %% ../../nbs/api/06g_overoptimization.ipynb #fit-points
 def _points(kl, scores, errors, form):
     "Distances [K], scores [rows, K] or None for means, and errors of the means."
     if form not in FORMS: raise ConfigError(f"fit_overoptimization: form is {form!r}: give one of {', '.join(FORMS)}")

@@ -15,6 +15,7 @@ from scipy.sparse import csgraph
 
 from ..core import NEUTRAL, PALETTE, ConfigError, RecordError, check_counts, data_path, escape, plot_theme
 from .rates import Estimate, _level, _paired, _scored, cluster_ids
+from ..records import Origin, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ class Ratings:
 def _games(comparisons, cluster, source="comparisons"):
     "First and second model, score of the second [n], and clusters; rows without a verdict are left out."
     table, scores = _scored(comparisons, source)
+    require_columns(table, Origin(source), ("generator_1", "generator_2"))
     for column in ("generator_1", "generator_2"):
-        if column not in table:
-            raise RecordError(f"there is no such column; there are {list(table.columns)}", source, column=column)
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
     keep = ~np.isnan(scores) & (table["generator_1"] != table["generator_2"]).to_numpy()
@@ -58,7 +58,7 @@ def _games(comparisons, cluster, source="comparisons"):
     return (*(table.loc[keep, c].astype(str).to_numpy() for c in ("generator_1", "generator_2")), scores[keep],
             cluster_ids(table, cluster, source)[keep])
 
-
+# %% ../../nbs/api/06e_rankings.ipynb #ratings-bradley-terry
 def bradley_terry(
     comparisons,  # table (or path, records, dataset) with generator_1, generator_2, preference
     level: float = .95,  # of the intervals
@@ -96,7 +96,7 @@ def _widened(found, groups, level):
     wide = stats.t.ppf((1 + level) / 2, groups - 1) / stats.norm.ppf((1 + level) / 2)
     return found[0] + (found[1:] - found[0]) * min(wide, 5.) * (groups / (groups - 1))**.5
 
-
+# %% ../../nbs/api/06e_rankings.ipynb #ratings-check-connected
 def _check_connected(beaten, names):
     "Raise unless every model has lost to, and won against, a chain of others that leads to all."
     parts, of = csgraph.connected_components(beaten > 0, directed=True, connection="strong")
@@ -129,7 +129,7 @@ def _ratings(kind, names, own, replicates, first, second, score, level):
                          index=pd.Index(names, name="model"))
     return Ratings(table.iloc[order], kind, len(score), replicates[:, order])
 
-
+# %% ../../nbs/api/06e_rankings.ipynb #ratings-elo
 def elo(
     comparisons,  # table (or path, records, dataset) with generator_1, generator_2, preference
     level: float = .95,  # of the intervals
@@ -200,7 +200,7 @@ def _positive(covariance, least):
     v = np.maximum(v, np.maximum(least, 1e-12))
     return np.einsum("dij,dj,dkj->dik", U, v, U)
 
-
+# %% ../../nbs/api/06e_rankings.ipynb #correlation-coefficients
 def _coefficients(a, b):
     "Spearman, Kendall (tau-b) and Pearson [..., 3] of figures [..., n]."
     signs = lambda x: np.sign(x[..., :, None] - x[..., None, :])
@@ -214,7 +214,7 @@ def _pearson(a, b):
     a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
     return (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
 
-
+# %% ../../nbs/api/06e_rankings.ipynb #correlation-rank-correlation
 def rank_correlation(
     a,  # [n] figures of one side
     b,  # [n] of the other, the same models

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTION_KEY', 'PAIR_KEY', 'clustered_error', 'instruction_ids', 'WinRate', 'cluster_ids', 'win_rate', 'Estimate',
-           'win_rate_interval', 'win_rates', 'unit_scores', 'score_matrix', 'PairedDifference', 'paired_difference',
-           'power_of', 'instructions_needed', 'Bootstrap', 'bootstrap', 'crossed_error', 'order_weights',
-           'BestOfNCurve', 'best_of_n_curve', 'best_of_n_kl', 'Agreement', 'agreement_rate', 'Calibration',
-           'calibration']
+           'share_interval', 'win_rate_interval', 'win_rates', 'unit_scores', 'score_matrix', 'PairedDifference',
+           'paired_difference', 'power_of', 'instructions_needed', 'Bootstrap', 'bootstrap', 'crossed_error',
+           'order_weights', 'BestOfNCurve', 'best_of_n_curve', 'best_of_n_kl', 'Agreement', 'agreement_rate',
+           'Calibration', 'calibration']
 
 # %% ../../nbs/api/06_rates.ipynb #export-from-collections-abc-import
 from collections.abc import Callable
@@ -111,7 +111,7 @@ def cluster_ids(
         if table[column].isna().any(): raise RecordError("has gaps: no cluster", source, column=column)
     return table.groupby(list(columns), sort=False).ngroup().to_numpy()
 
-
+# %% ../../nbs/api/06_rates.ipynb #export-def-scored-annotations-source-win-rate
 def win_rate(
     annotations,  # table (or path, records, dataset) with `preference`; better with the pair's texts
     source: str = "annotations",  # what error messages call it
@@ -162,6 +162,18 @@ def _wilson(rate, n, level, freedom=None):
     return (middle - reach) / (1 + z**2 / n), (middle + reach) / (1 + z**2 / n)
 
 
+def share_interval(
+    rate: float,  # a share, from 0 to 1
+    error: float,  # its standard error
+    clusters: int,  # independent units behind it
+    level: float = .95,  # confidence level
+    freedom: float | None = None,  # degrees of freedom of the error; None: clusters - 1
+) -> tuple[float, float]:
+    "Wilson's interval of a share, with the number of verdicts that would have this error; all alike: one a cluster."
+    worth = rate * (1 - rate) / error**2 if error > 0 and 0 < rate < 1 else clusters
+    return _wilson(rate, worth, level, clusters - 1 if freedom is None else freedom)
+
+# %% ../../nbs/api/06_rates.ipynb #intervals-win-rate-interval
 def win_rate_interval(
     annotations,  # table (or path, records, dataset) with `preference`
     method: str = "wilson",  # "wilson", "t", or "bootstrap" over clusters
@@ -193,11 +205,9 @@ def win_rate_interval(
         sums, sizes = np.bincount(units, weights=x), np.bincount(units)
         drawn = (weights @ sums / (weights @ sizes) - rate) * (n / (n - 1))**.5 + rate
         return made(*np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1))
-    # verdicts all alike show no spread: then each cluster counts as one verdict
-    worth = n if error == 0 else min(rate * (1 - rate) / error**2 if 0 < rate < 1 else n, len(x) * 1e3)
-    return made(*_wilson(rate, worth, level, n - 1))
+    return made(*share_interval(rate, error, n, level))
 
-
+# %% ../../nbs/api/06_rates.ipynb #intervals-win-rates
 def win_rates(
     annotations,  # table (or path, records, dataset) with `preference` and the columns to divide it by
     by: str | list,  # column(s), such as "dataset" or ["generator_2", "annotator"]
@@ -292,7 +302,7 @@ class PairedDifference:
 
     def __str__(self): return f"{self.difference:+.1f} ± {self.standard_error:.1f} ({self.n} instructions)"
 
-
+# %% ../../nbs/api/06_rates.ipynb #export-dataclass-frozen-true-class-2-paired-difference
 def paired_difference(
     a,  # annotations of one model, or its scores [n]
     b,  # annotations of the other on the same instructions, or its scores [n] in the same order

@@ -16,9 +16,9 @@ import pandas as pd
 from scipy import stats
 
 from ..core import ConfigError, RecordError, check_counts, escape
-from .rates import (Estimate, _level, _paired, _scored, _wilson, cluster_ids, clustered_error,
-                                            instruction_ids)
-from ..records import preference_probability, read_table
+from .rates import (Estimate, _level, _paired, _scored, cluster_ids, clustered_error,
+                                            instruction_ids, share_interval)
+from ..records import Origin, preference_probability, read_table, require_columns
 
 # %% ../../nbs/api/06d_reliability.ipynb #labels
 TIES = ("half", "label", "drop")  # a tie against a decision: half a match, no match, left out
@@ -32,9 +32,8 @@ def label_table(
     "Labels as decisions. Raises `RecordError` for columns that lack, rows that stand there twice, or no verdict."
     if ties not in TIES: raise ConfigError(f"ties is {ties!r}: give one of {', '.join(TIES)}")
     table, scores = _scored(labels, source)
+    require_columns(table, Origin(source), ("item", "annotator"))
     for column in ("item", "annotator"):
-        if column not in table:
-            raise RecordError(f"there is no such column; there are {list(table.columns)}", source, column=column)
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
     found = table[["item", "annotator"]].assign(verdict=1 + np.sign(scores - .5))
@@ -155,7 +154,7 @@ class AgreementReport:
 
     def _repr_html_(self): return f"<pre>{escape(repr(self))}</pre>"
 
-
+# %% ../../nbs/api/06d_reliability.ipynb #report-agreement
 def agreement(
     labels,  # table (or path, records, dataset) with item, annotator, preference; repeated labels have a draw
     ties: str = "half",  # "half": half a match with a decision; "label": a label of its own; "drop": left out
@@ -220,7 +219,7 @@ def _leave_out_labels(sums, own):
     found = np.stack(list(sums.figures(np.concatenate(rows)).values()), 1)
     return dict(zip(own, _jackknife(found, np.concatenate(weights)).tolist()))
 
-
+# %% ../../nbs/api/06d_reliability.ipynb #report-parts-with-interval
 def _with_interval(value, by_item, by_annotator, by_label, sizes, level, factor):
     "The estimate with both sources of chance; of the annotators' part, what single labels explain is off."
     v, u, common = np.nan_to_num(np.square([by_item, by_annotator, by_label]))
@@ -229,13 +228,20 @@ def _with_interval(value, by_item, by_annotator, by_label, sizes, level, factor)
     small = v**2 / max(sizes[0] - 1, 1) + ((3 * u + beyond) / 4)**2 / max(sizes[1] - 1, 1)   # Satterthwaite
     freedom = max((v + beyond)**2 / small, min(4, sizes[1] - 1)) if small > 0 else max(sizes[0] - 1, 1)
     if factor == 100:   # a share: Wilson's, which stays within 0 and 100 % and does not shrink to nothing
-        worth = sizes[0] if not error > 0 or not 0 < value < 1 else value * (1 - value) / error**2
-        low, high = _wilson(value, worth, level, freedom)
+        low, high = share_interval(value, error, sizes[0], level, freedom)
     else:
         reach = stats.t.ppf((1 + level) / 2, freedom) * error if error > 0 else float("nan")
         low, high = value - reach, min(value + reach, 1.)
     known = "items and annotators" if not np.isnan(by_annotator) else "items alone"
     return Estimate(factor * value, factor * error, factor * low, factor * high, sizes[0], level, known)
+
+
+def _rate_estimate(x, units, level):
+    "A mean of matches in percent, with its clustered error and Wilson's interval."
+    n = len(np.unique(units))
+    error = clustered_error(x, units) if n > 1 else float("nan")
+    low, high = share_interval(x.mean(), error, n, level)
+    return Estimate(100 * float(x.mean()), 100 * error, 100 * float(low), 100 * float(high), n, level, "wilson")
 
 
 def _each_annotator(table, items, counts, match, level):
@@ -248,26 +254,17 @@ def _each_annotator(table, items, counts, match, level):
         x, some = _against_majority(v[rows], (counts - mine)[at[rows]], match)
         figures = dict(labels=len(rows), ties=100 * (v[rows] == 1).mean(), compared=int(some.sum()))
         if some.any():
-            rate = x[some].mean()
-            clusters = len(np.unique(at[rows][some]))
-            low, high = _wilson(rate, _worth(x[some], at[rows][some]), level, clusters - 1)
-            figures |= dict(agreement=100 * rate, low=100 * low, high=100 * high)
+            e = _rate_estimate(x[some], at[rows][some], level)
+            figures |= dict(agreement=e.value, low=e.low, high=e.high)
         found[name] = figures
     columns = ["labels", "ties", "compared", "agreement", "low", "high"]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns)
 
-
+# %% ../../nbs/api/06d_reliability.ipynb #report-parts-against-majority
 def _against_majority(verdicts, others, match):
     "Match of each verdict [n] with the majority of the counts [n, 3] of others, and where there are others."
     leads = others == others.max(1, keepdims=True)
     return (leads * match[verdicts]).sum(1) / leads.sum(1), others.sum(1) > 0
-
-
-def _worth(x, units):
-    "Number of independent verdicts that would have the error that these have, clustered."
-    error, rate = clustered_error(x, units) if len(x) > 1 else 0., x.mean()
-    n = len(np.unique(units))
-    return n if not error > 0 or not 0 < rate < 1 else min(rate * (1 - rate) / error**2, len(x) * 4)
 
 
 def _pairwise_table(table, match):
@@ -340,14 +337,6 @@ def _one_judge(labels, ties, name, cluster=None):
     table, origin = read_table(labels, name)
     return label_table(table.assign(annotator=name), ties, origin.name, cluster)
 
-
-def _rate_estimate(x, units, level):
-    "A mean of matches in percent, with its clustered error and Wilson's interval."
-    n = len(np.unique(units))
-    low, high = _wilson(x.mean(), _worth(x, units), level, n - 1)
-    error = clustered_error(x, units) if n > 1 else float("nan")
-    return Estimate(100 * float(x.mean()), 100 * error, 100 * float(low), 100 * float(high), n, level, "wilson")
-
 # %% ../../nbs/api/06d_reliability.ipynb #bias
 def bias_and_variance(
     labels,  # table of labels: item, annotator, draw, preference; several draws an item
@@ -403,8 +392,7 @@ def likings(
     _level(level, "likings")
     check_counts(apart=(apart, 0))
     table, scores = _scored(annotations, source)
-    for column in ("output_1", "output_2"):
-        if column not in table: raise RecordError("there is no such column", source, column=column)
+    require_columns(table, Origin(source), ("output_1", "output_2"))
     one, two = (table[c].fillna("").astype(str) for c in ("output_1", "output_2"))
     decided, units = ~np.isnan(scores) & (scores != .5), instruction_ids(table)
     gap, second = (two.str.len() - one.str.len()).to_numpy(), scores > .5
