@@ -42,6 +42,7 @@ _MODULES = {
     "farm.loop": "Loop LoopSettings run_demo",
     "farm.study": "repeat",
     "farm.board": "leaderboard load_leaderboard Leaderboard",
+    "widgets.explorer": "explore",
 }
 
 

@@ -1,0 +1,182 @@
+// What all widgets share. Whatever a model, a person or a file may have written is set as text, never as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+const fill = (made, attributes, children) => {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value != null) made.setAttribute(name, String(value));
+  }
+  for (const child of children.flat()) if (child != null) made.append(child);
+  return made;
+};
+const node = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+// A widget's own room: its look, and its keys kept from the notebook, which would take arrows and letters for commands.
+function room(el, name) {
+  el.classList.add("af", `af-${name}`);
+  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  return el;
+}
+
+const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
+const plusMinus = (value, error, digits = 1) => fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
+const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));
+
+// A labelled field; `get` gives its value, `set` is called with a new one.
+function field(label, element) {
+  element.setAttribute("aria-label", label);
+  return node("label", { class: "af-field" }, node("span", {}, label), element);
+}
+
+function select(label, options, get, set) {
+  const list = node("select", { onchange: () => set(list.value) }, options.map(([value, text]) => node("option", { value }, text)));
+  return { element: field(label, list), show: () => { list.value = get() ?? options[0][0]; } };
+}
+
+// A number: a slider where `range`, a box otherwise. What is typed is sent after a short rest.
+function number(label, { min, max, step, range = false, shown = String }, get, set) {
+  let waiting;
+  const input = node("input", { type: range ? "range" : "number", min, max, step }), beside = node("output", {});
+  const value = () => {
+    const given = input.value === "" ? min : Number(input.value);
+    return Math.max(min, max == null ? given : Math.min(max, given));
+  };
+  input.addEventListener("input", () => {
+    beside.textContent = shown(value());
+    clearTimeout(waiting);
+    waiting = setTimeout(() => set(value()), 150);
+  });
+  const element = field(label, input);
+  if (range) element.append(beside);
+  return {
+    element,
+    show: () => { if (document.activeElement !== input) input.value = get(); beside.textContent = shown(Number(get())); },
+    stop: () => clearTimeout(waiting),
+  };
+}
+
+function search(label, get, set) {
+  let waiting;
+  const input = node("input", { type: "search", oninput: () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => set(input.value), 150);
+  } });
+  return {
+    element: field(label, input),
+    show: () => { if (document.activeElement !== input) input.value = get() ?? ""; },
+    stop: () => clearTimeout(waiting),
+  };
+}
+
+const button = (text, onclick, attributes = {}) => node("button", { type: "button", onclick, ...attributes }, text);
+
+// ── Charts ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const WIDE = 560, DASHES = ["", "7 4", "2 3", "8 3 2 3", "12 4", "12 4 2 4"];
+const SYMBOLS = [   // around 0, 0; told apart without colour
+  () => svg("circle", { r: 4 }), () => svg("rect", { x: -3.6, y: -3.6, width: 7.2, height: 7.2 }),
+  () => svg("path", { d: "M0-5 4.6 3.4-4.6 3.4Z" }), () => svg("path", { d: "M0-5 4.4 0 0 5-4.4 0Z" }),
+  () => svg("path", { d: "M-4-4 4 4M-4 4 4-4", class: "af-open" }), () => svg("path", { d: "M0-5V5M-5 0H5", class: "af-open" }),
+];
+
+function ticks(low, high, log) {
+  if (log) {
+    const powers = [];
+    for (let p = Math.ceil(Math.log2(low) - 1e-9); p <= Math.log2(high) + 1e-9; p++) powers.push(2 ** p);
+    const every = Math.ceil(powers.length / 8);
+    return powers.filter((_, i) => i % every === 0);
+  }
+  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough * 0.999);
+  const found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(+(k * step).toPrecision(12));
+  return found;
+}
+
+// Series of {name, points: [{x, y, low, high, key, note}], line, colour}. Each point can be reached with the arrow keys;
+// `onpick` is called with (series, point) for a click or Enter, and what is under the pointer is said below the chart.
+function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, range }) {
+  const points = series.flatMap((s) => s.points), own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
+  if (!points.length) return node("p", { class: "af-note" }, `${title}: nothing to show yet`);
+  let [left, right] = [Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))];
+  let [low, high] = range ?? [Math.min(...points.flatMap(own)), Math.max(...points.flatMap(own))];
+  if (left === right) { left -= log ? left / 2 : 1; right += log ? right : 1; }
+  if (low === high) { low -= Math.abs(low) / 10 || 1; high += Math.abs(high) / 10 || 1; }
+  const gap = range ? 0 : (high - low) * 0.06;
+  [low, high] = [low - gap, high + gap];
+  const edge = { left: 52, right: 12, top: 10, bottom: 38 }, scale = log ? Math.log2 : (v) => v;
+  const spare = log ? 0 : (right - left) * 0.02;
+  const across = (v) => edge.left + (scale(v) - scale(left) + spare) / (scale(right) - scale(left) + 2 * spare) * (WIDE - edge.left - edge.right);
+  const up = (v) => height - edge.bottom - (v - low) / (high - low) * (height - edge.top - edge.bottom);
+  const drawn = svg("g"), said = node("output", { class: "af-said", "aria-live": "polite" }, " ");
+  for (const t of ticks(low, high)) drawn.append(svg("line", { class: "af-grid", x1: edge.left, x2: WIDE - edge.right, y1: up(t), y2: up(t) }),
+    svg("text", { x: edge.left - 6, y: up(t) + 4, "text-anchor": "end" }, tidy(t)));
+  for (const t of ticks(left, right, log)) drawn.append(svg("text", { x: across(t), y: height - edge.bottom + 15, "text-anchor": "middle" }, tidy(t)));
+  drawn.append(svg("text", { x: (WIDE + edge.left) / 2, y: height - 5, "text-anchor": "middle" }, x),
+    svg("text", { transform: `translate(13 ${(height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y));
+  for (const m of marks) drawn.append(svg("line", { class: "af-mark", x1: across(m.x), x2: across(m.x), y1: edge.top, y2: height - edge.bottom },
+    svg("title", {}, m.text)), svg("text", { class: "af-mark", x: across(m.x) + 3, y: edge.top + 10 }, m.text));
+  const dots = [];
+  series.forEach((s, i) => {
+    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = (s.colour ?? i) % 6, at = (p, v) => `${across(p.x)} ${up(v)}`;
+    const inner = svg("g", { style: `--own: ${colour}`, "data-series": s.name });
+    const banded = s.points.filter((p) => p.low != null);
+    if (s.line && banded.length > 1) inner.append(svg("path", { class: "af-band", d: `M${banded.map((p) => at(p, p.high)).join("L")}L${banded.slice().reverse().map((p) => at(p, p.low)).join("L")}Z` }));
+    else for (const p of banded) inner.append(svg("line", { class: "af-bar", x1: across(p.x), x2: across(p.x), y1: up(p.low), y2: up(p.high) }));
+    if (s.line) inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: `M${s.points.map((p) => at(p, p.y)).join("L")}` }));
+    const row = s.points.map((p) => {
+      const text = p.note ?? `${s.name}: ${x} ${tidy(p.x)}, ${y} ${plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1)}`;
+      const dot = svg("g", { class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text, transform: `translate(${across(p.x)} ${up(p.y)})`,
+        "data-key": p.key ?? "", "aria-pressed": onpick ? String(chosen != null && p.key === chosen) : null,
+        onfocus: () => { said.textContent = text; }, onpointerenter: () => { said.textContent = text; },
+        onclick: () => { dot.focus(); onpick?.(s, p); } }, svg("circle", { class: "af-reach", r: 10 }), SYMBOLS[look]());
+      return dot;
+    });
+    dots.push(row);
+    inner.append(...row);
+    drawn.append(inner);
+  });
+  if (dots.flat().length) dots.flat()[0].setAttribute("tabindex", 0);
+  const go = (event) => {
+    const i = dots.findIndex((row) => row.includes(document.activeElement) || row.some((d) => d === event.target.closest(".af-dot")));
+    if (i < 0) return;
+    const j = dots[i].indexOf(event.target.closest(".af-dot")), step = { ArrowRight: 1, ArrowLeft: -1 }[event.key], other = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if ((event.key === "Enter" || event.key === " ") && onpick) { event.preventDefault(); onpick(series[i], series[i].points[j]); return; }
+    if (!step && !other) return;
+    event.preventDefault();
+    const row = dots[(i + (other ?? 0) + dots.length) % dots.length], next = row[Math.max(0, Math.min(row.length - 1, j + (step ?? 0)))];
+    if (!next) return;
+    for (const d of dots.flat()) d.setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    next.focus();
+  };
+  const legend = series.length > 1 || series[0].name ? node("ul", { class: "af-legend" }, series.map((s, i) => {
+    const look = (s.colour ?? i) % 6;
+    return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, svg("g", { style: `--own: var(--af-${look})` },
+      s.line ? svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: "M0 6H30" }) : null,
+      svg("g", { class: "af-dot", transform: "translate(15 6)" }, SYMBOLS[look]()))), " ", s.name);
+  })) : null;
+  return node("figure", { class: "af-chart", onkeydown: go }, node("figcaption", {}, title),
+    svg("svg", { viewBox: `0 0 ${WIDE} ${height}`, role: "group", "aria-label": title }, drawn), said, legend);
+}
+
+// Draws a chart anew in its place, and leaves the focus on the point where it was.
+function redraw(place, made) {
+  const held = place.contains(document.activeElement) ? document.activeElement.closest?.(".af-dot")?.getAttribute("aria-label") : null;
+  const key = place.contains(document.activeElement) ? document.activeElement.getAttribute("data-key") : null;
+  place.replaceChildren(...[made].flat());
+  if (held == null) return;
+  const same = [...place.querySelectorAll(".af-dot[role]")].find((d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === held);
+  same?.focus();
+}
+
+// ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const SIDES = { 1: "◀ output 1", 1.5: "= tie", 2: "output 2 ▶" };
+const verdict = (p) => p == null ? "no verdict"
+  : SIDES[p] ?? (p < 1.5 ? `◀ output 1 (${Math.round(100 * (2 - p))} %)` : `output 2 (${Math.round(100 * (p - 1))} %) ▶`);
+const sideOf = (p) => p == null ? "none" : p === 1.5 ? "tie" : p < 1.5 ? "one" : "two";
+const pieces = (parts) => parts.map(([own, text]) => own ? node("mark", {}, text) : document.createTextNode(text));
