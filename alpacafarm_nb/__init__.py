@@ -37,12 +37,14 @@ _MODULES = {
     "annotators.judges": "Judge load_judges",
     "annotators.remote": "EndpointPool load_pool",
     "annotators.local": "RuleJudge RewardJudge ModelJudge HumanLabels",
+    "annotators.people": "KeptLabels",
     "annotators.farmhands": "Gold farmyard_pool",
     "farm.farms": "load_farm make_farm Farm",
     "farm.loop": "Loop LoopSettings run_demo",
     "farm.study": "repeat",
     "farm.board": "leaderboard load_leaderboard Leaderboard",
     "widgets.explorer": "explore",
+    "widgets.desk": "label",
 }
 
 

@@ -172,7 +172,13 @@ def _put_failure(self,
     self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?,?)",
                  (key, judge, model, server, draw, _now(), kind, detail, _dumps(request), price)))
 
-Answers.put, Answers.put_failure = _put, _put_failure
+def _remove(self,
+    key: str,  # of the answer
+) -> None:
+    "Take an answer out again: a label that its giver takes back."
+    self._write(("delete from answers where key = ?", (key,)), ("delete from parts where answer = ?", (key,)))
+
+Answers.put, Answers.put_failure, Answers.remove = _put, _put_failure, _remove
 
 # %% ../nbs/api/03b_answers.ipynb #tables
 _ANSWERS = ("key", "judge", "model", "server", "draw", "attempt", "made", "request", "answer", "price", "seconds")

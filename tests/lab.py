@@ -22,7 +22,7 @@ QUIET = {   # settings of JupyterLab: no news, no look for updates, nothing besi
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
-PATIENCE = 60_000   # ms; a busy machine takes its time
+PATIENCE = 40_000   # ms; a busy machine takes its time
 
 READY = """() => { const w = window.jupyterapp?.shell.currentWidget;
     return w?.context?.isReady && w.sessionContext?.session?.kernel?.connectionStatus == 'connected' }"""

@@ -85,3 +85,55 @@ def test_explorer(lab, theme):
         page.keyboard.press("ArrowDown")
         expect(root.locator(".af-pager span")).to_have_text("page 2 of 5")
         assert page.problems == []
+
+
+DESK = PAIRS + """
+from alpacafarm_nb import label
+desk = label(pairs.head(6), "Ada", [farm.gold, farm.simulated])
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_desk(lab, theme):
+    with lab.open("import os; [os.remove(f) for f in os.listdir() if f.startswith(('annotations', 'labels'))]", DESK, "desk",
+                  theme=theme) as page:
+        root = page.locator(".af-desk")
+        status, work = root.locator(".af-status[role=status]"), root.locator(".af-work")
+        labelled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
+        expect(status).to_have_text("0 of 6 pairs labelled")
+        left, first = root.locator(".af-output .af-text").nth(0).text_content(), root.locator("h3").text_content()
+        root.get_by_role("button", name="← left").click()          # mouse
+        expect(status).to_have_text("1 of 6 pairs labelled")
+        row = value(page, "desk.labels().iloc[0].to_dict()")
+        assert row["instruction"] == first and row[f"output_{row['preference']:.0f}"] == left
+        root.locator(".af-choice").nth(1).click()                            # the output itself
+        expect(status).to_have_text("2 of 6 pairs labelled")
+        work.focus()                                                         # keyboard
+        for key, n in {"ArrowDown": 3, "2": 4, "u": 3, "t": 4, "ArrowLeft": 5}.items():
+            page.keyboard.press(key)
+            expect(status).to_have_text(f"{n} of 6 pairs labelled")
+        assert [p for _, p in labelled()[2:4]] == [1.5, 1.5]
+        shown = root.locator("h3").text_content()
+        page.keyboard.press("s")                                             # the only one left: it comes again
+        assert value(page, "desk.view['done']") == 5                         # by then the page has heard of it
+        expect(root.locator("h3")).to_have_text(shown)
+        expect(root.locator("tbody tr")).to_have_count(2)
+        shot(page, f"desk-{theme}")
+        page.keyboard.press("ArrowRight")
+        expect(root.locator("section")).to_have_text("Every pair has your label.")
+        root.get_by_role("button", name="undo").click()
+        expect(status).to_have_text("5 of 6 pairs labelled")
+        root.get_by_label("your name").focus()                               # another person; typing is no labelling
+        for key in ("Control+a", *"Stu", "Enter"): page.keyboard.press(key)
+        expect(status).to_have_text("0 of 6 pairs labelled")
+        work.focus()
+        page.keyboard.press("1")
+        expect(status).to_have_text("1 of 6 pairs labelled")
+        expect(root.locator("tbody tr")).to_have_count(3)
+        root.get_by_label("who was here").select_option("Ada")
+        expect(status).to_have_text("5 of 6 pairs labelled")
+        root.get_by_role("button", name="export").click()
+        expect(root.locator(".af-note").last).to_contain_text("labels-1.json")
+        kept = value(page, "__import__('alpacafarm_nb').Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
+        assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
+        assert page.problems == []

@@ -21,6 +21,13 @@ function room(el, name) {
   return el;
 }
 
+// Sends wishes to the kernel, one at a time: keys that come faster than the page changes are meant for what is gone.
+function wisher(model) {
+  let waiting = false;
+  model.on("change:heard", () => { waiting = false; });
+  return (name, more = {}) => { if (!waiting) { waiting = true; model.send({ do: name, ...more }); } };
+}
+
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
 const plusMinus = (value, error, digits = 1) => fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
 const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));

@@ -40,6 +40,7 @@ class FarmWidget(anywidget.AnyWidget):
     "Base of the widgets: a `view` for the page, wishes from it, `.show_static()` for pages without a kernel."
     _css = look()
     view = traitlets.Dict().tag(sync=True)
+    heard = traitlets.Int(0).tag(sync=True)   # wishes so far: the page knows that its last one was dealt with
 
     def __init__(self, **state):
         allow_in_colab()
@@ -49,10 +50,12 @@ class FarmWidget(anywidget.AnyWidget):
     def _hear(self, wish: dict):
         "Does what the page wishes; what goes wrong for a reason that can be told is told there."
         do = getattr(self, f"on_{wish.get('do')}", None)
-        try:
-            if do is None: raise FarmError(f"{type(self).__name__} knows no {wish.get('do')!r}")
-            do(**{k: v for k, v in wish.items() if k != "do"})
-        except (FarmError, TypeError, ValueError) as error: self.view = self.view | dict(problem=str(error))
+        with self.hold_sync():   # the page hears of both at once
+            try:
+                if do is None: raise FarmError(f"{type(self).__name__} knows no {wish.get('do')!r}")
+                do(**{k: v for k, v in wish.items() if k != "do"})
+            except (FarmError, TypeError, ValueError) as error: self.view = self.view | dict(problem=str(error))
+            self.heard += 1
 
     def static(self) -> list:
         "What is shown where there is no kernel: figures, and HTML as `Page`."

@@ -1,0 +1,57 @@
+// The labelling desk: one pair, by its sides. Nothing here knows which output is which.
+
+const KEYS = { ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right", ArrowDown: "tie", 0: "tie", t: "tie" };
+
+export default {
+  render({ model, el }) {
+    room(el, "desk");
+    const view = () => model.get("view"), wish = wisher(model);
+    const say = (side) => { const p = view().pair; if (p) wish("label", { pair: p.number, side }); };
+    const skip = () => { const p = view().pair; if (p) wish("skip", { pair: p.number }); };
+    const undo = () => { if (view().done) wish("undo"); };
+
+    const sit = () => { if (name.value !== view().labeller) wish("sit", { name: name.value }); };
+    const name = node("input", { type: "text", onchange: sit, onkeydown: (event) => { if (event.key === "Enter") sit(); } });
+    const people = node("select", { onchange: () => wish("sit", { name: people.value }) });
+    const bar = node("progress", { max: 1, value: 0, "aria-label": "pairs labelled" }), status = node("span", { class: "af-status", role: "status" });
+    const outputs = ["left", "right"].map((side) => node("button", { type: "button", class: "af-output af-choice", onclick: () => say(side) }));
+    const pair = node("section", { "aria-label": "the pair" }), problem = node("p", { class: "af-problem", role: "alert" });
+    const buttons = {
+      left: button("← left", () => say("left")), tie: button("↓ tie", () => say("tie")), right: button("right →", () => say("right")),
+      skip: button("skip (s)", skip), undo: button("undo (u)", undo),
+    };
+    const desk = node("div", { class: "af-work", tabindex: 0, "aria-label": "labelling desk: arrow left, right, down for a tie, u to undo, s to skip", onkeydown: (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+      const act = KEYS[key] ? () => say(KEYS[key]) : { u: undo, Backspace: undo, s: skip }[key];
+      if (act && !event.repeat) { event.preventDefault(); act(); }
+    } }, pair, node("div", { class: "af-fields af-keys" }, Object.values(buttons)));
+    const beside = node("div", { class: "af-beside" }), saved = node("span", { class: "af-note" });
+
+    const row = (a) => node("tr", {}, node("th", { scope: "row" }, a.name), node("td", {}, `${fixed(a.agreement)} %`), node("td", {}, `${fixed(a.low)} to ${fixed(a.high)} %`), node("td", {}, a.n));
+    const draw = () => {
+      const { pair: p, ...v } = view();
+      if (document.activeElement !== name) name.value = v.labeller;
+      people.replaceChildren(...v.labellers.map((n) => node("option", { value: n, selected: n === v.labeller }, n)));
+      bar.value = v.done / v.total;
+      status.textContent = `${v.done} of ${v.total} pairs labelled`;
+      problem.textContent = v.problem;
+      problem.hidden = !v.problem;
+      buttons.undo.disabled = !v.done;
+      for (const key of ["left", "tie", "right", "skip"]) buttons[key].disabled = !p;
+      if (p) {
+        outputs.forEach((output, k) => output.replaceChildren(node("h4", {}, ["left", "right"][k]), node("div", { class: "af-text" }, p[["left", "right"][k]])));
+        pair.replaceChildren(node("h3", { class: "af-text" }, p.instruction), ...(p.input ? [node("div", { class: "af-input af-text" }, p.input)] : []),
+          node("div", { class: "af-outputs" }, outputs));
+      } else pair.replaceChildren(node("p", { class: "af-status" }, "Every pair has your label."));
+      beside.replaceChildren(node("h4", {}, "You agree with"), v.agreement.length ? node("table", {}, node("thead", {}, node("tr", {}, ["", "agreement", "95 % interval", "pairs"].map((h) => node("th", { scope: "col" }, h)))),
+        node("tbody", {}, v.agreement.map(row))) : node("p", { class: "af-note" }, "nobody yet: label a pair, or give `beside=`"));
+      saved.textContent = v.saved ? `written to ${v.saved}` : "";
+    };
+    el.append(node("div", { class: "af-fields" }, field("your name", name), field("who was here", people), node("div", {}, bar, " ", status)),
+      problem, desk, beside, node("div", {}, button("export labels", () => wish("export")), " ", saved));
+    model.on("change:view", draw);
+    draw();
+    return () => model.off("change:view", draw);
+  },
+};
