@@ -45,6 +45,7 @@ _MODULES = {
     "farm.board": "leaderboard load_leaderboard Leaderboard",
     "widgets.explorer": "explore",
     "widgets.desk": "label",
+    "widgets.board": "agreement_board",
 }
 
 

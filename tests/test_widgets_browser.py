@@ -137,3 +137,44 @@ def test_desk(lab, theme):
         kept = value(page, "__import__('alpacafarm_nb').Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
         assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
         assert page.problems == []
+
+
+BOARD = PAIRS + """
+from alpacafarm_nb import agreement_board
+board = agreement_board([farm.gold, *farm.simulated.annotators[:4]], pairs, draws=2)
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_agreement_board(lab, theme):
+    with lab.open(BOARD, "board", theme=theme) as page:
+        root = page.locator(".af-board")
+        cell = lambda i, j: root.locator(f'.af-cell[data-key="{i} {j}"]')
+        matrix = lambda: value(page, "board.to_pandas().round().values.tolist()")
+        expect(root.locator(".af-cell")).to_have_count(20)
+        assert float(cell(0, 1).text_content()) == pytest.approx(matrix()[0][1], abs=1)
+        cell(0, 2).click()                                                   # mouse
+        expect(root.locator(".af-count")).to_have_text(f"{value(page, 'len(board.find())')} of 60 pairs")
+        query = value(page, "board.query")
+        assert (query["a"], query["b"], query["relation"]) == ("gold", "strong_2", "disagree")
+        shot(page, f"board-{theme}")
+        cell(0, 1).focus()                                                   # keyboard
+        for key in ("ArrowDown", "ArrowDown", "ArrowRight"): page.keyboard.press(key)   # 1 1 is no cell: 2 1, 3 1, 3 2
+        expect(cell(3, 2)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(root.locator("h4", has_text="disagree")).to_have_text("Where strong_3 and strong_2 disagree")
+        slider, calm = root.get_by_label("labels flipped"), cell(0, 1).text_content()
+        slider.focus()
+        for _ in range(10): page.keyboard.press("ArrowRight")
+        expect(root.locator(".af-field output")).to_have_text("50 %")
+        expect(cell(0, 1)).not_to_have_text(calm)
+        assert value(page, "board.flip") == .5
+        assert abs(sum(matrix()[0][1:]) / 4 - 50) < 10, "half of the labels turned round is chance"
+        dots = root.locator(".af-chart .af-dot[role=img]")
+        assert dots.count() == 4
+        dots.first.hover()                                                   # mouse on the plot, then arrows
+        expect(root.locator(".af-said")).to_contain_text("strong_1: bias")
+        dots.first.focus()
+        page.keyboard.press("ArrowDown")
+        expect(root.locator(".af-said")).to_contain_text("strong_2: bias")
+        assert page.problems == []

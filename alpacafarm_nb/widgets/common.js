@@ -2,7 +2,11 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// JupyterLab takes keys for its commands unless the element that has the focus says that it wants them itself.
+const OWN_KEYS = "data-lm-suppress-shortcuts", TAKES_KEYS = /^(input|select|button|textarea)$/i;
+
 const fill = (made, attributes, children) => {
+  if (TAKES_KEYS.test(made.tagName) || "tabindex" in attributes) made.setAttribute(OWN_KEYS, "true");
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (value === true) made.setAttribute(name, "");
@@ -14,10 +18,9 @@ const fill = (made, attributes, children) => {
 const node = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// A widget's own room: its look, and its keys kept from the notebook, which would take arrows and letters for commands.
+// A widget's own room.
 function room(el, name) {
   el.classList.add("af", `af-${name}`);
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
   return el;
 }
 

@@ -23,10 +23,10 @@ FOLDER = Path(alpacafarm_nb.__file__).with_name("widgets")   # scripts and style
 
 @cache
 def script(
-    name: str,  # of the widget's file, without .js
+    *names: str,  # of files, without .js: parts first, the widget's own last
 ) -> str:
     "The module of a widget: what all share, and its own."
-    return "\n".join((FOLDER / f"{n}.js").read_text(encoding="utf-8") for n in ("common", name))
+    return "\n".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("common", *names))
 
 
 @cache
@@ -94,7 +94,7 @@ def page_table(
     table: pd.DataFrame,  # its index stands first in each row
     title: str = "",  # above it
 ) -> Page:
-    "A table with everything escaped; numbers with two digits, nothing where there is none."
+    "A table with everything escaped; numbers with four digits, nothing where there is none."
     def cell(value):
         if not isinstance(value, (list, dict)) and pd.isna(value): return "<td></td>"
         if isinstance(value, float): return f"<td style='text-align:right'>{value:.4g}</td>"
