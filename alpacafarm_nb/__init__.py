@@ -41,11 +41,15 @@ _MODULES = {
     "annotators.farmhands": "Gold farmyard_pool",
     "farm.farms": "load_farm make_farm Farm",
     "farm.loop": "Loop LoopSettings run_demo",
+    "farm.points": "Look best_of_n_points best_of_n_samples",
     "farm.study": "repeat",
     "farm.board": "leaderboard load_leaderboard Leaderboard",
     "widgets.explorer": "explore",
     "widgets.desk": "label",
+    "widgets.live": "training_board",
+    "widgets.panel": "farm_panel",
     "widgets.board": "agreement_board",
+    "widgets.lines": "curves",
 }
 
 

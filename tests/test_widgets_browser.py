@@ -36,6 +36,14 @@ def value(page, expression):
     return json.loads(page.ask(f"import json; print(json.dumps({expression}))"))
 
 
+def becomes(page, expression, wanted):
+    "The kernel hears of what the page did within a while: JupyterLab holds changes back until the last is dealt with."
+    for _ in range(100):
+        if (found := value(page, expression)) == wanted: return
+        page.wait_for_timeout(100)
+    assert found == wanted
+
+
 PAIRS = """
 import pandas as pd
 from alpacafarm_nb import explore, load_farm
@@ -55,10 +63,12 @@ def test_explorer(lab, theme):
         expect(count).to_have_text("60 of 60 pairs")
         shot(page, f"explorer-{theme}")
         root.get_by_label("show").select_option("disagree")
+        becomes(page, "x.query['relation']", "disagree")
         n = value(page, "len(x.find())")
         expect(count).to_have_text(f"{n} of 60 pairs")
-        assert 0 < n < 60 and value(page, "x.query['relation']") == "disagree"
+        assert 0 < n < 60
         root.get_by_label("beside").select_option("strong_3")
+        becomes(page, "x.query['b']", "strong_3")
         expect(count).to_have_text(f"{value(page, 'len(x.find())')} of 60 pairs")
         root.get_by_label("show").select_option("all")
         root.get_by_label("data set").select_option("cows")
@@ -115,7 +125,7 @@ def test_desk(lab, theme):
         assert [p for _, p in labelled()[2:4]] == [1.5, 1.5]
         shown = root.locator("h3").text_content()
         page.keyboard.press("s")                                             # the only one left: it comes again
-        assert value(page, "desk.view['done']") == 5                         # by then the page has heard of it
+        becomes(page, "desk.heard", 8)                                       # by then the page has heard of it
         expect(root.locator("h3")).to_have_text(shown)
         expect(root.locator("tbody tr")).to_have_count(2)
         shot(page, f"desk-{theme}")
@@ -168,7 +178,7 @@ def test_agreement_board(lab, theme):
         for _ in range(10): page.keyboard.press("ArrowRight")
         expect(root.locator(".af-field output")).to_have_text("50 %")
         expect(cell(0, 1)).not_to_have_text(calm)
-        assert value(page, "board.flip") == .5
+        becomes(page, "board.flip", .5)
         assert abs(sum(matrix()[0][1:]) / 4 - 50) < 10, "half of the labels turned round is chance"
         dots = root.locator(".af-chart .af-dot[role=img]")
         assert dots.count() == 4
@@ -177,4 +187,51 @@ def test_agreement_board(lab, theme):
         dots.first.focus()
         page.keyboard.press("ArrowDown")
         expect(root.locator(".af-said")).to_contain_text("strong_2: bias")
+        assert page.problems == []
+
+
+CURVES = """
+import numpy as np, pandas as pd
+from alpacafarm_nb import curves
+step = np.arange(0, 21, 5)
+line = lambda judge, value, **more: pd.DataFrame(dict(method="ppo", judge=judge, step=step, kl=step / 10, value=value, **more))
+points = pd.concat([line("gold", [50, 55, 56, 53, 50], standard_error=1.), line("simulated", [50, 54, 58, 60, 61], standard_error=.8),
+                    line("", [0, 1, 2, 3, 4], measure="reward"), line("", [12, 13, 15, 18, 22], measure="words"),
+                    pd.DataFrame(dict(method="best of n", judge="gold", n=[1, 4, 16], value=[50, 54, 55], standard_error=1.2))])
+samples = pd.DataFrame([dict(method="ppo", step=s, instruction="What do the hens eat?", output=f"Corn. (step {s})") for s in step])
+c = curves(points, samples)
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_curves(lab, theme):
+    with lab.open(CURVES, "c", theme=theme) as page:
+        root = page.locator(".af-curves")
+        chart = lambda k: root.locator(".af-chart").nth(k)
+        expect(root.locator(".af-chart")).to_have_count(3)
+        expect(chart(0).locator(".af-band")).to_have_count(2)
+        expect(root.locator(".af-peaks")).to_contain_text("ppo by gold: highest 56.0 ± 1.0 at step = 10")
+        dots = chart(0).locator("g[data-series='ppo by gold'] .af-dot")
+        dots.nth(1).click()                                                  # mouse
+        expect(root.locator("td").nth(1)).to_have_text("Corn. (step 5)")
+        expect(dots.nth(1)).to_have_attribute("aria-pressed", "true")
+        for key in ("ArrowRight", "ArrowRight", "Enter"): page.keyboard.press(key)
+        expect(root.locator("td").nth(1)).to_have_text("Corn. (step 15)")
+        expect(chart(0).locator(".af-said")).to_contain_text("53.0 ± 1.0")
+        dots.nth(4).hover()                                                  # resting is enough
+        expect(root.locator("td").nth(1)).to_have_text("Corn. (step 20)")
+        shot(page, f"curves-{theme}")
+        root.get_by_label("± one standard error").uncheck()
+        expect(chart(0).locator(".af-band")).to_have_count(0)
+        root.get_by_role("checkbox", name="simulated").focus()               # keyboard
+        page.keyboard.press("Space")
+        expect(chart(0).locator("g[data-series]")).to_have_count(1)
+        becomes(page, "c.shown['judges']", ["gold"])
+        root.get_by_label("against").select_option("n")
+        expect(chart(0).locator("g[data-series]")).to_have_attribute("data-series", "best of n by gold")
+        expect(root.locator(".af-chart")).to_have_count(1)
+        root.get_by_label("against").select_option("kl")
+        root.get_by_role("checkbox", name="best of n").uncheck()
+        expect(root.locator(".af-peaks li")).to_have_count(1)
+        becomes(page, "[c.shown['axis'], c.shown['methods']]", ["kl", ["ppo"]])
         assert page.problems == []

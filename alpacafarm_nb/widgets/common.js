@@ -24,11 +24,22 @@ function room(el, name) {
   return el;
 }
 
-// Sends wishes to the kernel, one at a time: keys that come faster than the page changes are meant for what is gone.
+// Sends wishes to the kernel, one at a time. One that comes too early is dropped, since it may be meant for what is gone;
+// with `later` it is kept, the last one only, and sent when its time has come.
 function wisher(model) {
-  let waiting = false;
-  model.on("change:heard", () => { waiting = false; });
-  return (name, more = {}) => { if (!waiting) { waiting = true; model.send({ do: name, ...more }); } };
+  let waiting = false, kept = null;
+  const send = (wish) => { waiting = true; model.send(wish); };
+  model.on("change:heard", () => {
+    waiting = false;
+    const wish = kept;
+    kept = null;
+    if (wish) send(wish);
+  });
+  return (name, more = {}, later = false) => {
+    const wish = { do: name, ...more };
+    if (!waiting) send(wish);
+    else if (later) kept = wish;
+  };
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
@@ -92,6 +103,9 @@ const SYMBOLS = [   // around 0, 0; told apart without colour
   () => svg("path", { d: "M-4-4 4 4M-4 4 4-4", class: "af-open" }), () => svg("path", { d: "M0-5V5M-5 0H5", class: "af-open" }),
 ];
 
+// Dash and symbol of a series: its own `look`, moved by its colour, so that no two of them look the same in grey.
+const styleOf = (s, i) => ((s.colour ?? i) + (s.look > 0 ? s.look * 2 : 0)) % 6;
+
 function ticks(low, high, log) {
   if (log) {
     const powers = [];
@@ -131,7 +145,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     svg("title", {}, m.text)), svg("text", { class: "af-mark", x: across(m.x) + 3, y: edge.top + 10 }, m.text));
   const dots = [];
   series.forEach((s, i) => {
-    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = (s.colour ?? i) % 6, at = (p, v) => `${across(p.x)} ${up(v)}`;
+    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = styleOf(s, i), at = (p, v) => `${across(p.x)} ${up(v)}`;
     const inner = svg("g", { style: `--own: ${colour}`, "data-series": s.name });
     const banded = s.points.filter((p) => p.low != null);
     if (s.line && banded.length > 1) inner.append(svg("path", { class: "af-band", d: `M${banded.map((p) => at(p, p.high)).join("L")}L${banded.slice().reverse().map((p) => at(p, p.low)).join("L")}Z` }));
@@ -141,7 +155,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
       const text = p.note ?? `${s.name}: ${x} ${tidy(p.x)}, ${y} ${plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1)}`;
       const dot = svg("g", { class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text, transform: `translate(${across(p.x)} ${up(p.y)})`,
         "data-key": p.key ?? "", "aria-pressed": onpick ? String(chosen != null && p.key === chosen) : null,
-        onfocus: () => { said.textContent = text; }, onpointerenter: () => { said.textContent = text; },
+        onfocus: () => { said.textContent = text; }, onpointermove: () => { said.textContent = text; },
         onclick: () => { dot.focus(); onpick?.(s, p); } }, svg("circle", { class: "af-reach", r: 10 }), SYMBOLS[look]());
       return dot;
     });
@@ -164,8 +178,8 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     next.focus();
   };
   const legend = series.length > 1 || series[0].name ? node("ul", { class: "af-legend" }, series.map((s, i) => {
-    const look = (s.colour ?? i) % 6;
-    return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, svg("g", { style: `--own: var(--af-${look})` },
+    const look = styleOf(s, i);
+    return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, svg("g", { style: `--own: var(--af-${(s.colour ?? i) % 6})` },
       s.line ? svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: "M0 6H30" }) : null,
       svg("g", { class: "af-dot", transform: "translate(15 6)" }, SYMBOLS[look]()))), " ", s.name);
   })) : null;
