@@ -1,6 +1,11 @@
 """What all tests share: where things are, and an environment in which nothing reaches for the network or a browser."""
 
 import os
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,3 +29,46 @@ def pytest_collection_modifyitems(items):
 def root():
     "The repository's folder."
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    "The wheel, built from a copy of what would be committed."
+    place = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                            capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if not (ROOT / name).is_file(): continue
+        (place / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, place / "src" / name)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(place / "src")]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(place.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    "A fresh environment with the wheel in it, outside the repository: called, it runs one of its programs there."
+    place = tmp_path_factory.mktemp("installed")
+    venv.create(place / "env", with_pip=False)
+    bin_ = place / "env" / ("Scripts" if os.name == "nt" else "bin")
+    there = subprocess.run([bin_ / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+                           capture_output=True, text=True, check=True).stdout.strip()
+    pip = [sys.executable, "-m", "pip", "--python", str(bin_ / "python"), "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})
+    # the dependencies are lent by this environment, whose own .pth files (the editable package) are not read there
+    (Path(there) / "lent.pth").write_text(str(Path(pytest.__file__).parents[1]))
+    (place / "cwd").mkdir()
+    return Installed(bin_, place / "cwd", {k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+
+
+@dataclass
+class Installed:
+    "An environment: its programs, the folder that they run in, and their environment variables."
+    bin: Path
+    cwd: Path
+    env: dict
+
+    def __call__(self, program, *args):
+        return subprocess.run([self.bin / program, *args], cwd=self.cwd, env=self.env, capture_output=True, text=True)

@@ -24,6 +24,7 @@ QUIET = {   # settings of JupyterLab: no news, no look for updates, nothing besi
 }
 PATIENCE = 40_000   # ms; a busy machine takes its time
 
+DARK = "jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
 READY = """() => { const w = window.jupyterapp?.shell.currentWidget;
     return w?.context?.isReady && w.sessionContext?.session?.kernel?.connectionStatus == 'connected' }"""
 ASK = """async code => {
@@ -50,7 +51,7 @@ class Lab:
             kernelspec=dict(display_name="Python 3", language="python", name="python3"))), path)
         page = self.page(path.name, width, height)
         try:
-            if theme == "dark": page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+            if theme == "dark": page.evaluate(DARK)
             page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
             page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")   # resolves when all cells ran
             yield page
@@ -63,14 +64,17 @@ class Lab:
         page = self.browser.new_context(viewport=dict(width=width, height=height)).new_page()
         page.set_default_timeout(PATIENCE)
         page.problems = []
-        page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" and not _known(m) else None)
+        page.on("console", lambda m: page.problems.append(_told(m)) if m.type == "error" and not _known(m) else None)
         page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((self.base, self.base.replace("http", "ws", 1), "data:", "blob:"))
-                else page.problems.append(f"asked for {r.url}"))
+        own = (self.base, self.base.replace("http", "ws", 1), "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(own) else page.problems.append(f"asked for {r.url}"))
         page.goto(f"{self.base}/lab/tree/{notebook}?token={self.token}&reset")
         page.wait_for_function(READY, timeout=PATIENCE)
         page.ask = lambda code: page.evaluate(ASK, code).strip()
         return page
+
+
+def _told(message): return f"{message.text} {message.location.get('url', '')}"
 
 
 def _known(message):
@@ -79,24 +83,26 @@ def _known(message):
 
 
 @contextmanager
-def jupyterlab(folder: Path, browser):
-    "JupyterLab with its settings, workspaces and kernels' files in `folder`; ended at the end."
-    home, root = folder / "home", folder / "root"
+def jupyterlab(folder: Path, browser, command=None, root=None, **more):
+    """JupyterLab with its settings, workspaces and kernels' files in `folder`; ended at the end. `command` starts it,
+    `root` is the folder that it opens, `more` goes to `subprocess.Popen`."""
+    home, root = folder / "home", root or folder / "root"
     (home / "config/labconfig").mkdir(parents=True)
-    root.mkdir()
+    root.mkdir(parents=True, exist_ok=True)
+    port, token = _free_port(), secrets.token_hex(16)
+    server = dict(ip="127.0.0.1", port=port, port_retries=0, allow_root=True, open_browser=False)
+    config = {"ServerApp": server, "IdentityProvider": {"token": token},
+              "LabApp": {"expose_app_in_browser": True, "open_browser": False}}
+    (home / "config/jupyter_server_config.json").write_text(json.dumps(config))
     (home / "config/labconfig/default_setting_overrides.json").write_text(json.dumps(QUIET))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    token, bin = secrets.token_hex(16), Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", "IPYTHONDIR": f"{home}/ipython", "PYTHONPATH": str(ROOT),
+    bin = Path(sys.executable).parent
+    env = {"PATH": f"{bin}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)} | more.pop("env", {})
+    env = {**os.environ, **env, "IPYTHONDIR": f"{home}/ipython",
            **{f"JUPYTER_{kind.upper()}_DIR": f"{home}/{kind}" for kind in ("config", "data", "runtime")},
            "JUPYTERLAB_SETTINGS_DIR": f"{home}/settings", "JUPYTERLAB_WORKSPACES_DIR": f"{home}/workspaces"}
-    command = [bin / "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-               "--expose-app-in-browser"]
     with open(home / "log", "w") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command or [bin / "jupyter", "lab", root], env=env, stdout=log,
+                                  stderr=subprocess.STDOUT, **more)
     base = f"http://127.0.0.1:{port}"
     try:
         _wait(server, f"{base}/api?token={token}", home / "log")
@@ -105,6 +111,13 @@ def jupyterlab(folder: Path, browser):
         server.terminate()
         try: server.wait(20)
         except subprocess.TimeoutExpired: server.kill()
+
+
+def _free_port():
+    "A port of 127.0.0.1 that nobody listens on."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def _wait(server, address, log, seconds=120):

@@ -9,10 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-import venv
 import zipfile
 from configparser import ConfigParser
-from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -93,22 +91,6 @@ def test_nothing_dangerous_is_imported():
             assert not (isinstance(node, ast.keyword) and node.arg == "trust_remote_code"), file
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
-    "The wheel, built from a copy of what would be committed."
-    place = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, text=True, check=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if not (ROOT / name).is_file(): continue
-        (place / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, place / "src" / name)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(place / "src")]
-    done = subprocess.run(build, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return next(place.glob("*.whl"))
-
-
 def test_the_wheel_carries_data_and_lessons(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     src = wheel.parent / "src"
@@ -127,24 +109,6 @@ def test_the_wheel_asks_for_ranges(wheel):
     needs = re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)
     assert "Requires-Python: >=3.11" in text and any(n.startswith("torch>=") for n in needs)
     assert not [n for n in needs if "==" in n or n.startswith(("nbdev", "pytest", "execnb"))]
-
-
-@pytest.fixture(scope="session")
-def installed(wheel, tmp_path_factory):
-    "A function that runs a program of a fresh environment with the wheel in it, outside the repository."
-    place = tmp_path_factory.mktemp("installed")
-    venv.create(place / "env", with_pip=False)
-    bin_ = place / "env" / ("Scripts" if os.name == "nt" else "bin")
-    there = subprocess.run([bin_ / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-                           capture_output=True, text=True, check=True).stdout.strip()
-    pip = [sys.executable, "-m", "pip", "--python", str(bin_ / "python"), "install", "-q", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})
-    # the dependencies are lent by this environment, whose own .pth files (the editable package) are not read there
-    (Path(there) / "lent.pth").write_text(str(Path(pytest.__file__).parents[1]))
-    (place / "cwd").mkdir()
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return lambda program, *args: subprocess.run([bin_ / program, *args], cwd=place / "cwd", env=env,
-                                                 capture_output=True, text=True)
 
 
 def test_the_wheel_works_outside_the_repository(installed):

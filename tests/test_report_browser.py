@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from payloads import PAYLOADS
 
 from alpacafarm_nb.farm.board import leaderboard
 from alpacafarm_nb.farm.report import (agreement_figure, outputs_side_by_side, overoptimization_figure, training_figure,
@@ -16,19 +17,6 @@ FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-bac
 
 if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-
-SET = "window.pwned=1"
-PAYLOADS = [
-    f"<script>{SET}</script>", f"<img src=x onerror={SET}>", f"</script><script>{SET}</script>",
-    f"\"'><svg onload={SET}>",
-    f"</style><img src=x onerror={SET}>", f'<a href="javascript:{SET}">click</a>',
-    f"<!--<script>{SET}</script>",
-    f"<iframe srcdoc='<script>parent.{SET}</script>'></iframe>",
-    "<img src=https://example.com/x.png>",
-    f"`<b onclick={SET}>` **<i onmouseover={SET}>**", "<base href=https://example.com/>",
-    "\u2028\u202e]]>{{7*7}}${7*7}",
-]
-
 
 class Judge:
     name = PAYLOADS[1]

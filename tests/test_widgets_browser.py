@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import ROOT
 from lab import CHROMIUM, FLAGS, jupyterlab
+from payloads import PAYLOADS
 
 if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
@@ -78,7 +79,8 @@ def test_explorer(lab, theme):
         expect(count).to_have_text(f"{value(page, 'int((abs(x.table.longer) >= 60).sum())')} of 60 pairs")
         root.get_by_label("lengths differ by").fill("0")
         root.get_by_label("contains").fill("COWS")
-        expect(count).to_have_text(f"{value(page, 'sum(chr(99) + chr(111) + chr(119) + chr(115) in t for t in x.table.texts)')} of 60 pairs")
+        cows = value(page, "sum('cows' in t for t in x.table.texts)")
+        expect(count).to_have_text(f"{cows} of 60 pairs")
         root.get_by_label("contains").fill("")
         root.get_by_label("order").select_option("disagreement")
         expect(pair).to_contain_text(f"pair {value(page, 'int(x.table.disagreement.argmax())')} ")
@@ -105,8 +107,8 @@ desk = label(pairs.head(6), "Ada", [farm.gold, farm.simulated])
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_desk(lab, theme):
-    with lab.open("import os; [os.remove(f) for f in os.listdir() if f.startswith(('annotations', 'labels'))]", DESK, "desk",
-                  theme=theme) as page:
+    for file in [*lab.folder.glob("annotations*"), *lab.folder.glob("labels*")]: file.unlink()
+    with lab.open(DESK, "desk", theme=theme) as page:
         root = page.locator(".af-desk")
         status, work = root.locator(".af-status[role=status]"), root.locator(".af-work")
         labelled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
@@ -144,7 +146,8 @@ def test_desk(lab, theme):
         expect(status).to_have_text("5 of 6 pairs labelled")
         root.get_by_role("button", name="export").click()
         expect(root.locator(".af-note").last).to_contain_text("labels-1.json")
-        kept = value(page, "__import__('alpacafarm_nb').Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
+        page.ask("from alpacafarm_nb import Answers")
+        kept = value(page, "Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
         assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
         assert page.problems == []
 
@@ -194,11 +197,14 @@ CURVES = """
 import numpy as np, pandas as pd
 from alpacafarm_nb import curves
 step = np.arange(0, 21, 5)
-line = lambda judge, value, **more: pd.DataFrame(dict(method="ppo", judge=judge, step=step, kl=step / 10, value=value, **more))
-points = pd.concat([line("gold", [50, 55, 56, 53, 50], standard_error=1.), line("simulated", [50, 54, 58, 60, 61], standard_error=.8),
-                    line("", [0, 1, 2, 3, 4], measure="reward"), line("", [12, 13, 15, 18, 22], measure="words"),
-                    pd.DataFrame(dict(method="best of n", judge="gold", n=[1, 4, 16], value=[50, 54, 55], standard_error=1.2))])
-samples = pd.DataFrame([dict(method="ppo", step=s, instruction="What do the hens eat?", output=f"Corn. (step {s})") for s in step])
+at = dict(method="ppo", step=step, kl=step / 10)
+line = lambda judge, value, **more: pd.DataFrame(dict(at, judge=judge, value=value, **more))
+best = pd.DataFrame(dict(method="best of n", judge="gold", n=[1, 4, 16], value=[50, 54, 55], standard_error=1.2))
+points = pd.concat([best, line("gold", [50, 55, 56, 53, 50], standard_error=1.),
+                    line("simulated", [50, 54, 58, 60, 61], standard_error=.8),
+                    line("", [0, 1, 2, 3, 4], measure="reward"), line("", [12, 13, 15, 18, 22], measure="words")])
+samples = pd.DataFrame([dict(method="ppo", step=s, instruction="What do hens eat?", output=f"Corn. (step {s})")
+                        for s in step])
 c = curves(points, samples)
 """
 
@@ -235,3 +241,69 @@ def test_curves(lab, theme):
         expect(root.locator(".af-peaks li")).to_have_count(1)
         becomes(page, "[c.shown['axis'], c.shown['methods']]", ["kl", ["ppo"]])
         assert page.problems == []
+
+
+ATTACKS = """
+import numpy as np, pandas as pd
+from alpacafarm_nb import Answers, agreement_board, curves, explore, label, leaderboard
+evil = PAYLOADS
+turned = lambda k: evil[k:] + evil[:k]
+texts = pd.DataFrame(dict(instruction=evil, input=evil[::-1], output_1=turned(3), output_2=turned(7), dataset=evil,
+                          generator_1=turned(1), generator_2=turned(2)))
+labels = pd.concat([texts.assign(annotator=name, preference=1 + k % 2) for k, name in enumerate(evil)])
+class Judge:
+    def __init__(self, name): self.name = name
+    def utility(self, table): return table["output"].str.len().to_numpy(float)
+    def expected(self, pairs): return pairs.assign(preference=1.25)
+    def annotate_pairs(self, pairs, p_label_flip=0., seed=0): return self.expected(pairs)
+asked = texts[["instruction", "input"]].assign(output=texts["output_1"])
+points = pd.DataFrame([dict(method=e, judge=evil[-1 - k], measure=m, step=s, value=s, standard_error=1.)
+                       for k, e in enumerate(evil) for m in ("win-rate, %", e) for s in (0, 1)])
+samples = pd.DataFrame([dict(method=e, instruction=e, output=e, step=s) for e in evil for s in (0, 1)])
+"""
+WIDGETS = {   # how each is made, and what shows every text in it
+    "explorer": ("explore(labels)", "w.query = w.query | dict(page={k} // 12, at={k} % 12)"),
+    "desk": ("label(texts, evil[0], {e: Judge(e) for e in evil}, answers=Answers(':memory:'))",
+             "w.on_label(w.view['pair']['number'], 'left'); w.on_sit(evil[{k}])"),
+    "board": ("agreement_board(labels, reference=evil[1])",
+              "w.query = w.query | dict(a=evil[{k}], b=evil[0], relation='odd')"),
+    "curves": ("curves(points, samples)", "w.on_look(str(4 * {k}))"),
+}
+
+
+@pytest.mark.parametrize("widget", WIDGETS)
+def test_nothing_foreign_runs_in_a_widget(lab, widget):
+    "Every payload as every text of the widget, alive and static; what is not escaped does run."
+    make, show = WIDGETS[widget]
+    with lab.open(f"PAYLOADS = {PAYLOADS!r}", ATTACKS, f"w = {make}; w", "w.show_static()") as page:
+        expect(page.locator(f".af-{widget}")).to_be_visible()
+        for k in range(len(PAYLOADS)): assert page.ask(show.format(k=k)) == "", page.ask(show.format(k=k))
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.pwned") is None
+        assert page.locator(f".af-{widget} :is(script, img, iframe, base, style, object, embed, link)").count() == 0
+        assert page.problems == []
+        options = page.locator(f".af-{widget} option").all_inner_texts()
+        shown = "".join([page.locator(f".af-{widget}").inner_text(), *options])
+        assert any(p in shown for p in PAYLOADS), "no payload is to be seen: the test shows nothing"
+        _control(page)
+
+
+def _control(page):
+    "The same page, an unescaped text: it runs."
+    page.evaluate("jupyterapp.commands.execute('notebook:insert-cell-below')")
+    code = f"from IPython.display import HTML; HTML({PAYLOADS[1]!r})"
+    page.evaluate("code => jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.setSource(code)", code)
+    page.evaluate("jupyterapp.commands.execute('notebook:run-cell')")
+    page.wait_for_function("window.pwned == 1")
+
+
+def test_nothing_foreign_runs_in_a_leaderboard(lab):
+    made = "leaderboard({e: asked.assign(output=turned(k)) for k, e in enumerate(evil)}, asked, Judge(evil[1]))"
+    cells = (f"board = {made}; board", "board.plot()", "explore(board)")
+    with lab.open(f"PAYLOADS = {PAYLOADS!r}", ATTACKS, *cells) as page:
+        expect(page.locator(".af-explorer")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.pwned") is None
+        assert page.problems == []
+        assert PAYLOADS[1] in page.locator(".jp-OutputArea").first.page.inner_text("body")
+        _control(page)

@@ -57,9 +57,10 @@ class PairTable:
 # %% ../../nbs/api/31_explorer.ipynb #pairs-parts
 def _as_texts(labels):
     "The columns of a pair and its annotator as texts, in a new table."
-    read = lambda c: labels[c].astype(object).where(labels[c].notna(), "").map(str) if c in labels else ""
-    table = pd.DataFrame({c: read(c) for c in (*TEXTS, *NAMES)}, index=labels.index)
-    table["annotator"] = labels["annotator"].astype(object).where(labels["annotator"].notna(), "annotator").map(str)
+    text = lambda c: labels[c].where(labels[c].notna(), "annotator" if c == "annotator" else "").astype(str)
+    there = [c for c in (*TEXTS, *NAMES, "annotator") if c in labels]
+    table = pd.DataFrame({c: text(c) for c in there}, index=labels.index)
+    for c in {*TEXTS, *NAMES} - set(there): table[c] = ""
     return table
 
 

@@ -19,7 +19,8 @@ PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
 WIDTH, SCALE, MOST = 860, 1.5, 3_000_000  # of pictures, in pixels; of a notebook, in bytes
 
 # One thread: sums of floats depend on their number. Without MathJax the pictures need no network.
-KERNEL = {"PLOTLY_RENDERER": "plotly_mimetype", "ALPACAFARM_QUIET": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+KERNEL = {"PLOTLY_RENDERER": "plotly_mimetype", "ALPACAFARM_QUIET": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+          "ALPACAFARM_STATIC": "1"}
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
