@@ -97,7 +97,7 @@ def kl_divergence(
 ) -> float:
     "KL(p || q) = sum_y p(y) (log p(y) - log q(y)), in nats."
     p = np.exp(logps)
-    return float(np.sum(np.where(p > 0, p * (logps - reference), 0.)))
+    return float(np.sum(p * np.where(p > 0, logps - reference, 0.)))
 
 # %% ../nbs/api/05_pocket.ipynb #export-def-pass-through-answers
 def pass_through(

@@ -32,6 +32,32 @@ def test_is_committed_executed(lesson):
     assert lesson.stat().st_size < 3_000_000
 
 
+INSTALL = """# In Colab this installs the package; anywhere else it does nothing.
+import sys
+if "google.colab" in sys.modules:
+    %pip install -q "alpacafarm_nb @ git+https://github.com/alpacafarm-nb/alpacafarm_nb\""""
+
+
+@each_lesson
+def test_has_what_every_lesson_has(lesson):
+    "A badge for itself, the cell that installs in Colab, what one learns, questions, failures to explain, a way on."
+    cells = ["".join(c["source"]) for c in notebooks.read(lesson)["cells"]]
+    assert f"(open_in_colab.svg)](https://colab.research.google.com/github/alpacafarm-nb/alpacafarm_nb/blob/main/nbs/" \
+           f"lessons/{lesson.name})" in cells[1]
+    assert cells[2] == INSTALL
+    prose = "\n".join("".join(c["source"]) for c in notebooks.read(lesson)["cells"] if c["cell_type"] == "markdown")
+    for part in ("**What you learn here**", "## Questions", "Explain:", "here next|to go next".split("|")):
+        assert any(p in prose for p in ([part] if isinstance(part, str) else part)), part
+
+
+def test_the_path_is_whole_and_listed():
+    "Lessons are numbered without a gap, and the lists of lessons name them all."
+    assert [int(p.name[:2]) for p in LESSONS] == list(range(1, len(LESSONS) + 1))
+    for file in ("nbs/lessons/README.md", "nbs/index.ipynb", "README.md"):
+        text = (ROOT / file).read_text()
+        assert [p.stem for p in LESSONS if p.stem not in text] == [], file
+
+
 @each_lesson
 def test_has_the_one_switch_and_says_when_it_is_on(lesson):
     sources = ["".join(cell["source"]) for cell in code(lesson)]

@@ -307,3 +307,42 @@ def test_nothing_foreign_runs_in_a_leaderboard(lab):
         assert page.problems == []
         assert PAYLOADS[1] in page.locator(".jp-OutputArea").first.page.inner_text("body")
         _control(page)
+
+
+CONTRAST = """root => {
+    const rgb = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+    const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const light = colour => colour.reduce((sum, v, i) => sum + linear(v / 255) * [.2126, .7152, .0722][i], 0);
+    const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
+    const up = e => e ? [...up(e.parentElement), e] : [];
+    const back = e => rgb(getComputedStyle(e).backgroundColor);
+    const paper = e => up(e).map(back).reduce((below, top) => over(top, below), [255, 255, 255]);
+    const faded = e => up(e).filter(x => root.contains(x)).reduce((o, x) => o * getComputedStyle(x).opacity, 1);
+    const low = [];
+    for (const e of root.querySelectorAll('*')) {
+        const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+        if (!own || !e.getClientRects().length || e.closest(':disabled, option')) continue;
+        const style = getComputedStyle(e), below = paper(e);
+        const ink = rgb(e instanceof SVGElement ? style.fill : style.color);
+        const text = over([...ink.slice(0, 3), ink[3] * faded(e)], below);
+        const [a, b] = [light(text), light(below)].sort((x, y) => y - x), ratio = (a + .05) / (b + .05);
+        if (ratio < 4.5) low.push(`${e.tagName} ${ratio.toFixed(2)} ${e.textContent.slice(0, 30)}`);
+    }
+    return low }"""
+NAMELESS = """root => [...root.querySelectorAll('input, select, button, [tabindex]')].filter(e => ![
+    e.getAttribute('aria-label'), e.textContent, e.closest('label')?.textContent].some(t => t?.trim()))
+    .map(e => e.outerHTML)"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_can_be_read_and_named(lab, theme):
+    "Contrast of at least 4.5 (WCAG AA) for every text, and a name for whatever takes the focus."
+    cells = [PAIRS, "explore(labels)", DESK, "desk", BOARD, "board", CURVES, "c"]
+    with lab.open(*cells, theme=theme) as page:
+        for widget in ("explorer", "desk", "board", "curves"):
+            root = page.locator(f".af-{widget}").first
+            expect(root).to_be_visible()
+            assert root.evaluate(CONTRAST) == [], widget
+            assert root.evaluate(NAMELESS) == [], widget
+        root.evaluate("e => { e.style.color = '#777'; }")
+        assert root.evaluate(CONTRAST), "what cannot be read is not noticed"
