@@ -7,6 +7,7 @@ __all__ = ['app', 'demo', 'copy_lessons', 'lab', 'annotate', 'main']
 
 # %% ../nbs/api/90_cli.ipynb #export-import-importlib-util-import
 import importlib.util
+import os
 import subprocess
 import sys
 import warnings
@@ -81,7 +82,9 @@ def lab(
     if not open_it: return
     if importlib.util.find_spec("jupyterlab") is None:
         raise FarmError("JupyterLab is not installed: pip install 'alpacafarm_nb[lab]', or open the folder elsewhere.")
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(folder)]))
+    command = [sys.executable, "-m", "jupyterlab", str(folder)]
+    if os.name == "nt": raise typer.Exit(subprocess.call(command))
+    os.execv(sys.executable, command)   # in the place of this process: whoever ends this one ends the server
 
 # %% ../nbs/api/90_cli.ipynb #annotate
 @app.command()
