@@ -129,12 +129,13 @@ class AgreementBoard(Explorer):
         return pd.DataFrame(self.board["matrix"], self.board["names"], self.board["names"], dtype=float)
 
     def static(self):
-        b, matrix = self.board, self.to_pandas().round(1)
+        b, matrix = self.board, self.to_pandas()
         shown = lambda v: "" if v is None else f"{v['share']:.0f} [{v['low']:.0f}, {v['high']:.0f}]"
         liked = pd.DataFrame([[shown(v) for v in row] for row in b["likings"]], b["names"], b["kinds"])
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""
-        return [page_table(matrix.mask(np.eye(len(matrix), dtype=bool)), f"Agreement, %. {b['said']}{noise}"), *figure,
+        whole = matrix.mask(np.eye(len(matrix), dtype=bool)).map(lambda v: "" if v != v else f"{v:.0f}")
+        return [page_table(whole, f"Agreement, %. {b['said']}{noise}"), *figure,
                 page_table(liked, "How often each prefers the output that is …, % with 95 % interval"),
                 static_pairs(self.table, np.argsort(-self.table.disagreement, kind="stable")[:2])]
 

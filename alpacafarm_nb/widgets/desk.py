@@ -16,11 +16,11 @@ import pandas as pd
 from ..annotators.local import HumanLabels
 from ..annotators.people import KeptLabels
 from ..answers import Answers
-from ..core import ConfigError, RecordError, as_path, seed_for
+from ..core import ConfigError, RecordError, as_path, escape, seed_for
 from ..evaluation.rates import PAIR_KEY, agreement_rate, instruction_ids, share_interval
 from ..farm.board import judge_pairs
 from ..records import check_pairs, save_table
-from .parts import FarmWidget, page_table, script
+from .parts import FarmWidget, Page, page_table, script
 
 # %% ../../nbs/api/32_desk.ipynb #order
 def desk_order(
@@ -172,7 +172,9 @@ def _shown(self):
 
 def _static(self):
     shown = self.agreement().rename(columns=dict(agreement="agreement, %", n="pairs"))
-    title = f"{self.labeller}: {len(self._mine)} of {len(self.pairs)} pairs labelled; agreement with"
+    title = f"{self.labeller}: {len(self._mine)} of {len(self.pairs)} pairs labelled"
+    if shown.empty: return [Page(f"<p>{escape(title)}. Run this cell with a kernel, and label.</p>")]
+    title += "; agreement with"
     return [page_table(shown, title)]
 
 Desk._pair, Desk._judged, Desk._show, Desk._shown, Desk.static = _pair, _judged, _show, _shown, _static
