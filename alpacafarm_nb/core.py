@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'PALETTE', 'NEUTRAL', 'DASHES', 'FarmError', 'ModelError', 'ConfigError', 'StageError', 'RecordError',
-           'as_json', 'stable_hash', 'seed_for', 'check_counts', 'check_seed', 'quiet', 'progress', 'as_path',
-           'read_object', 'atomic_write', 'atomic_folder', 'versions', 'git_state', 'write_manifest', 'Stages',
-           'escape', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
+           'as_json', 'stable_hash', 'seed_for', 'check_counts', 'check_seed', 'without_bars', 'quiet', 'progress',
+           'as_path', 'read_object', 'atomic_write', 'atomic_folder', 'versions', 'git_state', 'write_manifest',
+           'Stages', 'escape', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
 
 # %% ../nbs/api/00_core.ipynb #export-import-contextlib-import-dataclas
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import hashlib
@@ -184,9 +185,19 @@ def _under_nbconvert():
     return any(tool in words for tool in ("nbconvert", "nbclient", "papermill", "nbdev"))
 
 
+_NO_BARS = contextvars.ContextVar("no_bars", default=False)
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    "No progress bars inside the `with`, in this thread: something else shows how far things are."
+    before = _NO_BARS.set(True)
+    try: yield
+    finally: _NO_BARS.reset(before)
+
+
 def quiet() -> bool:  # True where bars would be noise
-    "Whether progress bars are off: `ALPACAFARM_QUIET=1`, under pytest, or in a notebook that a tool executes."
-    asked = os.environ.get("ALPACAFARM_QUIET", "") not in ("", "0")
+    "Whether bars are off: `ALPACAFARM_QUIET=1`, `without_bars`, pytest, or a notebook that a tool executes."
+    asked = _NO_BARS.get() or os.environ.get("ALPACAFARM_QUIET", "") not in ("", "0")
     return asked or "PYTEST_CURRENT_TEST" in os.environ or _under_nbconvert()
 
 # %% ../nbs/api/00_core.ipynb #export-def-progress-iterable-iterable

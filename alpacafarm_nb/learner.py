@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from numbers import Integral, Real
@@ -34,7 +35,7 @@ from .records import Origin
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
            'FusedLora', 'fused_layers', 'new_role', 'precision_for', 'reading', 'in_single_precision',
-           'make_accelerator', 'processes', 'make_optimizer', 'Learner']
+           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -522,21 +523,37 @@ def _running(self, run_dir: str | Path | None = None, extra: Callable | None = N
     with progress(total=self.total_steps, desc=self.name, unit="step") as bar:
         bar.update(self.done)
         try: yield bar
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             self.optimizer.zero_grad(set_to_none=True)
             self.history.interrupted = True
-            print(f"{self.name}: interrupted after {self.done} of {self.total_steps} steps; what was trained is kept")
+            said = f"{self.name}: interrupted after {self.done} of {self.total_steps} steps; what was trained is kept"
+            if not isinstance(stop, _Stopped): print(said)   # a watcher knows
         # half a step is not kept: its weights would be taken for those of the step before
         if run_dir is not None and self.done > self._saved and not self._partial: self.checkpoint(run_dir)
 
 def _tick(self, bar, run_dir: str | Path | None = None, checkpoint_every: int = 50):
-    "After a step: move the bar, and save a checkpoint where one is due."
+    "After a step: move the bar, save a checkpoint where one is due, and let watchers look."
     bar.update(1)
     shown = list(self.history.rows[-1].items())[1:4] if self.history.rows else []
     bar.set_postfix({k: f"{v:.3g}" for k, v in shown}, refresh=False)
     if run_dir is not None and checkpoint_every and self.done % checkpoint_every == 0: self.checkpoint(run_dir)
+    if any([watch(self) for watch in _WATCHERS.get()]) and self.done < self.total_steps: raise _Stopped
 
 Learner.running, Learner.tick = _running, _tick
+
+# %% ../nbs/api/09_learner.ipynb #watching
+_WATCHERS = ContextVar("watchers", default=())
+
+class _Stopped(KeyboardInterrupt): "A watcher has ended the run."
+
+@contextmanager
+def watching(
+    callback: Callable[[Learner], Any],  # called with the learner after each step; true ends the run, in order
+):
+    "Have each training inside the `with`, in this thread, looked at after every step."
+    before = _WATCHERS.set((*_WATCHERS.get(), callback))
+    try: yield
+    finally: _WATCHERS.reset(before)
 
 # %% ../nbs/api/09_learner.ipynb #export-def-checkpoint-self-run
 def _checkpoint(self, run_dir: str | Path) -> Path | None:

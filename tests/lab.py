@@ -24,7 +24,7 @@ QUIET = {   # settings of JupyterLab: no news, no look for updates, nothing besi
 }
 PATIENCE = 40_000   # ms; a busy machine takes its time
 
-DARK = "jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
+THEME = "t => jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${t}`})"   # the last one is kept
 READY = """() => { const w = window.jupyterapp?.shell.currentWidget;
     return w?.context?.isReady && w.sessionContext?.session?.kernel?.connectionStatus == 'connected' }"""
 ASK = """async code => {
@@ -51,7 +51,7 @@ class Lab:
             kernelspec=dict(display_name="Python 3", language="python", name="python3"))), path)
         page = self.page(path.name, width, height)
         try:
-            if theme == "dark": page.evaluate(DARK)
+            page.evaluate(THEME, theme.title())
             page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
             page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")   # resolves when all cells ran
             yield page

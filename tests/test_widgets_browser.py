@@ -245,7 +245,10 @@ def test_curves(lab, theme):
 
 ATTACKS = """
 import numpy as np, pandas as pd
-from alpacafarm_nb import Answers, agreement_board, curves, explore, label, leaderboard
+from dataclasses import replace
+from alpacafarm_nb import (Answers, agreement_board, curves, explore, farm_panel, label, leaderboard, load_farm,
+                           training_board)
+from alpacafarm_nb.widgets.panel import PanelSettings, Row
 evil = PAYLOADS
 turned = lambda k: evil[k:] + evil[:k]
 texts = pd.DataFrame(dict(instruction=evil, input=evil[::-1], output_1=turned(3), output_2=turned(7), dataset=evil,
@@ -260,6 +263,18 @@ asked = texts[["instruction", "input"]].assign(output=texts["output_1"])
 points = pd.DataFrame([dict(method=e, judge=evil[-1 - k], measure=m, step=s, value=s, standard_error=1.)
                        for k, e in enumerate(evil) for m in ("win-rate, %", e) for s in (0, 1)])
 samples = pd.DataFrame([dict(method=e, instruction=e, output=e, step=s) for e in evil for s in (0, 1)])
+def live():
+    rows = lambda column: [{"step": 1, column: 1.}, {"step": 2, column: 2.}]
+    board = training_board({e: rows(evil[-1 - k]) for k, e in enumerate(evil)})
+    board.watch.looks.update({s: texts.assign(output=turned(s)) for s in (0, 1)})
+    return board
+def panel():
+    judges = [Judge(evil[0]), Judge(evil[1])]
+    made = farm_panel(replace(load_farm("farmyard"), gold=judges[0], simulated=judges[1]))
+    for k, e in enumerate(evil):
+        board = leaderboard({e: asked.assign(output=turned(k))}, asked, judges)
+        made._add(Row(e, None, board, PanelSettings(labels=evil[-1 - k]), None if k == 0 else evil[0]))
+    return made
 """
 WIDGETS = {   # how each is made, and what shows every text in it
     "explorer": ("explore(labels)", "w.query = w.query | dict(page={k} // 12, at={k} % 12)"),
@@ -268,6 +283,8 @@ WIDGETS = {   # how each is made, and what shows every text in it
     "board": ("agreement_board(labels, reference=evil[1])",
               "w.query = w.query | dict(a=evil[{k}], b=evil[0], relation='odd')"),
     "curves": ("curves(points, samples)", "w.on_look(str(4 * {k}))"),
+    "live": ("live()", "w.on_choose([evil[{k}]]); w.on_look({k} % 2)"),
+    "panel": ("panel()", "w.on_open(evil[{k}])"),
 }
 
 
@@ -337,9 +354,11 @@ NAMELESS = """root => [...root.querySelectorAll('input, select, button, [tabinde
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_can_be_read_and_named(lab, theme):
     "Contrast of at least 4.5 (WCAG AA) for every text, and a name for whatever takes the focus."
-    cells = [PAIRS, "explore(labels)", DESK, "desk", BOARD, "board", CURVES, "c"]
+    cells = [PAIRS, "explore(labels)", DESK, "desk", BOARD, "board", CURVES, "c",
+             "from alpacafarm_nb import farm_panel, training_board\nfarm_panel()",
+             "training_board({'sft': [dict(step=1, loss=2.), dict(step=2, loss=1.)]})"]
     with lab.open(*cells, theme=theme) as page:
-        for widget in ("explorer", "desk", "board", "curves"):
+        for widget in ("explorer", "desk", "board", "curves", "panel", "live"):
             root = page.locator(f".af-{widget}").first
             expect(root).to_be_visible()
             assert root.evaluate(CONTRAST) == [], widget

@@ -1,0 +1,98 @@
+// A run that goes on: how far it is, its curves, what the policy answers. `view` is what the kernel tells of it.
+
+const STATES = { running: "▶", stopping: "⏸", stopped: "■", done: "✓", failed: "✗" }, CROWDED = 40;
+
+// Like `wisher`, but of wishes made while one is on its way, the last of each kind is sent afterwards.
+function lastWish(model) {
+  const waiting = new Map();
+  let busy = false;
+  const send = (wish) => { busy = true; model.send(wish); };
+  const heard = () => {
+    busy = false;
+    for (const [name, wish] of waiting) { waiting.delete(name); send(wish); return; }
+  };
+  model.on("change:heard", heard);
+  const wish = (name, more = {}) => { const made = { do: name, ...more }; if (busy) waiting.set(name, made); else send(made); };
+  return { wish, off: () => model.off("change:heard", heard) };
+}
+
+// The line above: state, bar, steps, and the button that stops.
+function progressLine(wish) {
+  const state = node("span", { class: "af-status", role: "status" }), bar = node("progress", { max: 1, "aria-label": "steps done" }), steps = node("span", { class: "af-steps" });
+  const stop = button("■ stop", () => wish("stop"), { class: "af-stop" }), problem = node("p", { class: "af-problem", role: "alert" });
+  const element = node("div", {}, node("div", { class: "af-line-up" }, stop, bar, state, steps), problem);
+  const show = (v) => {
+    const said = `${STATES[v.state] ?? ""} ${v.said}`.trim();
+    if (state.textContent !== said) state.textContent = said;     // said aloud only when it changes
+    if (v.share == null) bar.removeAttribute("value"); else bar.value = v.share;
+    steps.textContent = v.steps;
+    [stop.hidden, bar.hidden, stop.disabled] = [!v.live, !v.live, v.state !== "running"];
+    [problem.textContent, problem.hidden] = [v.problem, !v.problem];
+  };
+  return { element, show };
+}
+
+// Small charts, one a column; boxes above them choose which.
+function curvesPart(wish) {
+  const boxes = node("fieldset", { class: "af-boxes" }, node("legend", {}, "curves")), charts = node("div", { class: "af-charts af-small" });
+  const places = new Map();
+  let columns = "";
+  const chosen = () => [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
+  const box = (c, on) => node("label", {}, node("input", { type: "checkbox", value: c, checked: on, onchange: () => wish("choose", { columns: chosen() }) }), " ", c);
+  const draw = (curve) => {
+    const { column, series } = curve, place = places.get(column) ?? node("div", { class: "af-place" }), now = JSON.stringify(curve);
+    places.set(column, place);
+    if (place.dataset.drawn === now) return place;
+    place.dataset.drawn = now;
+    place.classList.toggle("af-crowded", series.some((s) => s.points.length > CROWDED));
+    const said = place.matches(":hover") ? place.querySelector(".af-said")?.textContent : "";
+    const point = (name) => ([x, y, low, high]) => ({ x, y, low, high, key: `${name} ${x}`, note: `${name ? name + ", " : ""}step ${x}: ${column} ${tidy(y)}${low == null ? "" : `, from ${tidy(low)} to ${tidy(high)}`}` });
+    redraw(place, chart({ title: column, x: "step", y: "", height: 220, series: series.map((s) => ({ name: s.name, line: true, points: s.points.map(point(s.name)) })).filter((s) => s.points.length) }));
+    const line = place.querySelector(".af-said");
+    if (said?.trim() && line && !line.textContent.trim()) line.textContent = said;   // the pointer still rests there
+    return place;
+  };
+  const show = (v) => {
+    if (columns !== v.columns.join("\n")) {
+      columns = v.columns.join("\n");
+      const held = boxes.contains(document.activeElement) ? document.activeElement.value : null;
+      boxes.replaceChildren(node("legend", {}, "curves"), ...v.columns.map((c) => box(c, v.chosen.includes(c))));
+      if (held != null) [...boxes.querySelectorAll("input")].find((b) => b.value === held)?.focus();
+    }
+    boxes.hidden = !v.columns.length;
+    const drawn = v.curves.map(draw);
+    if (drawn.length !== charts.children.length || drawn.some((d, i) => charts.children[i] !== d)) charts.replaceChildren(...drawn);
+  };
+  return { element: node("div", {}, boxes, charts), show };
+}
+
+// Answers before the training and after a step, which a slider chooses.
+function looksPart(wish) {
+  const slider = node("input", { type: "range", min: 0, step: 1, class: "af-wide", oninput: () => {
+    const at = Number(slider.value), last = at === steps.length - 1;
+    beside.textContent = name(at);
+    wish("look", { step: last ? null : steps[at] });       // at the end it follows the training
+  } });
+  const beside = node("output", {}), table = node("div", { class: "af-scroll" }), picker = field("answers after step", slider);
+  let steps = [], drawn = "";
+  const name = (at) => `${steps[at] ?? ""}${at === steps.length - 1 ? " (newest)" : ""}`;
+  picker.append(beside);
+  const cell = (parts, score) => node("td", { class: "af-text" }, pieces(parts), score == null ? null : node("div", { class: "af-note" }, `reward ${tidy(score)}`));
+  const row = (r) => node("tr", {}, node("th", { scope: "row", class: "af-text" }, [r.instruction, r.input].filter(Boolean).join("\n")), cell(r.before, r.score_before), cell(r.now, r.score));
+  const element = node("section", { "aria-label": "what the policy answers" }, node("div", { class: "af-fields" }, picker), table);
+  const show = (v) => {
+    element.hidden = !v.look;
+    if (!v.look) return;
+    steps = v.looks;
+    slider.max = steps.length - 1;
+    slider.value = steps.indexOf(v.look.step);
+    slider.disabled = steps.length < 2;
+    beside.textContent = name(Number(slider.value));
+    slider.setAttribute("aria-valuetext", `step ${v.look.step}`);
+    if (drawn === JSON.stringify(v.look)) return;
+    drawn = JSON.stringify(v.look);
+    const heads = ["instruction", v.look.first === 0 ? "before training" : `after step ${v.look.first}`, `after step ${v.look.step}`];
+    table.replaceChildren(node("table", { class: "af-looks" }, node("thead", {}, node("tr", {}, heads.map((h) => node("th", { scope: "col" }, h)))), node("tbody", {}, v.look.rows.map(row))));
+  };
+  return { element, show };
+}
