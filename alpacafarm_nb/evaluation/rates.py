@@ -350,7 +350,8 @@ def power_of(
     if not deviation > 0: raise ConfigError(f"power_of: the deviation is {deviation!r}: a number above 0 is needed")
     if n < 2: return 0.
     reach, shift = stats.t.ppf((1 + level) / 2, n - 1), abs(difference) / deviation * n**.5
-    return float(stats.nct.sf(reach, n - 1, shift) + stats.nct.cdf(-reach, n - 1, shift))
+    near, far = stats.nct.sf(reach, n - 1, shift), stats.nct.cdf(-reach, n - 1, shift)
+    return float(np.nan_to_num(near, nan=1.) + np.nan_to_num(far))   # SciPy has no number where they are 1 and 0
 
 
 def instructions_needed(
