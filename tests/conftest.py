@@ -72,3 +72,16 @@ class Installed:
 
     def __call__(self, program, *args):
         return subprocess.run([self.bin / program, *args], cwd=self.cwd, env=self.env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "One JupyterLab and one browser for all tests of a module."
+    from lab import CHROMIUM, FLAGS, jupyterlab
+    if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+    pytest.importorskip("jupyterlab", reason="needs JupyterLab (the extra `lab`)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        with jupyterlab(tmp_path_factory.mktemp("lab"), browser) as lab: yield lab
+        browser.close()

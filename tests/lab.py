@@ -22,6 +22,7 @@ QUIET = {   # settings of JupyterLab: no news, no look for updates, nothing besi
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
 }
+SHOTS = ROOT / "runs" / "screenshots"
 PATIENCE = 40_000   # ms; a busy machine takes its time
 
 THEME = "t => jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${t}`})"   # the last one is kept
@@ -129,3 +130,22 @@ def _wait(server, address, log, seconds=120):
         if server.poll() is not None or time.monotonic() > end:
             raise RuntimeError(f"JupyterLab did not come up:\n{log.read_text()[-3000:]}")
         time.sleep(.25)
+
+
+def shot(page, name):
+    "A picture of the widget, kept for people to look at."
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".af").first.screenshot(path=SHOTS / f"{name}.png")
+
+
+def value(page, expression):
+    "What an expression is in the kernel."
+    return json.loads(page.ask(f"import json; print(json.dumps({expression}))"))
+
+
+def becomes(page, expression, wanted):
+    "The kernel hears of what the page did within a while: JupyterLab holds changes back until the last is dealt with."
+    for _ in range(100):
+        if (found := value(page, expression)) == wanted: return
+        page.wait_for_timeout(100)
+    assert found == wanted

@@ -1,49 +1,14 @@
 """Every widget in JupyterLab in a real browser: by mouse, by keyboard, light and dark, and under attack."""
 
-import json
 
 import pytest
-from conftest import ROOT
-from lab import CHROMIUM, FLAGS, jupyterlab
+from lab import becomes, shot, value
 from payloads import PAYLOADS
 
-if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-pytest.importorskip("jupyterlab", reason="needs JupyterLab (the extra `lab`)")
 expect = sync_api.expect
 expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.slow
-
-SHOTS = ROOT / "runs" / "screenshots"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    "One JupyterLab and one browser for all tests here."
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        with jupyterlab(tmp_path_factory.mktemp("lab"), browser) as lab: yield lab
-        browser.close()
-
-
-def shot(page, name):
-    "A picture of the widget, kept for people to look at."
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.locator(".af").first.screenshot(path=SHOTS / f"{name}.png")
-
-
-def value(page, expression):
-    "What an expression is in the kernel."
-    return json.loads(page.ask(f"import json; print(json.dumps({expression}))"))
-
-
-def becomes(page, expression, wanted):
-    "The kernel hears of what the page did within a while: JupyterLab holds changes back until the last is dealt with."
-    for _ in range(100):
-        if (found := value(page, expression)) == wanted: return
-        page.wait_for_timeout(100)
-    assert found == wanted
-
 
 PAIRS = """
 import pandas as pd
