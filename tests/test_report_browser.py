@@ -74,7 +74,8 @@ def opened(browser, report):
 @pytest.mark.parametrize("width, scheme", [(1200, "light"), (1200, "dark"), (390, "light")])
 def test_opens_offline_and_runs_nothing_foreign(opened, report, width, scheme):
     page = opened(width, scheme)
-    assert page.said == []
+    math = "MathJax is not loaded"     # said of the attack in dollars, which therefore stays a text
+    assert [line for line in page.said if math not in line] == []
     assert page.asked == [report.as_uri()]
     assert page.evaluate("window.pwned") is None
     assert page.locator(".figure").count() == 4
@@ -91,7 +92,8 @@ def test_attacks_are_shown_as_they_were_written(opened):
     assert page.locator("main script, main img, main iframe, main base, main style, main [onclick]").count() == 0
     assert page.locator("nav a").count() == len(PAYLOADS)
     ticks = "".join(page.locator(".figure .ytick").all_text_contents())   # names in figures
-    assert PAYLOADS[1] in ticks and "&lt;" not in ticks and "&quot;" not in ticks
+    written = next(p for p in PAYLOADS if p.startswith("&lt;"))     # an attack that is escaped already stays so
+    assert PAYLOADS[1] in ticks and "&lt;" not in ticks.replace(written, "") and "&quot;" not in ticks
 
 
 def test_a_forgotten_escape_would_still_not_run(opened):
