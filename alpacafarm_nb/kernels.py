@@ -5,10 +5,11 @@
 # %% ../nbs/api/06b_kernels.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 # %% auto #0
 __all__ = ['ATTENTION', 'SHORT', 'StateLogps', 'state_logps', 'Part', 'MatmulAttention', 'parts_of', 'matmul_attention',
-           'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps', 'FusedForward']
+           'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps', 'FusedForward',
+           'UnpackedLinear', 'unpacked', 'read_across_rows']
 
 # %% ../nbs/api/06b_kernels.ipynb #export-class-statelogps-torch-autograd
 class StateLogps(torch.autograd.Function):
@@ -235,3 +237,48 @@ def state_norm_eps(
 class FusedForward(partial):
     "A forward pass that stands in for a module's own for a while, and is not copied with it."
 
+
+# %% ../nbs/api/06b_kernels.ipynb #across-rows
+class UnpackedLinear(torch.autograd.Function):
+    "y = x W' + bias for a frozen W in 4 bits, which is unpacked again on the way back."
+
+    @staticmethod
+    def forward(ctx, x, packed, state, bias):
+        ctx.packed, ctx.state = packed, state
+        return F.linear(x, unpacked(packed, state).to(x.dtype), bias)
+
+    @staticmethod
+    def backward(ctx, dy): return dy @ unpacked(ctx.packed, ctx.state).to(dy.dtype), None, None, None
+
+
+def unpacked(
+    packed: Tensor,  # [n / 2, 1] bytes, two weights each
+    state,           # bitsandbytes' QuantState of them
+) -> Tensor:         # [out, in]
+    "A weight of 4 bits, read as one row, so that blocks may run over the ends of its own."
+    from bitsandbytes.functional import dequantize_4bit
+    flat = copy.copy(state)
+    flat.shape = torch.Size([1, state.shape.numel()])
+    return dequantize_4bit(packed, flat).view(state.shape)
+
+
+@cache
+def _exact_linear():
+    import bitsandbytes as bnb
+    class Linear4bit(bnb.nn.Linear4bit):
+        "A layer in 4 bits whose rows are no multiple of a block."
+        def forward(self, x):
+            given = x.to(self.compute_dtype or x.dtype)
+            bias = None if self.bias is None else self.bias.to(given.dtype)
+            return UnpackedLinear.apply(given, self.weight.data, self.weight.quant_state, bias).to(x.dtype)
+    return Linear4bit
+
+
+def read_across_rows(
+    net: nn.Module,  # on a CPU
+) -> None:
+    "Have layers in 4 bits whose rows are no multiple of a block compute with the weights that are stored."
+    import bitsandbytes as bnb
+    for module in net.modules():
+        if type(module) is bnb.nn.Linear4bit and module.in_features % module.weight.quant_state.blocksize:
+            module.__class__ = _exact_linear()

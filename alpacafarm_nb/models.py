@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch', 'masked_mean',
            'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps',
-           'check_prompts', 'load_backbone', 'read_settings', 'UnpackedLinear', 'unpacked', 'read_across_rows',
-           'new_backbone', 'new_tokenizer', 'RoomyLayer', 'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts',
-           'free_memory', 'rows_at_a_time', 'RewardModel', 'scalar_head', 'base_marks', 'save_role', 'load_role',
-           'load_head', 'save_backbone']
+           'check_prompts', 'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
+           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'free_memory', 'rows_at_a_time', 'RewardModel',
+           'scalar_head', 'base_marks', 'save_role', 'load_role', 'load_head', 'save_backbone']
 
 # %% ../nbs/api/07_models.ipynb #export-import-copy-import-io
 import copy
@@ -23,7 +22,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 stable_hash)
-from .kernels import ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, state_logps
+from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
+                                   state_logps)
 from .prompts import PLAIN, PromptFormat, as_prompts
 from .records import check_outputs
 
@@ -736,51 +735,6 @@ def _forget_gguf(net):
     net.hf_quantizer, net.is_quantized = None, False
     for thing, name in ((net, "quantization_method"), (net.config, "quantization_config")):
         if hasattr(thing, name): delattr(thing, name)
-
-# %% ../nbs/api/07_models.ipynb #across-rows
-class UnpackedLinear(torch.autograd.Function):
-    "y = x W' + bias for a frozen W in 4 bits, which is unpacked again on the way back."
-
-    @staticmethod
-    def forward(ctx, x, packed, state, bias):
-        ctx.packed, ctx.state = packed, state
-        return F.linear(x, unpacked(packed, state).to(x.dtype), bias)
-
-    @staticmethod
-    def backward(ctx, dy): return dy @ unpacked(ctx.packed, ctx.state).to(dy.dtype), None, None, None
-
-
-def unpacked(
-    packed: Tensor,  # [n / 2, 1] bytes, two weights each
-    state,           # bitsandbytes' QuantState of them
-) -> Tensor:         # [out, in]
-    "A weight of 4 bits, read as one row, so that blocks may run over the ends of its own."
-    from bitsandbytes.functional import dequantize_4bit
-    flat = copy.copy(state)
-    flat.shape = torch.Size([1, state.shape.numel()])
-    return dequantize_4bit(packed, flat).view(state.shape)
-
-
-@cache
-def _exact_linear():
-    import bitsandbytes as bnb
-    class Linear4bit(bnb.nn.Linear4bit):
-        "A layer in 4 bits whose rows are no multiple of a block."
-        def forward(self, x):
-            given = x.to(self.compute_dtype or x.dtype)
-            bias = None if self.bias is None else self.bias.to(given.dtype)
-            return UnpackedLinear.apply(given, self.weight.data, self.weight.quant_state, bias).to(x.dtype)
-    return Linear4bit
-
-
-def read_across_rows(
-    net: nn.Module,  # on a CPU
-) -> None:
-    "Have layers in 4 bits whose rows are no multiple of a block compute with the weights that are stored."
-    import bitsandbytes as bnb
-    for module in net.modules():
-        if type(module) is bnb.nn.Linear4bit and module.in_features % module.weight.quant_state.blocksize:
-            module.__class__ = _exact_linear()
 
 # %% ../nbs/api/07_models.ipynb #export-def-new-backbone-texts
 def new_backbone(

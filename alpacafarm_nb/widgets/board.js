@@ -40,7 +40,7 @@ export default {
     room(el, "board");
     const flip = number("labels flipped", { min: 0, max: 0.5, step: 0.05, range: true, shown: (v) => `${Math.round(100 * v)} %` }, () => model.get("flip"),
       (v) => { model.set("flip", v); model.save_changes(); });
-    const said = node("p", { role: "status" }), matrix = node("div"), plot = node("div"), likings = node("div", { class: "af-scroll" });
+    const said = node("p", { role: "status" }), matrix = node("div"), plot = node("div"), likings = node("div", { class: "af-scroll af-likings" });
     const pairs = node("section", { class: "af-explorer", "aria-label": "pairs" }), heading = node("h4", {});
     const pick = (a, b) => {
       model.set("query", { ...model.get("query"), a, b, relation: "disagree", order: "disagreement", page: 0, at: 0 });

@@ -24,22 +24,23 @@ function room(el, name) {
   return el;
 }
 
-// Sends wishes to the kernel, one at a time. One that comes too early is dropped, since it may be meant for what is gone;
-// with `later` it is kept, the last one only, and sent when its time has come.
-function wisher(model) {
-  let waiting = false, kept = null;
-  const send = (wish) => { waiting = true; model.send(wish); };
-  model.on("change:heard", () => {
-    waiting = false;
-    const wish = kept;
-    kept = null;
-    if (wish) send(wish);
-  });
-  return (name, more = {}, later = false) => {
-    const wish = { do: name, ...more };
-    if (!waiting) send(wish);
-    else if (later) kept = wish;
+// Sends wishes to the kernel, one at a time. Of those made while one is on its way, the last of each kind is sent afterwards;
+// kinds in `dropped` are not, since they may be meant for what is gone by then.
+function wisher(model, dropped = []) {
+  const kept = new Map();
+  let busy = false;
+  const send = (wish) => { busy = true; model.send(wish); };
+  const heard = () => {
+    busy = false;
+    for (const [name, wish] of kept) { kept.delete(name); send(wish); return; }
   };
+  model.on("change:heard", heard);
+  const wish = (name, more = {}) => {
+    const made = { do: name, ...more };
+    if (!busy) send(made);
+    else if (!dropped.includes(name)) kept.set(name, made);
+  };
+  return { wish, off: () => model.off("change:heard", heard) };
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);

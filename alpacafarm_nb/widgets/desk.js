@@ -5,7 +5,7 @@ const KEYS = { ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right", Ar
 export default {
   render({ model, el }) {
     room(el, "desk");
-    const view = () => model.get("view"), wish = wisher(model);
+    const view = () => model.get("view"), { wish, off } = wisher(model, ["label", "skip", "undo"]);
     const say = (side) => { const p = view().pair; if (p) wish("label", { pair: p.number, side }); };
     const skip = () => { const p = view().pair; if (p) wish("skip", { pair: p.number }); };
     const undo = () => { if (view().done) wish("undo"); };
@@ -52,6 +52,6 @@ export default {
       problem, desk, beside, node("div", {}, button("export labels", () => wish("export")), " ", saved));
     model.on("change:view", draw);
     draw();
-    return () => model.off("change:view", draw);
+    return () => { off(); model.off("change:view", draw); };
   },
 };

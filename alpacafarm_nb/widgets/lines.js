@@ -15,9 +15,9 @@ function ticked(label, values, get, set) {
 export default {
   render({ model, el }) {
     room(el, "curves");
-    const wish = wisher(model), data = model.get("data"), shown = () => model.get("shown");
+    const { wish, off } = wisher(model), data = model.get("data"), shown = () => model.get("shown");
     let resting;
-    const look = (key) => { clearTimeout(resting); wish("look", { key }, true); };
+    const look = (key) => { clearTimeout(resting); wish("look", { key }); };
     const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
     const fields = [
       data.axes.length > 1 ? select("against", data.axes.map((a) => [a, AXES[a] ?? a]), () => shown().axis, (axis) => change({ axis })) : null,
@@ -61,6 +61,6 @@ export default {
     model.on("change:view", draw);
     model.on("change:shown", draw);
     draw();
-    return () => { clearTimeout(resting); model.off("change:view", draw); model.off("change:shown", draw); };
+    return () => { clearTimeout(resting); off(); model.off("change:view", draw); model.off("change:shown", draw); };
   },
 };

@@ -3,7 +3,7 @@
 export default {
   render({ model, el }) {
     room(el, "live");
-    const { wish, off } = lastWish(model), parts = [progressLine(wish), curvesPart(wish), looksPart(wish)];
+    const { wish, off } = wisher(model), parts = [progressLine(wish), curvesPart(wish), looksPart(wish)];
     const draw = () => { for (const part of parts) part.show(model.get("view")); };
     el.append(...parts.map((part) => part.element));
     model.on("change:view", draw);

@@ -74,7 +74,7 @@ function rowsTable(wish) {
 export default {
   render({ model, el }) {
     room(el, "panel");
-    const view = () => model.get("view"), { wish, off } = lastWish(model);
+    const view = () => model.get("view"), { wish, off } = wisher(model);
     const form = settingsForm(view(), wish), line = progressLine(wish), curves = curvesPart(wish), rows = rowsTable(wish);
     const running = node("details", { class: "af-running" }, node("summary", {}, "curves of the last training"), curves.element);
     const heading = node("h4", {}), pairs = node("section", { class: "af-explorer", "aria-label": "pairs of the open row" });

@@ -30,7 +30,7 @@ from ..methods.sft import train_sft
 from ..sampling import Model, load_base, sample_pairs
 from .explorer import ORDERS, PAGE, RELATIONS, START, PairTable, explorer_view
 from .live import LiveWidget, Pace, Run, Watch, curves_view, step_text, told
-from .parts import script
+from .parts import Page, script
 
 # %% ../../nbs/api/36_farm_panel.ipynb #sizes
 @dataclass(frozen=True)
@@ -456,7 +456,9 @@ def _size_note(size):
 def _show(self):
     with self._turn: self.view = self._panel_view()
 
-def _static(self): return [self.board, self.board.plot()] if self.rows else []
+def _static(self):
+    if not self.rows: return [Page("<p>No row yet. Run this cell with a kernel, and choose a method.</p>")]
+    return [self.board, self.board.plot()]
 
 FarmPanel._panel_view, FarmPanel._run_view, FarmPanel._show, FarmPanel.static = _panel_view, _run_view, _show, _static
 

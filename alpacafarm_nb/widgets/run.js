@@ -2,20 +2,6 @@
 
 const STATES = { running: "▶", stopping: "⏸", stopped: "■", done: "✓", failed: "✗" }, CROWDED = 40;
 
-// Like `wisher`, but of wishes made while one is on its way, the last of each kind is sent afterwards.
-function lastWish(model) {
-  const waiting = new Map();
-  let busy = false;
-  const send = (wish) => { busy = true; model.send(wish); };
-  const heard = () => {
-    busy = false;
-    for (const [name, wish] of waiting) { waiting.delete(name); send(wish); return; }
-  };
-  model.on("change:heard", heard);
-  const wish = (name, more = {}) => { const made = { do: name, ...more }; if (busy) waiting.set(name, made); else send(made); };
-  return { wish, off: () => model.off("change:heard", heard) };
-}
-
 // The line above: state, bar, steps, and the button that stops.
 function progressLine(wish) {
   const state = node("span", { class: "af-status", role: "status" }), bar = node("progress", { max: 1, "aria-label": "steps done" }), steps = node("span", { class: "af-steps" });
