@@ -50,15 +50,18 @@ readme: $(READY)
 export: $(READY)
 	$(BIN)/nbdev_export
 
-# The wheel with all its requirements in an empty environment outside the repository (some minutes).
+# The wheel with all its requirements in an empty environment outside the repository, and the lessons as they are opened
+# and run from there in JupyterLab in a browser (a quarter of an hour).
 wheel-check: $(READY)
 	@rm -rf build && dir=$$(mktemp -d) && \
 	$(BIN)/python -m build --wheel --no-isolation --outdir $$dir . > $$dir/build.log && \
 	echo "== $$(ls $$dir/*.whl): installing into $$dir/env" && \
 	$(PYTHON) -m venv $$dir/env && \
 	$$dir/env/bin/python -m pip install -q $(TORCH) -c constraints.txt && \
-	$$dir/env/bin/python -m pip install -q $$dir/*.whl -c constraints.txt && \
-	echo "== alpacafarm demo, in $$dir" && cd $$dir && env/bin/alpacafarm demo
+	$$dir/env/bin/python -m pip install -q "$$(ls $$dir/*.whl)[lab]" -c constraints.txt && \
+	echo "== alpacafarm demo, in $$dir" && (cd $$dir && env/bin/alpacafarm demo) && \
+	echo "== alpacafarm lab: every lesson in the browser" && \
+	ALPACAFARM_ENVIRONMENT=$$dir/env $(BIN)/python -m pytest tests/test_lessons_browser.py
 
 setup: $(READY)
 

@@ -48,19 +48,25 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def installed(wheel, tmp_path_factory):
-    "A fresh environment with the wheel in it, outside the repository: called, it runs one of its programs there."
-    place = tmp_path_factory.mktemp("installed")
+def installed(request, tmp_path_factory):
+    """A fresh environment with the wheel in it, outside the repository: called, it runs one of its programs there.
+
+    `make wheel-check` names one with dependencies of its own, from the registry, in ALPACAFARM_ENVIRONMENT."""
+    place, programs = tmp_path_factory.mktemp("installed"), "Scripts" if os.name == "nt" else "bin"
+    (place / "cwd").mkdir()
+    without_path = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    if given := os.environ.get("ALPACAFARM_ENVIRONMENT"):
+        return Installed(Path(given) / programs, place / "cwd", without_path, lent=False)
+    wheel = request.getfixturevalue("wheel")
     venv.create(place / "env", with_pip=False)
-    bin_ = place / "env" / ("Scripts" if os.name == "nt" else "bin")
+    bin_ = place / "env" / programs
     there = subprocess.run([bin_ / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
                            capture_output=True, text=True, check=True).stdout.strip()
     pip = [sys.executable, "-m", "pip", "--python", str(bin_ / "python"), "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, str(wheel)], check=True, env={**os.environ, "PIP_CONFIG_FILE": os.devnull})
     # the dependencies are lent by this environment, whose own .pth files (the editable package) are not read there
     (Path(there) / "lent.pth").write_text(str(Path(pytest.__file__).parents[1]))
-    (place / "cwd").mkdir()
-    return Installed(bin_, place / "cwd", {k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    return Installed(bin_, place / "cwd", without_path, lent=True)
 
 
 @dataclass
@@ -69,6 +75,7 @@ class Installed:
     bin: Path
     cwd: Path
     env: dict
+    lent: bool   # the dependencies are those of the tests' own environment
 
     def __call__(self, program, *args):
         return subprocess.run([self.bin / program, *args], cwd=self.cwd, env=self.env, capture_output=True, text=True)

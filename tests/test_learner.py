@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -99,9 +98,6 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, undisturbed):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed training")
 def test_two_processes_take_the_steps_of_one(tmp_path, undisturbed):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--local_addr=127.0.0.1"]
     assert run(tmp_path, launcher=launcher).wait() == 0
     for mine, other in zip(result(tmp_path), undisturbed): torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)

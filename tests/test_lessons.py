@@ -18,11 +18,15 @@ each_lesson = pytest.mark.parametrize("lesson", [pytest.param(p, id=p.stem) for 
 def code(lesson): return [c for c in notebooks.read(lesson)["cells"] if c["cell_type"] == "code"]
 
 
+def prose(lesson):
+    return "\n".join("".join(c["source"]) for c in notebooks.read(lesson)["cells"] if c["cell_type"] == "markdown")
+
+
 @each_lesson
 def test_is_committed_executed(lesson):
     cells = code(lesson)
     outputs = [output for cell in cells for output in cell["outputs"]]
-    if not outputs: pytest.skip("committed without outputs: `make lessons` executes it")
+    assert outputs, "committed without outputs: `make lessons` executes it"
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "not executed in one go"
     assert not [o for o in outputs if o.get("name") == "stderr"], "warnings, or a progress bar"
     kinds = [set(o["data"]) for o in outputs if "data" in o]
@@ -45,9 +49,14 @@ def test_has_what_every_lesson_has(lesson):
     assert f"(open_in_colab.svg)](https://colab.research.google.com/github/alpacafarm-nb/alpacafarm_nb/blob/main/nbs/" \
            f"lessons/{lesson.name})" in cells[1]
     assert cells[2] == INSTALL
-    prose = "\n".join("".join(c["source"]) for c in notebooks.read(lesson)["cells"] if c["cell_type"] == "markdown")
-    for part in ("**What you learn here**", "## Questions", "Explain:", "here next|to go next".split("|")):
-        assert any(p in prose for p in ([part] if isinstance(part, str) else part)), part
+    for part in ("**What you learn here**", "## Questions", "Explain:", "## Where to go next"):
+        assert part in prose(lesson), part
+
+
+@pytest.mark.parametrize("this, following", zip(LESSONS, LESSONS[1:]), ids=lambda path: path.stem)
+def test_leads_to_the_next(this, following):
+    title = "".join(notebooks.read(following)["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
+    assert f"**Next:** [Lesson {int(following.name[:2])}, *{title}*]({following.name})" in prose(this)
 
 
 def test_the_path_is_whole_and_listed():

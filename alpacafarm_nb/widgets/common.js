@@ -24,8 +24,8 @@ function room(el, name) {
   return el;
 }
 
-// Sends wishes to the kernel, one at a time. Of those made while one is on its way, the last of each kind is sent afterwards;
-// kinds in `dropped` are not, since they may be meant for what is gone by then.
+// Sends wishes to the kernel, one at a time. Of those made while one is on its way, the last of each kind is sent
+// afterwards; kinds in `dropped` are not, since they may be meant for what is gone by then.
 function wisher(model, dropped = []) {
   const kept = new Map();
   let busy = false;
@@ -44,8 +44,14 @@ function wisher(model, dropped = []) {
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
-const plusMinus = (value, error, digits = 1) => fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
+const plusMinus = (value, error, digits = 1) =>
+  fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
 const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));
+
+// A table with one row of headings; `rows` are elements.
+const table = (heads, rows, attributes = {}) => node("table", attributes,
+  node("thead", {}, node("tr", {}, heads.map((head) => head == null ? node("td", {}) : node("th", { scope: "col" }, head)))),
+  node("tbody", {}, rows));
 
 // A labelled field; `get` gives its value, `set` is called with a new one.
 function field(label, element) {
@@ -54,7 +60,8 @@ function field(label, element) {
 }
 
 function select(label, options, get, set) {
-  const list = node("select", { onchange: () => set(list.value) }, options.map(([value, text]) => node("option", { value }, text)));
+  const list = node("select", { onchange: () => set(list.value) },
+    options.map(([value, text]) => node("option", { value }, text)));
   return { element: field(label, list), show: () => { list.value = get() ?? options[0][0]; } };
 }
 
@@ -93,6 +100,19 @@ function search(label, get, set) {
   };
 }
 
+// A box to tick for each value; `set` is called with all that are ticked, in their order.
+function ticked(label, values, get, set) {
+  const boxes = new Map(values.map((value) => {
+    const change = () => set(values.filter((v) => boxes.get(v).checked));
+    return [value, node("input", { type: "checkbox", value, onchange: change })];
+  }));
+  const element = node("fieldset", { class: "af-ticked" }, node("legend", {}, label),
+    [...boxes].map(([value, box]) => node("label", {}, box, " ", value || "all")));
+  const show = () => { for (const [value, box] of boxes) box.checked = get().includes(value); };
+  show();
+  return { element, show };
+}
+
 const button = (text, onclick, attributes = {}) => node("button", { type: "button", onclick, ...attributes }, text);
 
 // ── Charts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,14 +137,16 @@ function ticks(low, high, log) {
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= rough * 0.999);
   const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(+(k * step).toPrecision(12));
+  const first = Math.ceil(low / step - 1e-9);
+  for (let k = first; k * step <= high + step * 1e-9; k++) found.push(+(k * step).toPrecision(12));
   return found;
 }
 
 // Series of {name, points: [{x, y, low, high, key, note}], line, colour}. Each point can be reached with the arrow keys;
 // `onpick` is called with (series, point) for a click or Enter, and what is under the pointer is said below the chart.
 function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, range }) {
-  const points = series.flatMap((s) => s.points), own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
+  const points = series.flatMap((s) => s.points);
+  const own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
   if (!points.length) return node("p", { class: "af-note" }, `${title}: nothing to show yet`);
   let [left, right] = [Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))];
   let [low, high] = range ?? [Math.min(...points.flatMap(own)), Math.max(...points.flatMap(own))];
@@ -133,31 +155,50 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   const gap = range ? 0 : (high - low) * 0.06;
   [low, high] = [low - gap, high + gap];
   const edge = { left: 52, right: 12, top: 10, bottom: 38 }, scale = log ? Math.log2 : (v) => v;
-  const spare = log ? 0 : (right - left) * 0.02;
-  const across = (v) => edge.left + (scale(v) - scale(left) + spare) / (scale(right) - scale(left) + 2 * spare) * (WIDE - edge.left - edge.right);
-  const up = (v) => height - edge.bottom - (v - low) / (high - low) * (height - edge.top - edge.bottom);
+  const spare = log ? 0 : (right - left) * 0.02, span = scale(right) - scale(left) + 2 * spare;
+  const end = WIDE - edge.right, floor = height - edge.bottom;
+  const across = (v) => edge.left + (scale(v) - scale(left) + spare) / span * (end - edge.left);
+  const up = (v) => floor - (v - low) / (high - low) * (floor - edge.top);
+  const centred = { "text-anchor": "middle" };
   const drawn = svg("g"), said = node("output", { class: "af-said", "aria-live": "polite" }, " ");
-  for (const t of ticks(low, high)) drawn.append(svg("line", { class: "af-grid", x1: edge.left, x2: WIDE - edge.right, y1: up(t), y2: up(t) }),
-    svg("text", { x: edge.left - 6, y: up(t) + 4, "text-anchor": "end" }, tidy(t)));
-  for (const t of ticks(left, right, log)) drawn.append(svg("text", { x: across(t), y: height - edge.bottom + 15, "text-anchor": "middle" }, tidy(t)));
-  drawn.append(svg("text", { x: (WIDE + edge.left) / 2, y: height - 5, "text-anchor": "middle" }, x),
-    svg("text", { transform: `translate(13 ${(height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y));
-  for (const m of marks) drawn.append(svg("line", { class: "af-mark", x1: across(m.x), x2: across(m.x), y1: edge.top, y2: height - edge.bottom },
-    svg("title", {}, m.text)), svg("text", { class: "af-mark", x: across(m.x) + 3, y: edge.top + 10 }, m.text));
+  for (const t of ticks(low, high)) {
+    drawn.append(svg("line", { class: "af-grid", x1: edge.left, x2: end, y1: up(t), y2: up(t) }),
+      svg("text", { x: edge.left - 6, y: up(t) + 4, "text-anchor": "end" }, tidy(t)));
+  }
+  for (const t of ticks(left, right, log)) drawn.append(svg("text", { x: across(t), y: floor + 15, ...centred }, tidy(t)));
+  drawn.append(svg("text", { x: (WIDE + edge.left) / 2, y: height - 5, ...centred }, x),
+    svg("text", { transform: `translate(13 ${floor / 2}) rotate(-90)`, ...centred }, y));
+  for (const m of marks) {
+    const line = { class: "af-mark", x1: across(m.x), x2: across(m.x), y1: edge.top, y2: floor };
+    drawn.append(svg("line", line, svg("title", {}, m.text)),
+      svg("text", { class: "af-mark", x: across(m.x) + 3, y: edge.top + 10 }, m.text));
+  }
   const dots = [];
   series.forEach((s, i) => {
-    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = styleOf(s, i), at = (p, v) => `${across(p.x)} ${up(v)}`;
+    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = styleOf(s, i);
+    const through = (places) => places.map(([at, v]) => `${across(at)} ${up(v)}`).join("L");
     const inner = svg("g", { style: `--own: ${colour}`, "data-series": s.name });
     const banded = s.points.filter((p) => p.low != null);
-    if (s.line && banded.length > 1) inner.append(svg("path", { class: "af-band", d: `M${banded.map((p) => at(p, p.high)).join("L")}L${banded.slice().reverse().map((p) => at(p, p.low)).join("L")}Z` }));
-    else for (const p of banded) inner.append(svg("line", { class: "af-bar", x1: across(p.x), x2: across(p.x), y1: up(p.low), y2: up(p.high) }));
-    if (s.line) inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: `M${s.points.map((p) => at(p, p.y)).join("L")}` }));
+    if (s.line && banded.length > 1) {
+      const above = banded.map((p) => [p.x, p.high]), below = banded.map((p) => [p.x, p.low]).reverse();
+      inner.append(svg("path", { class: "af-band", d: `M${through([...above, ...below])}Z` }));
+    } else {
+      inner.append(...banded.map((p) => svg("line",
+        { class: "af-bar", x1: across(p.x), x2: across(p.x), y1: up(p.low), y2: up(p.high) })));
+    }
+    if (s.line) {
+      const d = `M${through(s.points.map((p) => [p.x, p.y]))}`;
+      inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d }));
+    }
     const row = s.points.map((p) => {
-      const text = p.note ?? `${s.name}: ${x} ${tidy(p.x)}, ${y} ${plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1)}`;
-      const dot = svg("g", { class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text, transform: `translate(${across(p.x)} ${up(p.y)})`,
-        "data-key": p.key ?? "", "aria-pressed": onpick ? String(chosen != null && p.key === chosen) : null,
-        onfocus: () => { said.textContent = text; }, onpointermove: () => { said.textContent = text; },
-        onclick: () => { dot.focus(); onpick?.(s, p); } }, svg("circle", { class: "af-reach", r: 10 }), SYMBOLS[look]());
+      const worth = plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1);
+      const text = p.note ?? `${s.name}: ${x} ${tidy(p.x)}, ${y} ${worth}`, tell = () => { said.textContent = text; };
+      const dot = svg("g", {
+        class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text,
+        "aria-pressed": onpick ? String(chosen != null && p.key === chosen) : null,
+        transform: `translate(${across(p.x)} ${up(p.y)})`, "data-key": p.key ?? "",
+        onfocus: tell, onpointermove: tell, onclick: () => { dot.focus(); onpick?.(s, p); },
+      }, svg("circle", { class: "af-reach", r: 10 }), SYMBOLS[look]());
       return dot;
     });
     dots.push(row);
@@ -166,13 +207,14 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   });
   if (dots.flat().length) dots.flat()[0].setAttribute("tabindex", 0);
   const go = (event) => {
-    const i = dots.findIndex((row) => row.includes(document.activeElement) || row.some((d) => d === event.target.closest(".af-dot")));
+    const dot = event.target.closest(".af-dot"), i = dots.findIndex((row) => row.includes(dot));
     if (i < 0) return;
-    const j = dots[i].indexOf(event.target.closest(".af-dot")), step = { ArrowRight: 1, ArrowLeft: -1 }[event.key], other = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if ((event.key === "Enter" || event.key === " ") && onpick) { event.preventDefault(); onpick(series[i], series[i].points[j]); return; }
-    if (!step && !other) return;
+    const j = dots[i].indexOf(dot), picked = onpick && ["Enter", " "].includes(event.key);
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key] ?? 0, other = { ArrowDown: 1, ArrowUp: -1 }[event.key] ?? 0;
+    if (!picked && !step && !other) return;
     event.preventDefault();
-    const row = dots[(i + (other ?? 0) + dots.length) % dots.length], next = row[Math.max(0, Math.min(row.length - 1, j + (step ?? 0)))];
+    if (picked) { onpick(series[i], series[i].points[j]); return; }
+    const row = dots[(i + other + dots.length) % dots.length], next = row[Math.max(0, Math.min(row.length - 1, j + step))];
     if (!next) return;
     for (const d of dots.flat()) d.setAttribute("tabindex", -1);
     next.setAttribute("tabindex", 0);
@@ -180,9 +222,10 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   };
   const legend = series.length > 1 || series[0].name ? node("ul", { class: "af-legend" }, series.map((s, i) => {
     const look = styleOf(s, i);
-    return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, svg("g", { style: `--own: var(--af-${(s.colour ?? i) % 6})` },
+    const key = svg("g", { style: `--own: var(--af-${(s.colour ?? i) % 6})` },
       s.line ? svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: "M0 6H30" }) : null,
-      svg("g", { class: "af-dot", transform: "translate(15 6)" }, SYMBOLS[look]()))), " ", s.name);
+      svg("g", { class: "af-dot", transform: "translate(15 6)" }, SYMBOLS[look]()));
+    return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, key), " ", s.name);
   })) : null;
   return node("figure", { class: "af-chart", onkeydown: go }, node("figcaption", {}, title),
     svg("svg", { viewBox: `0 0 ${WIDE} ${height}`, role: "group", "aria-label": title }, drawn), said, legend);
@@ -190,12 +233,12 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
 
 // Draws a chart anew in its place, and leaves the focus on the point where it was.
 function redraw(place, made) {
-  const held = place.contains(document.activeElement) ? document.activeElement.closest?.(".af-dot")?.getAttribute("aria-label") : null;
-  const key = place.contains(document.activeElement) ? document.activeElement.getAttribute("data-key") : null;
+  const dot = place.contains(document.activeElement) ? document.activeElement.closest(".af-dot") : null;
+  const [label, key] = ["aria-label", "data-key"].map((name) => dot?.getAttribute(name));
   place.replaceChildren(...[made].flat());
-  if (held == null) return;
-  const same = [...place.querySelectorAll(".af-dot[role]")].find((d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === held);
-  same?.focus();
+  if (!dot) return;
+  const same = (d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === label;
+  [...place.querySelectorAll(".af-dot[role]")].find(same)?.focus();
 }
 
 // ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────

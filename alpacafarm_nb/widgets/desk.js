@@ -13,22 +13,37 @@ export default {
     const sit = () => { if (name.value !== view().labeller) wish("sit", { name: name.value }); };
     const name = node("input", { type: "text", onchange: sit, onkeydown: (event) => { if (event.key === "Enter") sit(); } });
     const people = node("select", { onchange: () => wish("sit", { name: people.value }) });
-    const bar = node("progress", { max: 1, value: 0, "aria-label": "pairs labelled" }), status = node("span", { class: "af-status", role: "status" });
-    const outputs = ["left", "right"].map((side) => node("button", { type: "button", class: "af-output af-choice", onclick: () => say(side) }));
-    const pair = node("section", { "aria-label": "the pair" }), problem = node("p", { class: "af-problem", role: "alert" });
+    const bar = node("progress", { max: 1, value: 0, "aria-label": "pairs labelled" });
+    const status = node("span", { class: "af-status", role: "status" }), problem = node("p", { class: "af-problem", role: "alert" });
+    const sides = ["left", "right"], outputs = sides.map((side) => button("", () => say(side), { class: "af-output af-choice" }));
+    const pair = node("section", { "aria-label": "the pair" });
     const buttons = {
       left: button("← left", () => say("left")), tie: button("↓ tie", () => say("tie")), right: button("right →", () => say("right")),
       skip: button("skip (s)", skip), undo: button("undo (u)", undo),
     };
-    const desk = node("div", { class: "af-work", tabindex: 0, "aria-label": "labelling desk: arrow left, right, down for a tie, u to undo, s to skip", onkeydown: (event) => {
+    const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
       const act = KEYS[key] ? () => say(KEYS[key]) : { u: undo, Backspace: undo, s: skip }[key];
       if (act && !event.repeat) { event.preventDefault(); act(); }
-    } }, pair, node("div", { class: "af-fields af-keys" }, Object.values(buttons)));
+    };
+    const about = "labelling desk: arrow left, right, down for a tie, u to undo, s to skip";
+    const desk = node("div", { class: "af-work", tabindex: 0, "aria-label": about, onkeydown: press }, pair,
+      node("div", { class: "af-fields af-keys" }, Object.values(buttons)));
     const beside = node("div", { class: "af-beside" }), saved = node("span", { class: "af-note" });
 
-    const row = (a) => node("tr", {}, node("th", { scope: "row" }, a.name), node("td", {}, `${fixed(a.agreement)} %`), node("td", {}, `${fixed(a.low)} to ${fixed(a.high)} %`), node("td", {}, a.n));
+    const agreement = (found) => {
+      if (!found.length) return node("p", { class: "af-note" }, "nobody yet: label a pair, or give `beside=`");
+      const rows = found.map((a) => node("tr", {}, node("th", { scope: "row" }, a.name),
+        [`${fixed(a.agreement)} %`, `${fixed(a.low)} to ${fixed(a.high)} %`, a.n].map((text) => node("td", {}, text))));
+      return table(["", "agreement", "95 % interval", "pairs"], rows);
+    };
+    const show = ({ instruction, input, ...p }) => {
+      outputs.forEach((output, k) =>
+        output.replaceChildren(node("h4", {}, sides[k]), node("div", { class: "af-text" }, p[sides[k]])));
+      return [node("h3", { class: "af-text" }, instruction), ...(input ? [node("div", { class: "af-input af-text" }, input)] : []),
+        node("div", { class: "af-outputs" }, outputs)];
+    };
     const draw = () => {
       const { pair: p, ...v } = view();
       if (document.activeElement !== name) name.value = v.labeller;
@@ -39,17 +54,13 @@ export default {
       problem.hidden = !v.problem;
       buttons.undo.disabled = !v.done;
       for (const key of ["left", "tie", "right", "skip"]) buttons[key].disabled = !p;
-      if (p) {
-        outputs.forEach((output, k) => output.replaceChildren(node("h4", {}, ["left", "right"][k]), node("div", { class: "af-text" }, p[["left", "right"][k]])));
-        pair.replaceChildren(node("h3", { class: "af-text" }, p.instruction), ...(p.input ? [node("div", { class: "af-input af-text" }, p.input)] : []),
-          node("div", { class: "af-outputs" }, outputs));
-      } else pair.replaceChildren(node("p", { class: "af-status" }, "Every pair has your label."));
-      beside.replaceChildren(node("h4", {}, "You agree with"), v.agreement.length ? node("table", {}, node("thead", {}, node("tr", {}, ["", "agreement", "95 % interval", "pairs"].map((h) => node("th", { scope: "col" }, h)))),
-        node("tbody", {}, v.agreement.map(row))) : node("p", { class: "af-note" }, "nobody yet: label a pair, or give `beside=`"));
+      pair.replaceChildren(...(p ? show(p) : [node("p", { class: "af-status" }, "Every pair has your label.")]));
+      beside.replaceChildren(node("h4", {}, "You agree with"), agreement(v.agreement));
       saved.textContent = v.saved ? `written to ${v.saved}` : "";
     };
-    el.append(node("div", { class: "af-fields" }, field("your name", name), field("who was here", people), node("div", {}, bar, " ", status)),
-      problem, desk, beside, node("div", {}, button("export labels", () => wish("export")), " ", saved));
+    const who = [field("your name", name), field("who was here", people), node("div", {}, bar, " ", status)];
+    el.append(node("div", { class: "af-fields" }, who), problem, desk, beside,
+      node("div", {}, button("export labels", () => wish("export")), " ", saved));
     model.on("change:view", draw);
     draw();
     return () => { off(); model.off("change:view", draw); };

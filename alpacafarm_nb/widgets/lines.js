@@ -2,14 +2,31 @@
 
 const AXES = { step: "training step", n: "candidates (n)", kl: "KL from the start, nats" };
 
-function ticked(label, values, get, set) {
-  const boxes = values.map((v) => {
-    const box = node("input", { type: "checkbox", onchange: () => set(values.filter((_, i) => boxes[i].checked)) });
-    box.checked = get().includes(v);
-    return box;
-  });
-  const element = node("fieldset", { class: "af-ticked" }, node("legend", {}, label), values.map((v, i) => node("label", {}, boxes[i], " ", v || "all")));
-  return { element, show: () => values.forEach((v, i) => { boxes[i].checked = get().includes(v); }) };
+// Series of one measure as the chart wants them.
+function seriesOf(data, measure, { axis, methods, judges, bands }) {
+  const wanted = data.series.filter((s) =>
+    s.measure === measure && methods.includes(s.method) && (!s.judge || judges.includes(s.judge)));
+  const point = (p) => {
+    const [low, high] = bands && p.error != null ? [p.value - p.error, p.value + p.error] : [null, null];
+    return { x: p[axis], y: p.value, error: p.error, key: p.key, low, high };
+  };
+  return wanted.map((s) => ({
+    name: s.judge ? `${s.method} by ${s.judge}` : s.method, line: true,
+    colour: data.methods.indexOf(s.method), look: data.judges.indexOf(s.judge),
+    points: s.points.filter((p) => p[axis] != null).map(point).sort((a, b) => a.x - b.x),
+  })).filter((s) => s.points.length);
+}
+
+// What the model answered at a point, or how to get there.
+function answersAt(answers, sampled) {
+  if (!answers && !sampled) return [];
+  if (!answers) {
+    return [node("p", { class: "af-note" },
+      "Choose a point (click, or arrow keys and Enter) to read what the model answered there.")];
+  }
+  const cell = (text) => node("td", { class: "af-text" }, text);
+  const rows = answers.rows.map((r) => node("tr", {}, cell(r.instruction), cell(r.output)));
+  return [node("h4", {}, answers.title), table(["instruction", "output"], rows)];
 }
 
 export default {
@@ -19,24 +36,24 @@ export default {
     let resting;
     const look = (key) => { clearTimeout(resting); wish("look", { key }); };
     const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
+    const own = (make, label, values, key) => make(label, values, () => shown()[key], (v) => change({ [key]: v }));
     const fields = [
-      data.axes.length > 1 ? select("against", data.axes.map((a) => [a, AXES[a] ?? a]), () => shown().axis, (axis) => change({ axis })) : null,
-      ticked("methods", data.methods, () => shown().methods, (methods) => change({ methods })),
-      data.judges.length > 1 ? ticked("win-rate by", data.judges, () => shown().judges, (judges) => change({ judges })) : null,
+      data.axes.length > 1 ? own(select, "against", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
+      own(ticked, "methods", data.methods, "methods"),
+      data.judges.length > 1 ? own(ticked, "win-rate by", data.judges, "judges") : null,
     ].filter(Boolean);
     const bands = node("input", { type: "checkbox", onchange: () => change({ bands: bands.checked }) });
-    const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" }), answers = node("section", { "aria-label": "outputs at a point" });
+    const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" });
+    const answers = node("section", { "aria-label": "outputs at a point" });
     const one = (measure) => {
-      const { axis, methods, judges, bands: withBands } = shown();
-      const series = data.series.filter((s) => s.measure === measure && methods.includes(s.method) && (!s.judge || judges.includes(s.judge)));
-      const made = series.map((s) => ({
-        name: s.judge ? `${s.method} by ${s.judge}` : s.method, line: true, colour: data.methods.indexOf(s.method), look: data.judges.indexOf(s.judge),
-        points: s.points.filter((p) => p[axis] != null).map((p) => ({ x: p[axis], y: p.value, error: p.error, key: p.key,
-          low: withBands && p.error != null ? p.value - p.error : null, high: withBands && p.error != null ? p.value + p.error : null })).sort((a, b) => a.x - b.x),
-      })).filter((s) => s.points.length);
-      const top = model.get("view").peaks.filter((p) => p.measure === measure);
-      return made.length ? chart({ title: measure, x: AXES[axis] ?? axis, y: measure, series: made, log: axis === "n", chosen: model.get("view").key,
-        marks: top.map((p) => ({ x: p.x, text: `highest: ${p.method}` })), onpick: data.sampled ? (s, p) => look(p.key) : null }) : null;
+      const { axis } = shown(), { key, peaks } = model.get("view"), series = seriesOf(data, measure, shown());
+      if (!series.length) return null;
+      const tops = peaks.filter((p) => p.measure === measure);
+      return chart({
+        title: measure, x: AXES[axis] ?? axis, y: measure, series, log: axis === "n", chosen: key,
+        marks: tops.map((p) => ({ x: p.x, text: `highest: ${p.method}` })),
+        onpick: data.sampled ? (_, p) => look(p.key) : null,
+      });
     };
     const draw = () => {
       const view = model.get("view");
@@ -44,20 +61,19 @@ export default {
       bands.checked = shown().bands;
       redraw(charts, data.measures.map(one).filter(Boolean));
       peaks.replaceChildren(...view.peaks.map((p) => node("li", {}, p.text)));
-      answers.replaceChildren(...(view.answers ? [node("h4", {}, view.answers.title), node("table", {}, node("thead", {}, node("tr", {}, ["instruction", "output"].map((h) => node("th", { scope: "col" }, h)))),
-        node("tbody", {}, view.answers.rows.map((r) => node("tr", {}, node("td", { class: "af-text" }, r.instruction), node("td", { class: "af-text" }, r.output)))))]
-        : data.sampled ? [node("p", { class: "af-note" }, "Choose a point (click, or arrow keys and Enter) to read what the model answered there.")] : []));
+      answers.replaceChildren(...answersAt(view.answers, data.sampled));
     };
     // A point under a resting pointer is looked up, too; a move counts, not a chart that is drawn anew below it.
     let under = null;
     charts.addEventListener("pointermove", (event) => {
-      const key = data.sampled ? event.target.closest?.(".af-dot[role]")?.getAttribute("data-key") ?? null : null;
+      const dot = data.sampled ? event.target.closest?.(".af-dot[role]") : null, key = dot?.getAttribute("data-key") ?? null;
       if (key === under) return;
       under = key;
       clearTimeout(resting);
       if (key && key !== model.get("view").key) resting = setTimeout(() => look(key), 300);
     });
-    el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), node("label", { class: "af-box" }, bands, " ± one standard error")), charts, peaks, answers);
+    const band = node("label", { class: "af-box" }, bands, " ± one standard error");
+    el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), band), charts, peaks, answers);
     model.on("change:view", draw);
     model.on("change:shown", draw);
     draw();

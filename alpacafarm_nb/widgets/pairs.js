@@ -1,7 +1,12 @@
 // Browsing pairs: `query` is what the page asks for, `view` what the kernel found.
 
-const RELATIONS = { all: "all pairs", agree: "they agree", disagree: "they disagree", tie: "one says tie", unjudged: "one has no verdict" };
-const ORDERS = { given: "as given", disagreement: "most disputed first", length: "largest difference in length", agreement: "least disputed first" };
+const RELATIONS = {
+  all: "all pairs", agree: "they agree", disagree: "they disagree", tie: "one says tie", unjudged: "one has no verdict",
+};
+const ORDERS = {
+  given: "as given", disagreement: "most disputed first", length: "largest difference in length",
+  agreement: "least disputed first",
+};
 
 function lengths(p) {
   const by = Math.abs(p.longer);
@@ -9,12 +14,17 @@ function lengths(p) {
 }
 
 function onePair(p) {
-  const output = (k) => node("div", { class: "af-output" },
-    node("h4", {}, `output ${k}` + (p[`generator_${k}`] ? ` · ${p[`generator_${k}`]}` : "")), node("div", { class: "af-text" }, pieces(p.pieces[k - 1])));
-  return [node("h3", { class: "af-text" }, p.instruction), p.input ? node("div", { class: "af-input af-text" }, p.input) : null,
-    node("div", { class: "af-outputs" }, output(1), output(2)),
-    node("p", { class: "af-note" }, `pair ${p.number}${p.dataset ? " · " + p.dataset : ""} · ${lengths(p)}; words that only one has are underlined`),
-    node("ul", { class: "af-verdicts" }, p.verdicts.map((v) => node("li", { class: `af-${sideOf(v.preference)}` }, node("b", {}, v.annotator), " ", verdict(v.preference))))];
+  const output = (k) => {
+    const by = p[`generator_${k}`];
+    return node("div", { class: "af-output" }, node("h4", {}, `output ${k}${by ? ` · ${by}` : ""}`),
+      node("div", { class: "af-text" }, pieces(p.pieces[k - 1])));
+  };
+  const facts = [`pair ${p.number}`, p.dataset, `${lengths(p)}; words that only one has are underlined`].filter(Boolean);
+  const said = (v) => node("li", { class: `af-${sideOf(v.preference)}` }, node("b", {}, v.annotator), " ", verdict(v.preference));
+  return [node("h3", { class: "af-text" }, p.instruction),
+    p.input ? node("div", { class: "af-input af-text" }, p.input) : null,
+    node("div", { class: "af-outputs" }, output(1), output(2)), node("p", { class: "af-note" }, facts.join(" · ")),
+    node("ul", { class: "af-verdicts" }, p.verdicts.map(said))];
 }
 
 function browse(model, el) {
@@ -26,7 +36,8 @@ function browse(model, el) {
   const fields = [
     choose("annotator", "a", people),
     select("beside", people, () => query().b ?? people[Math.min(1, people.length - 1)][0], (b) => ask({ b })),
-    choose("show", "relation", listed(names.relations, RELATIONS)), choose("order", "order", listed(names.orders, ORDERS)),
+    choose("show", "relation", listed(names.relations, RELATIONS)),
+    choose("order", "order", listed(names.orders, ORDERS)),
     names.datasets.length ? choose("data set", "dataset", [["", "all"], ...listed(names.datasets, {})]) : null,
     names.generators.length > 1 ? choose("model", "generator", [["", "all"], ...listed(names.generators, {})]) : null,
     search("contains", () => query().text, (text) => ask({ text })),
@@ -50,8 +61,13 @@ function browse(model, el) {
     const view = model.get("view"), p = view.pair;
     for (const f of fields) f.show();
     count.textContent = view.problem || `${view.found.toLocaleString("en")} of ${view.of.toLocaleString("en")} pairs`;
-    list.replaceChildren(...view.rows.map((row, i) => node("li", { role: "option", id: `${names.id}-${i}`, "aria-selected": String(i === view.at), onclick: () => turn({ at: i }) },
-      node("span", { class: "af-votes", title: "verdicts for output 1, ties, verdicts for output 2" }, `◀${row.first} =${row.ties} ▶${row.second}`), node("span", {}, row.text))));
+    const option = (row, i) => {
+      const about = { role: "option", id: `${names.id}-${i}`, "aria-selected": String(i === view.at) };
+      const votes = node("span", { class: "af-votes", title: "verdicts for output 1, ties, verdicts for output 2" },
+        `◀${row.first} =${row.ties} ▶${row.second}`);
+      return node("li", { ...about, onclick: () => turn({ at: i }) }, votes, node("span", {}, row.text));
+    };
+    list.replaceChildren(...view.rows.map(option));
     list.setAttribute("aria-activedescendant", `${names.id}-${view.at}`);
     list.children[view.at]?.scrollIntoView?.({ block: "nearest" });
     [before.disabled, next.disabled] = [view.page <= 0, view.page + 1 >= view.pages];

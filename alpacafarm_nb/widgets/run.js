@@ -4,8 +4,9 @@ const STATES = { running: "▶", stopping: "⏸", stopped: "■", done: "✓", f
 
 // The line above: state, bar, steps, and the button that stops.
 function progressLine(wish) {
-  const state = node("span", { class: "af-status", role: "status" }), bar = node("progress", { max: 1, "aria-label": "steps done" }), steps = node("span", { class: "af-steps" });
-  const stop = button("■ stop", () => wish("stop"), { class: "af-stop" }), problem = node("p", { class: "af-problem", role: "alert" });
+  const bar = node("progress", { max: 1, "aria-label": "steps done" }), steps = node("span", { class: "af-steps" });
+  const state = node("span", { class: "af-status", role: "status" }), problem = node("p", { class: "af-problem", role: "alert" });
+  const stop = button("■ stop", () => wish("stop"), { class: "af-stop" });
   const element = node("div", {}, node("div", { class: "af-line-up" }, stop, bar, state, steps), problem);
   const show = (v) => {
     const said = `${STATES[v.state] ?? ""} ${v.said}`.trim();
@@ -20,20 +21,24 @@ function progressLine(wish) {
 
 // Small charts, one a column; boxes above them choose which.
 function curvesPart(wish) {
-  const boxes = node("fieldset", { class: "af-boxes" }, node("legend", {}, "curves")), charts = node("div", { class: "af-charts af-small" });
-  const places = new Map();
+  const boxes = node("div", {}), charts = node("div", { class: "af-charts af-small" }), places = new Map();
   let columns = "";
-  const chosen = () => [...boxes.querySelectorAll("input:checked")].map((box) => box.value);
-  const box = (c, on) => node("label", {}, node("input", { type: "checkbox", value: c, checked: on, onchange: () => wish("choose", { columns: chosen() }) }), " ", c);
   const draw = (curve) => {
-    const { column, series } = curve, place = places.get(column) ?? node("div", { class: "af-place" }), now = JSON.stringify(curve);
+    const { column, series } = curve, place = places.get(column) ?? node("div", { class: "af-place" });
+    const now = JSON.stringify(curve);
     places.set(column, place);
     if (place.dataset.drawn === now) return place;
     place.dataset.drawn = now;
     place.classList.toggle("af-crowded", series.some((s) => s.points.length > CROWDED));
     const said = place.matches(":hover") ? place.querySelector(".af-said")?.textContent : "";
-    const point = (name) => ([x, y, low, high]) => ({ x, y, low, high, key: `${name} ${x}`, note: `${name ? name + ", " : ""}step ${x}: ${column} ${tidy(y)}${low == null ? "" : `, from ${tidy(low)} to ${tidy(high)}`}` });
-    redraw(place, chart({ title: column, x: "step", y: "", height: 220, series: series.map((s) => ({ name: s.name, line: true, points: s.points.map(point(s.name)) })).filter((s) => s.points.length) }));
+    const point = (name) => ([x, y, low, high]) => {
+      const spread = low == null ? "" : `, from ${tidy(low)} to ${tidy(high)}`;
+      const note = `${name ? name + ", " : ""}step ${x}: ${column} ${tidy(y)}${spread}`;
+      return { x, y, low, high, note, key: `${name} ${x}` };
+    };
+    const drawn = series.filter((s) => s.points.length)
+      .map((s) => ({ name: s.name, line: true, points: s.points.map(point(s.name)) }));
+    redraw(place, chart({ title: column, x: "step", y: "", height: 220, series: drawn }));
     const line = place.querySelector(".af-said");
     if (said?.trim() && line && !line.textContent.trim()) line.textContent = said;   // the pointer still rests there
     return place;
@@ -42,7 +47,7 @@ function curvesPart(wish) {
     if (columns !== v.columns.join("\n")) {
       columns = v.columns.join("\n");
       const held = boxes.contains(document.activeElement) ? document.activeElement.value : null;
-      boxes.replaceChildren(node("legend", {}, "curves"), ...v.columns.map((c) => box(c, v.chosen.includes(c))));
+      boxes.replaceChildren(ticked("curves", v.columns, () => v.chosen, (chosen) => wish("choose", { columns: chosen })).element);
       if (held != null) [...boxes.querySelectorAll("input")].find((b) => b.value === held)?.focus();
     }
     boxes.hidden = !v.columns.length;
@@ -59,13 +64,17 @@ function looksPart(wish) {
     beside.textContent = name(at);
     wish("look", { step: last ? null : steps[at] });       // at the end it follows the training
   } });
-  const beside = node("output", {}), table = node("div", { class: "af-scroll" }), picker = field("answers after step", slider);
+  const beside = node("output", {}), place = node("div", { class: "af-scroll" }), picker = field("answers after step", slider);
   let steps = [], drawn = "";
   const name = (at) => `${steps[at] ?? ""}${at === steps.length - 1 ? " (newest)" : ""}`;
   picker.append(beside);
-  const cell = (parts, score) => node("td", { class: "af-text" }, pieces(parts), score == null ? null : node("div", { class: "af-note" }, `reward ${tidy(score)}`));
-  const row = (r) => node("tr", {}, node("th", { scope: "row", class: "af-text" }, [r.instruction, r.input].filter(Boolean).join("\n")), cell(r.before, r.score_before), cell(r.now, r.score));
-  const element = node("section", { "aria-label": "what the policy answers" }, node("div", { class: "af-fields" }, picker), table);
+  const cell = (parts, score) => node("td", { class: "af-text" }, pieces(parts),
+    score == null ? null : node("div", { class: "af-note" }, `reward ${tidy(score)}`));
+  const row = (r) => {
+    const asked = [r.instruction, r.input].filter(Boolean).join("\n");
+    return node("tr", {}, node("th", { scope: "row", class: "af-text" }, asked), cell(r.before, r.score_before), cell(r.now, r.score));
+  };
+  const element = node("section", { "aria-label": "what the policy answers" }, node("div", { class: "af-fields" }, picker), place);
   const show = (v) => {
     element.hidden = !v.look;
     if (!v.look) return;
@@ -77,8 +86,8 @@ function looksPart(wish) {
     slider.setAttribute("aria-valuetext", `step ${v.look.step}`);
     if (drawn === JSON.stringify(v.look)) return;
     drawn = JSON.stringify(v.look);
-    const heads = ["instruction", v.look.first === 0 ? "before training" : `after step ${v.look.first}`, `after step ${v.look.step}`];
-    table.replaceChildren(node("table", { class: "af-looks" }, node("thead", {}, node("tr", {}, heads.map((h) => node("th", { scope: "col" }, h)))), node("tbody", {}, v.look.rows.map(row))));
+    const { first, step, rows } = v.look, before = first === 0 ? "before training" : `after step ${first}`;
+    place.replaceChildren(table(["instruction", before, `after step ${step}`], rows.map(row), { class: "af-looks" }));
   };
   return { element, show };
 }
