@@ -26,7 +26,7 @@ function answersAt(answers, sampled) {
   }
   const cell = (text) => node("td", { class: "af-text" }, text);
   const rows = answers.rows.map((r) => node("tr", {}, cell(r.instruction), cell(r.output)));
-  return [node("h4", {}, answers.title), table(["instruction", "output"], rows)];
+  return [node("h4", {}, answers.title), table(["instruction", "output"], rows, { class: "af-answers" })];
 }
 
 export default {
