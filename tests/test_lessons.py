@@ -1,5 +1,6 @@
 """Lessons as they are committed: executed in one go, every figure a picture too; their tables escape model text."""
 
+import base64
 import html
 import json
 
@@ -32,6 +33,9 @@ def test_is_committed_executed(lesson):
     kinds = [set(o["data"]) for o in outputs if "data" in o]
     assert not [k for k in kinds if "application/vnd.jupyter.widget-view+json" in k], "a widget: blank without a kernel"
     assert all(PICTURE in k for k in kinds if PLOTLY in k), "a figure that most viewers cannot show: `make lessons`"
+    pictures = [base64.b64decode(o["data"][PICTURE]) for o in outputs if PICTURE in o.get("data", {})]
+    widths = {int.from_bytes(picture[16:20], "big") for picture in pictures}
+    assert max(widths, default=0) <= 860, "JupyterLab shows pictures in their own size, and cuts off what does not fit"
     assert not [k for k in kinds if "application/javascript" in k]
     assert lesson.stat().st_size < 3_000_000
 

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 LESSONS = Path(__file__).resolve().parents[1] / "lessons"
 PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
-WIDTH, SCALE, MOST = 860, 1.5, 3_000_000  # of pictures, in pixels; of a notebook, in bytes
+WIDTH, MOST = 860, 3_000_000  # of pictures, in pixels: JupyterLab shows them as they are; of a notebook, in bytes
 
 # One thread: sums of floats depend on their number. Without MathJax the pictures need no network.
 KERNEL = {"PLOTLY_RENDERER": "plotly_mimetype", "ALPACAFARM_QUIET": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
@@ -33,15 +33,14 @@ def execute(path: Path) -> nbformat.NotebookNode:
 def picture(figure: dict) -> bytes:
     "A plotly figure as PNG, in the height that it asks for."
     size = {"width": WIDTH, "height": figure["layout"].get("height", 400)}
-    return kaleido.calc_fig_sync(figure, opts={"format": "png", "scale": SCALE, **size})
+    return kaleido.calc_fig_sync(figure, opts={"format": "png", **size})
 
 
 def with_pictures(nb: nbformat.NotebookNode) -> int:
-    "Add a picture to each figure, with the width it is to be shown in; returns the number of figures."
+    "Add a picture to each figure; returns the number of figures."
     outputs = [o for cell in nb.cells if cell.cell_type == "code" for o in cell.outputs if PLOTLY in o.get("data", {})]
     for output in outputs:
         output.data[PICTURE] = base64.b64encode(picture(output.data[PLOTLY])).decode()
-        output.metadata[PICTURE] = {"width": WIDTH}
     return len(outputs)
 
 
