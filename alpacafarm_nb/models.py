@@ -220,7 +220,8 @@ class Roles(Vocabulary):
         stem = re.sub(r"\W+", "_", name).strip("_") or "role"
         taken = {*self.roles, *(part for path, _ in self.net.named_modules() for part in path.split(".")),
                  *dir(nn.ModuleDict), *dir(nn.ParameterDict)}  # peft keeps adapters in these, by name
-        return next(x for x in chain([stem], (f"{stem}_{k}" for k in range(2, 10**9))) if x not in taken)
+        return next(x for x in chain([stem], (f"{stem}_{k}" for k in range(2, 10**9)))
+                    if x not in taken and x not in "lora_")  # of its own prefix's pieces, peft warns
 
     def _inject(self, name, config, seed):
         "Put an adapter into the network without moving the global random state."

@@ -69,7 +69,9 @@ def fit_overoptimization(
     draws: int = 4000,  # of the coefficients
     seed: int = 0,
 ) -> OverOptimization:
-    "Fit the curve of Gao et al. Raises `ConfigError` for fewer than 4 points, or scores that are missing."
+    """Fit the curve of Gao et al. Raises `ConfigError` for fewer than 4 points, or scores that are missing.
+
+    Its peak, interval and probability take the shape for granted: a curve that only levels off is given a turn, too."""
     d, table, errors = _points(kl, scores, errors, form)
     _level(level, "fit_overoptimization")
     check_counts(draws=(draws, 100))
