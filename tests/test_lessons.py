@@ -1,8 +1,11 @@
 """Lessons as they are committed: executed in one go, every figure a picture too; their tables escape model text."""
 
+import ast
 import base64
 import html
+import inspect
 import json
+import re
 
 import notebooks
 import pandas as pd
@@ -91,6 +94,25 @@ def test_tables_escape_what_a_model_wrote(lesson):
     page = shown[-1].data
     assert "<img" not in page and page.count(html.escape(attack)) == 3
     assert "x" * 200 in page and "\nsecond line" in page, "whole texts, with their lines"
+
+
+def test_what_is_not_executed_fits_the_library():
+    "The lines for real data of lesson 13: every function is there and takes what it is given."
+    import alpacafarm_nb
+    block = re.findall(r"```python\n# AlpacaFarm\n(.*?)```", prose(LESSONS[12]), re.DOTALL)
+    calls = [c for c in ast.walk(ast.parse(block[0])) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)]
+    assert len(calls) >= 9
+    for call in calls:
+        takes = inspect.signature(getattr(alpacafarm_nb, call.func.id))
+        settings = [getattr(alpacafarm_nb, a.func.value.id).paper() for a in call.args
+                    if isinstance(a, ast.Call) and isinstance(a.func, ast.Attribute) and a.func.attr == "paper"]
+        names = [k.arg for k in call.keywords]
+        for config in settings:
+            own = [n for n in names if n not in takes.parameters]
+            given = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg in own}
+            type(config)(**{**vars(config), **given})
+            names = [n for n in names if n not in own]
+        takes.bind(*call.args, **dict.fromkeys(names))
 
 
 @pytest.mark.slow

@@ -148,5 +148,6 @@ def plot_overoptimization(
     if proxy is not None:
         figure.add_scatter(x=fit.points["kl"], y=np.asarray(proxy, float), mode="lines+markers", yaxis="y2",
                            name="proxy reward", line=dict(color=PALETTE[1], dash="dash"))
-        layout["yaxis2"] = dict(title="proxy reward", overlaying="y", side="right", showgrid=False)
+        layout["yaxis2"] = dict(title="proxy reward", overlaying="y", side="right", showgrid=False, zeroline=False,
+                                tickmode="auto", nticks=7)
     return figure.update_layout(**layout)

@@ -194,7 +194,7 @@ def overoptimization_figure(
             _band(fig, rows, x, name, numbers[judge], place, first=k == 0)
     fig.update_layout(template=plot_theme(), height=110 + 280 * height, hovermode="x unified", margin=dict(t=80),
                       legend=dict(orientation="h", yref="container", y=1, yanchor="top"))
-    _axes(fig, table, x, y_title, right, width, height)
+    _axes(fig, table, x, y_title, right, width, len(labellers))
     return fig
 
 # %% ../../nbs/api/21_report.ipynb #export-def-band-fig-rows
@@ -216,21 +216,23 @@ def _band(fig, rows: pd.DataFrame, x: str, judge: str, number: int, place: dict,
                     hovertemplate="%{y:.1f} ± %{customdata:.1f}", **place)
 
 
-def _axes(fig, table: pd.DataFrame, x: str, y_title: str, right: tuple, width: int, height: int):
-    "Titles and scales: all panels share the left scale and the right one, shown at the outer panels alone."
+def _axes(fig, table: pd.DataFrame, x: str, y_title: str, right: tuple, width: int, n: int):
+    "Titles and scales: all `n` panels share the left scale and the right one, shown at the outer panels alone."
     ticks = sorted(table[x].unique())
+    if n > 1: ticks = ticks[::-(-len(ticks) // 5)]          # as many as have room in a small panel
     scale = dict(type="log", tickvals=ticks, ticktext=[f"{t:g}" for t in ticks], tickangle=0) if x == "n" else {}
     names = {"kl": "KL divergence, nats"}
-    fig.update_xaxes(title_text=plot_text(names.get(x, x)), **scale)
-    for row in range(1, height + 1):
-        for column in range(1, width + 1):
-            for second in (False, True) if right else (False,):
-                outer = column == (width if second else 1)
-                title = (", ".join(right) if second else y_title) if outer else None
-                first = row == column == 1            # the scale that the other panels match
-                fig.update_yaxes(matches=None if first else "y2" if second else "y", showgrid=not second, nticks=7,
-                                 tickmode="auto", showticklabels=outer, title_text=title and plot_text(title),
-                                 row=row, col=column, **({"secondary_y": second} if right else {}))
+    fig.update_xaxes(**scale)
+    for k in range(n):
+        row, column = k // width + 1, k % width + 1
+        if k + width >= n: fig.update_xaxes(title_text=plot_text(names.get(x, x)), row=row, col=column)
+        for second in (False, True) if right else (False,):
+            outer = column == width or k == n - 1 if second else column == 1
+            title = (", ".join(right) if second else y_title) if outer else None
+            fig.update_yaxes(matches=None if k == 0 else "y2" if second else "y", showgrid=not second, nticks=7,
+                             zeroline=not second, tickmode="auto", showticklabels=outer,
+                             title_text=title and plot_text(title), row=row, col=column,
+                             **({"secondary_y": second} if right else {}))
 
 # %% ../../nbs/api/21_report.ipynb #export-def-training-figure-histories
 def training_figure(
