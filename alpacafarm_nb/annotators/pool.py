@@ -124,9 +124,9 @@ class Annotates:
         draws: int = 1,  # verdicts on each pair
         seed: int = 0,  # seed of everything that is drawn
     ) -> np.ndarray:  # preferences [draws, pairs]
-        "Several verdicts on each pair."
-        table = check_pairs(pairs)
-        return np.stack([self.annotate_pairs(table, 0., seed_for("draw", seed, k))["preference"] for k in range(draws)])
+        "Several verdicts on each pair, drawn independently of those of another annotator with the same seed."
+        table, seeds = check_pairs(pairs), [seed_for("draw", self.name, seed, k) for k in range(draws)]
+        return np.stack([self.annotate_pairs(table, 0., one)["preference"] for one in seeds])
 
     async def aannotate_pairs(self, *args, **kwargs):
         return await asyncio.to_thread(self.annotate_pairs, *args, **kwargs)

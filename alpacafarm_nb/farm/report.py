@@ -57,7 +57,7 @@ def _choose(outputs: pd.DataFrame, instructions, seed: int) -> tuple[list, str]:
     listed = [instructions] if isinstance(instructions, str) else instructions
     if lost := [i for i in listed if i not in numbers]:
         raise ConfigError(f"outputs_side_by_side: there is no instruction {lost[0]!r}")
-    return [k for i in listed for k in numbers[i]], "Instructions that were asked for."
+    return [k for i in listed for k in numbers[i]], ""
 
 
 def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
@@ -105,6 +105,8 @@ SIDE_CSS = """
 .side .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(15em,100%),1fr))}
 .side .answer{padding:.7em 1em .8em;box-shadow:0 0 0 .5px rgba(128,128,128,.35);display:flex;flex-direction:column;
  gap:.35em}
+.side+hr{display:none}
+.side .name i{font-style:normal}
 .side .name{font-size:.8em;font-weight:600;letter-spacing:.02em;opacity:.75;overflow-wrap:anywhere}
 .side .out{flex:1}
 .side .facts{display:flex;flex-wrap:wrap;gap:.35em;font-size:.78em;margin-top:.35em}
@@ -118,13 +120,14 @@ SIDE_CSS = """
 
 
 def _side_html(items: SideBySide) -> str:
-    "The answers as HTML, all texts escaped; the style sheet stands apart."
-    return "".join(map(_item_html, items.items)) + f'<p class="note">{escape(items.note)}</p>'
+    """The answers as HTML, all texts escaped. The style sheet stands apart; JupyterLab drops it where it does not trust
+    a notebook, so that what matters does not hang on it."""
+    return "<hr>".join(map(_item_html, items.items)) + f'<p class="note">{escape(items.note)}</p>'
 
 
 def _item_html(item: dict) -> str:
     given = f'<pre dir="auto">{escape(item["input"])}</pre>' if item["input"] else ""
-    ask = f'<div class="ask"><p dir="auto">{escape(item["instruction"])}</p>{given}</div>'
+    ask = f'<div class="ask"><p dir="auto"><b>{escape(item["instruction"])}</b></p>{given}</div>'
     return f'<div class="side">{ask}<div class="answers">{"".join(map(_answer_html, item["answers"]))}</div></div>'
 
 
@@ -132,11 +135,12 @@ def _answer_html(answer: dict) -> str:
     verdicts = {name: _verdict(p) for name, p in answer["verdicts"].items()}
     chips = [(f"{name} {text}", kind) for name, (text, kind) in verdicts.items()]
     if answer["utility"] is not None: chips.append((f"utility {answer['utility']:.2f}", "none"))
-    chips = "".join(f'<span class="chip {kind}">{escape(text)}</span>' for text, kind in chips)
+    chips = " ".join(f'<span class="chip {kind}">{escape(text)}</span>' for text, kind in chips)
     empty = answer["output"] is None or not answer["output"].strip()
     text = ("no answer" if answer["output"] is None else "empty answer") if empty else answer["output"]
-    return (f'<div class="answer"><div class="name">{escape(answer["name"])}</div>'
-            f'<div class="out{" empty" * empty}" dir="auto">{escape(text)}</div><div class="facts">{chips}</div></div>')
+    return (f'<div class="answer"><div class="name"><i>{escape(answer["name"])}</i></div>'
+            f'<div class="out{" empty" * empty}" dir="auto" style="white-space:pre-wrap">{escape(text)}</div>'
+            f'<div class="facts">{chips}</div></div>')
 
 
 SideBySide._repr_html_ = lambda self: f"<style>{SIDE_CSS}</style>{_side_html(self)}"
