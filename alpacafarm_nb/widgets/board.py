@@ -15,7 +15,7 @@ from ..annotators.pool import flip_with
 from ..evaluation.reliability import agreement, bias_and_variance, likings
 from ..records import check_pairs
 from .explorer import Explorer, PairTable, label_rows, static_pairs
-from .parts import page_table, script
+from .parts import Page, page_table, script
 
 # %% ../../nbs/api/33_agreement_board.ipynb #labels
 def labels_of(
@@ -135,8 +135,12 @@ class AgreementBoard(Explorer):
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""
         whole = matrix.mask(np.eye(len(matrix), dtype=bool)).map(lambda v: "" if v != v else f"{v:.0f}")
+        if len(whole) > 8:    # wide: numbers in the heads
+            whole = whole.set_axis(range(1, len(whole) + 1), axis=1)
+            whole = whole.set_axis([f"{k} {name}" for k, name in enumerate(whole.index, 1)], axis=0)
         return [page_table(whole, f"Agreement, %. {b['said']}{noise}"), *figure,
                 page_table(liked, "How often each prefers the output that is …, % with 95 % interval"),
+                Page("<p><b>Two pairs that are disputed most</b></p>"),
                 static_pairs(self.table, np.argsort(-self.table.disagreement, kind="stable")[:2])]
 
 # %% ../../nbs/api/33_agreement_board.ipynb #board-figure

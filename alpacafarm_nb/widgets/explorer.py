@@ -251,18 +251,20 @@ def _static_pair(pair):
     outputs = [cell + "".join(f"<u><b>{escape(t)}</b></u>" if own else escape(t) for own, t in side) + "</td>"
                for side in pair["pieces"]]
     heads = "".join(f"<th style='text-align:left'>output {k} {escape(pair[f'generator_{k}'])}</th>" for k in (1, 2))
-    said = "; ".join(f"{escape(v['annotator'])}: {verdict_text(v['preference'])}" for v in pair["verdicts"])
     asked = escape(pair["instruction"] + ("\n\n" + pair["input"] if pair["input"] else ""))
     return (f"<p style='white-space:pre-wrap'><b>{asked}</b></p><table style='width:100%'><tr>{heads}</tr>"
-            f"<tr>{''.join(outputs)}</tr></table><p>{said}</p>")
+            f"<tr>{''.join(outputs)}</tr></table><p>{'; '.join(map(escape, said_by_side(pair['verdicts'])))}</p>")
 
 
-def verdict_text(preference):
-    "A verdict in words."
-    if preference is None: return "no verdict"
-    if preference == 1.5: return "tie"
-    sure = "" if preference in (1, 2) else f" ({max(preference, 3 - preference) - 1:.0%})"
-    return f"output {1 if preference < 1.5 else 2}{sure}"
+def said_by_side(verdicts):
+    "Verdicts in words: who is for which output, and how sure where that is known."
+    sides = {"for output 1": [], "for output 2": [], "tie": [], "no verdict": []}
+    for one in verdicts:
+        p = one["preference"]
+        side = "no verdict" if p is None else "tie" if p == 1.5 else f"for output {1 if p < 1.5 else 2}"
+        sure = "" if p in (None, 1, 1.5, 2) else f" {max(p, 3 - p) - 1:.0%}"
+        sides[side].append(one["annotator"] + sure)
+    return [f"{side}: {', '.join(names)}" for side, names in sides.items() if names]
 
 # %% ../../nbs/api/31_explorer.ipynb #widget
 class Explorer(FarmWidget):
