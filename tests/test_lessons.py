@@ -99,8 +99,17 @@ def test_tables_escape_what_a_model_wrote(lesson):
 def test_what_is_not_executed_fits_the_library():
     "The lines for real data of lesson 13: every function is there and takes what it is given."
     import alpacafarm_nb
-    block = re.findall(r"```python\n# AlpacaFarm\n(.*?)```", prose(LESSONS[12]), re.DOTALL)
-    calls = [c for c in ast.walk(ast.parse(block[0])) if isinstance(c, ast.Call) and isinstance(c.func, ast.Name)]
+    from alpacafarm_nb.annotators.remote import EndpointPool
+    from alpacafarm_nb.endpoint import Endpoint
+    from alpacafarm_nb.models import Backbone
+    from alpacafarm_nb.sampling import Model
+    block, = re.findall(r"```python\n# AlpacaFarm\n(.*?)```", prose(LESSONS[12]), re.DOTALL)
+    calls = [c for c in ast.walk(ast.parse(block)) if isinstance(c, ast.Call)]
+    methods = {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}
+    assert methods == {"checkpointing", "paper", "annotate_pairs"}
+    assert callable(Backbone.checkpointing) and callable(EndpointPool.annotate_pairs)
+    passed_on = {"sample_pairs": Model.sample, "load_pool": Endpoint}      # to which functions take other settings on
+    calls = [c for c in calls if isinstance(c.func, ast.Name)]
     assert len(calls) >= 9
     for call in calls:
         takes = inspect.signature(getattr(alpacafarm_nb, call.func.id))
@@ -112,6 +121,9 @@ def test_what_is_not_executed_fits_the_library():
             given = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg in own}
             type(config)(**{**vars(config), **given})
             names = [n for n in names if n not in own]
+        if call.func.id in passed_on:
+            further = inspect.signature(passed_on[call.func.id]).parameters
+            assert set(names) <= {*takes.parameters, *further}, call.func.id
         takes.bind(*call.args, **dict.fromkeys(names))
 
 

@@ -43,12 +43,14 @@ def from_the_wheel(installed, tmp_path_factory):
 def test_a_lesson_from_the_wheel(from_the_wheel, lesson):
     lab, place = from_the_wheel
     page = lab.page(lesson)
-    where = page.ask("import alpacafarm_nb; print(alpacafarm_nb.__file__)")
-    assert where.startswith(str(place)), where
-    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    assert page.evaluate(ERRORS) == []
-    assert page.locator(".js-plotly-plot").count() > 0
-    if lesson.startswith("02"): sync_api.expect(page.locator(".af-board")).to_be_visible()
-    assert page.problems == []
-    page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
-    page.context.close()
+    try:
+        where = page.ask("import alpacafarm_nb; print(alpacafarm_nb.__file__)")
+        assert where.startswith(str(place)), where
+        page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+        assert page.evaluate(ERRORS) == []
+        assert page.locator(".js-plotly-plot").count() > 0
+        if lesson.startswith("02"): sync_api.expect(page.locator(".af-board")).to_be_visible()
+        assert page.problems == []
+    finally:    # its kernel would run beside the next lesson's
+        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.context.close()

@@ -122,7 +122,8 @@ SIDE_CSS = """
 def _side_html(items: SideBySide) -> str:
     """The answers as HTML, all texts escaped. The style sheet stands apart; JupyterLab drops it where it does not trust
     a notebook, so that what matters does not hang on it."""
-    return "<hr>".join(map(_item_html, items.items)) + f'<p class="note">{escape(items.note)}</p>'
+    note = f'<p class="note">{escape(items.note)}</p>' if items.note else ""
+    return "<hr>".join(map(_item_html, items.items)) + note
 
 
 def _item_html(item: dict) -> str:

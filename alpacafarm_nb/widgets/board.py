@@ -140,7 +140,7 @@ class AgreementBoard(Explorer):
             whole = whole.set_axis([f"{k} {name}" for k, name in enumerate(whole.index, 1)], axis=0)
         return [page_table(whole, f"Agreement, %. {b['said']}{noise}"), *figure,
                 page_table(liked, "How often each prefers the output that is …, % with 95 % interval"),
-                Page("<p><b>Two pairs that are disputed most</b></p>"),
+                Page("<p><b>Pairs that are disputed most</b></p>"),
                 static_pairs(self.table, np.argsort(-self.table.disagreement, kind="stable")[:2])]
 
 # %% ../../nbs/api/33_agreement_board.ipynb #board-figure
