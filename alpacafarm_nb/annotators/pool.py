@@ -171,7 +171,7 @@ class LogOddsAnnotator(Annotates):
         p_label_flip: float = 0.0,  # share of verdicts to turn round
         seed: int = 0,  # seed of order, verdict and noise
     ) -> pd.DataFrame:  # the pairs with `preference`, `annotator` and `presented_first`
-        "One sampled verdict on each pair. Two annotators with one seed have the same dice: compare them with two seeds."
+        "One sampled verdict on each pair. Two annotators with one seed share their dice: compare them with two seeds."
         pairs, rng = check_pairs(pairs), np.random.default_rng(seed_for("annotate", seed))
         first = rng.integers(1, 3, len(pairs))
         p = self.probability(pairs, first)
