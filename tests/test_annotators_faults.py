@@ -122,7 +122,8 @@ def test_an_interrupted_client_stops_at_once_and_goes_on(tmp_path):
     path = tmp_path / "a.sqlite"
     with Server(longer, latency=.1) as server:
         command = [sys.executable, "-c", ANNOTATE, server.url, str(path), os.path.dirname(__file__)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)     # in the background of a shell it is ignored
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
         while server.requests < 40 and process.poll() is None: time.sleep(.01)
         process.send_signal(signal.SIGINT)
         start = time.monotonic()
