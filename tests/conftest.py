@@ -84,9 +84,8 @@ class Installed:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "One JupyterLab and one browser for all tests of a module."
-    from lab import CHROMIUM, FLAGS, jupyterlab
+    from lab import CHROMIUM, FLAGS, jupyterlab, sync_api
     if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
     pytest.importorskip("jupyterlab", reason="needs JupyterLab (the extra `lab`)")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)

@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import pytest
 from conftest import ROOT
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
+expect = sync_api.expect
+expect.set_options(timeout=60_000)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from lab import CHROMIUM, FLAGS, jupyterlab
+from lab import CHROMIUM, FLAGS, expect, jupyterlab, sync_api
 
 if CHROMIUM is None: pytest.skip("needs Chromium (Debian: apt-get install chromium)", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 pytest.importorskip("jupyterlab", reason="needs JupyterLab (the extra `lab`)")
 
 ERRORS = """() => jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type == 'code').flatMap(c =>
@@ -49,7 +48,7 @@ def test_a_lesson_from_the_wheel(from_the_wheel, lesson):
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
         assert page.evaluate(ERRORS) == []
         assert page.locator(".js-plotly-plot").count() > 0
-        if lesson.startswith("02"): sync_api.expect(page.locator(".af-board")).to_be_visible()
+        if lesson.startswith("02"): expect(page.locator(".af-board")).to_be_visible()
         assert page.problems == []
     finally:    # its kernel would run beside the next lesson's
         page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")

@@ -1,13 +1,8 @@
 """Every widget in JupyterLab in a real browser: by mouse, by keyboard, light and dark, and under attack."""
 
-
 import pytest
-from lab import becomes, shot, value
+from lab import becomes, expect, shot, value
 from payloads import PAYLOADS
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-expect = sync_api.expect
-expect.set_options(timeout=30_000)
 pytestmark = pytest.mark.slow
 
 PAIRS = """

@@ -3,11 +3,7 @@
 import re
 
 import pytest
-from lab import shot, value
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
-expect = sync_api.expect
-expect.set_options(timeout=60_000)
+from lab import expect, shot, value
 pytestmark = pytest.mark.slow
 
 TRAINED = """
