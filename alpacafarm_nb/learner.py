@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, escape, plot_theme,
-                                progress, read_object, seed_for, stable_hash)
+from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, escape,
+                                plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
 from .kernels import FusedForward, StateNorm, state_norm_eps
 from .records import Origin
 
@@ -517,7 +517,14 @@ def _running(self, run_dir: str | Path | None = None, extra: Callable | None = N
         except OSError as error:
             raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be written "
                              "to. Nothing was trained.") from error
-        self.resume(run_dir)
+    writes = run_dir is not None and self.accelerator.is_main_process   # the others of a launch only read
+    with FolderLock(run_dir) if writes else nullcontext():
+        if writes: sweep_leftovers(run_dir)
+        if run_dir is not None: self.resume(run_dir)
+        yield from self._running_steps(run_dir, extra)
+
+def _running_steps(self, run_dir, extra):
+    "The part of `running` that has the folder to itself."
     self._extra, self._saved = extra, self.done
     self._start = time.perf_counter() - (self.history.rows[-1].get("seconds", 0.) if self.history.rows else 0.)
     with progress(total=self.total_steps, desc=self.name, unit="step") as bar:
@@ -539,7 +546,7 @@ def _tick(self, bar, run_dir: str | Path | None = None, checkpoint_every: int = 
     if run_dir is not None and checkpoint_every and self.done % checkpoint_every == 0: self.checkpoint(run_dir)
     if any([watch(self) for watch in _WATCHERS.get()]) and self.done < self.total_steps: raise _Stopped
 
-Learner.running, Learner.tick = _running, _tick
+Learner.running, Learner._running_steps, Learner.tick = _running, _running_steps, _tick
 
 # %% ../nbs/api/09_learner.ipynb #watching
 _WATCHERS = ContextVar("watchers", default=())

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
-                                stable_hash)
+                                restore_swapped, stable_hash)
 from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
                                    state_logps)
 from .prompts import PLAIN, PromptFormat, as_prompts
@@ -619,6 +619,7 @@ def _locate(source):
     if not isinstance(source, (str, Path)) or not str(source):
         raise ModelError(f"{source!r} is no model: give a folder, a GGUF file, or a model id on the hub.")
     path = as_path(source)
+    restore_swapped(path)
     if path.suffix.lower() == ".gguf":
         if not path.is_file(): raise ModelError(f"there is no GGUF file {path}.")
         return str(path.parent), {"gguf_file": path.name}, {}
@@ -1114,6 +1115,8 @@ def save_role(
     from safetensors.torch import save_file
     config = copy.deepcopy(backbone._config(role))
     config.inference_mode = True
+    for key, value in vars(config).items():   # a set's order differs from process to process
+        if isinstance(value, (set, frozenset)): setattr(config, key, sorted(value))
     with atomic_folder(folder) as temp:
         config.save_pretrained(temp)
         save_file(_contiguous(backbone.role_state(role)), temp / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -1133,6 +1136,7 @@ def load_role(
 ) -> tuple[Backbone, dict]:  # The backbone, and what the folder says; `role` is the new role's name
     "Put a saved adapter on its base as a new role; raises `ModelError` where it belongs to another one."
     folder = Path(folder).expanduser()
+    restore_swapped(folder)
     about = read_settings(folder)
     config, state = _adapter_files(folder)
     if backbone is None: backbone = _load_own_base(folder, about, config)

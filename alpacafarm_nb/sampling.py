@@ -450,7 +450,9 @@ def _save_reward(self: RewardModel, folder: str | Path) -> Path:
 
 
 def _rows(history):
-    return getattr(history, "rows", history)
+    "Rows of a history without how long they took: the same training writes the same bytes."
+    rows = getattr(history, "rows", history)
+    return rows and [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 Model.branch, Model.free, Model.merge, Model.export, Model.save = _branch, _free, _merge, _export, _save

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'without_markers', 'fence_for', 'fill', 'placeholders', 'Frame', 'WrittenOut', 'Judge', 'load_judges',
-           'read_yaml', 'load_evaluator', 'ModelTable']
+           'read_mapping', 'load_evaluator', 'ModelTable']
 
 # %% ../../nbs/api/16c_judges.ipynb #imports
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .verdicts import Unparsed, make_parser
-from ..core import ConfigError, as_path, data_path
+from ..core import ConfigError, as_path, data_path, read_yaml
 from ..endpoint import Answer
 from ..prompts import template_pieces
 
@@ -191,19 +191,16 @@ def load_judges(
     if not path.exists():
         raise ConfigError(f"there are no judges {str(source)!r}: give \"alpaca_farm\" (\"p_sim_ann\" for a pool whose "
                           "labels are flipped), \"single\", a YAML file or an evaluator's folder.")
-    found = read_yaml(path)
+    found = read_mapping(path)
     if "judges" not in found and any(isinstance(v, Mapping) and "frame" in v for v in found.values()):
         raise ConfigError(f"{path}: is the first line, judges:, missing?")
     return _judges(found, str(path)) if "judges" in found else _evaluators(found, path.parent.parent, str(path))
 
-def read_yaml(
+def read_mapping(
     path: Path,  # a YAML file
 ) -> dict:
-    "The mapping in a file. Raises `ConfigError` where it is none."
-    import yaml
-    try: found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error: raise ConfigError(f"{path} cannot be read: {error}.") from error
-    except (yaml.YAMLError, RecursionError) as error: raise ConfigError(f"{path} is not YAML: {error}.") from error
+    "The mapping in a YAML file. Raises `ConfigError` where it is none."
+    found = read_yaml(path)
     if not isinstance(found, dict): raise ConfigError(f"{path} holds a {type(found).__name__} and not a mapping.")
     return found
 
@@ -272,7 +269,7 @@ def load_evaluator(
     folder = as_path(folder)
     path = folder / "configs.yaml"
     if not path.is_file(): raise ConfigError(f"{folder} is no folder of an evaluator: it has no configs.yaml.")
-    return _evaluators(read_yaml(path), folder.resolve().parent, str(path))
+    return _evaluators(read_mapping(path), folder.resolve().parent, str(path))
 
 _SENT = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "logprobs", "top_logprobs", "seed",
          "tools", "tool_choice", "functions", "function_call", "response_format", "presence_penalty",
@@ -350,7 +347,7 @@ class ModelTable:
             if not self.source.is_file():
                 raise ConfigError(f"models is {str(models)!r}, and there is no such file: give {{class: model}}, as in "
                                   '{"strong": "my-model"}, or a file like data/judges/models.yaml.')
-        found = read_yaml(Path(self.source))
+        found = read_mapping(Path(self.source))
         self.checked = str(found.get("checked", ""))
         self.classes, self.known = dict(found.get("classes") or {}) | mapping, dict(found.get("models") or {})
         if strange := set(mapping) - set(found.get("classes") or {}):
