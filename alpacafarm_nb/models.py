@@ -32,12 +32,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 restore_swapped, stable_hash)
 from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
                                    state_logps)
-from .prompts import PLAIN, PromptFormat, as_prompts
+from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 from .records import check_outputs
 
 # %% ../nbs/api/07_models.ipynb #export-contextmanager-def-calm-iterator
@@ -67,13 +68,19 @@ class TextSide:
         table: pd.DataFrame,  # Columns `instruction` and, if there are inputs, `input`; `control` as below
         control: str = "",  # Text behind each prompt, where the response begins, unless the table has its own
     ) -> list[list[int]]:  # Ids of each row's prompt
-        "Ids of the prompts of a table."
+        "Ids of the prompts of a table; special tokens written out in an instruction or input are plain text."
+        if not len(table): return []
         inputs = table["input"] if "input" in table else [""] * len(table)
-        texts = [self.prompts.format(i, x) for i, x in zip(table["instruction"], inputs)]
-        if not texts: return []
+        special = _special_pattern(self.tokenizer, getattr(self.prompts, "frame", ""))
+        as_text = lambda x: mark_control_tokens(x, special) if isinstance(x, str) and special.search(x) else x
+        asked = list(zip(table["instruction"], inputs))
+        marked = [(as_text(i), as_text(x)) for i, x in asked]
+        texts = [self.prompts.format(*row) for row in marked]
         bos = self.tokenizer.bos_token
         start = [self.bos_id] if self.bos_id is not None else []
         ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for k, (row, plain) in enumerate(zip(marked, asked)):
+            if row != plain: ids[k] = _encode_marked(self.tokenizer, texts[k], k)
         behind = table["control"] if "control" in table else [control] * len(texts)
         controls = {c: self.encode_outputs([c], eos=False)[0] if c else [] for c in set(behind)}
         return [(x if bos and t.startswith(bos) else start + x) + controls[c] for t, x, c in zip(texts, ids, behind)]
@@ -110,6 +117,21 @@ class TextSide:
     ) -> str:  # Its text, without special tokens and surrounding white space
         "The text of a response."
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def _special_pattern(tokenizer, frame):
+    "What an instruction must not say as a token: the special tokens, and those that the frame around it uses."
+    words = [(t.content, t.special or t.content in frame) for t in tokenizer.added_tokens_decoder.values()]
+    found = sorted((w for w, special in words if special and w and not w.isspace()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, found)) or "(?!)")
+
+
+def _encode_marked(tokenizer, text, row):
+    "Ids of a prompt in which the user wrote special tokens, those as plain text."
+    try: return encode_marked_chat(tokenizer, text)
+    except ValueError as error:
+        raise ModelError(f"row {row}: its instruction or input writes a special token of the tokenizer, which cannot "
+                         f"be set as text ({error}): leave it out.") from error
 
 # %% ../nbs/api/07_models.ipynb #export-class-vocabulary-textside-the
 class Vocabulary(TextSide):
@@ -602,15 +624,17 @@ def load_backbone(
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
     dtype = _choose_dtype(dtype, config, device, quantize)
     net = _load_net(where, extra, source, dtype, quantize, device)
-    if prompts is None and "prompts" in settings: prompts = _own_prompts(settings["prompts"], source)
+    if prompts is None: prompts = _own_prompts(settings, tokenizer, source)
     if Path(where).is_dir() and not extra: source = Path(where).resolve()  # to be found from another folder as well
     return Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
 
 
-def _own_prompts(found, source):
-    "The prompt format in a folder's settings."
-    try: return PromptFormat(**found)
-    except TypeError as error:
+def _own_prompts(settings, tokenizer, source):
+    "The prompt format in a folder's settings; None where they have none."
+    try:
+        if "prompts" in settings: return PromptFormat(**settings["prompts"])
+        if "chat" in settings: return ChatFormat(tokenizer, settings["chat"]["system"], settings["chat"]["date"])
+    except (TypeError, KeyError) as error:
         raise ModelError(f"{source}: prompts in its {SETTINGS} are not understood: {error}") from error
 
 
@@ -658,11 +682,14 @@ def _load_config(where, extra, source):
 
 
 def _named(load, what, where, extra, source, **more):
-    "Call a loader of transformers; what it raises becomes one sentence."
+    "Call a loader of transformers, which never runs code of the folder; what it raises becomes one sentence."
     try:
-        with calm(): return load(where, **extra, **more)
+        with calm(): return load(where, **extra, **more, trust_remote_code=False)
     except ImportError as error: raise ModelError(f"{source}: loading the {what} needs a package: {error}") from error
     except Exception as error:  # what a broken file makes them raise is without limit: struct.error, SafetensorError …
+        if "remote_code" in str(error) or "custom code" in str(error):
+            raise ModelError(f"{source}: its {what} is Python code of the folder's own, which this package never runs: "
+                             "take a model whose architecture and tokenizer transformers has itself.") from None
         if Path(where).is_dir(): raise ModelError(f"{source}: its {what} cannot be read ({type(error).__name__}: "
                                                 f"{error}). Fetch the folder again.") from error
         raise ModelError(f"{source}: no folder of that name, and its {what} could not be had from the hub (is the name "
@@ -998,9 +1025,16 @@ class RewardModel:
         texts = list(dict.fromkeys(chain(*lists)))
         ids = dict(zip(texts, self.backbone.encode_outputs(texts)))
         repeated = [p for p, os in zip(prompts, lists) for _ in os]
-        flat = self.score_ids(repeated, [ids[o] for o in chain(*lists)], batch_size)
-        if all(isinstance(o, str) for o in table["output"]): return flat
-        parts = np.split(flat, np.cumsum([len(os) for os in lists])[:-1])
+        return self.as_in_table(self.score_ids(repeated, [ids[o] for o in chain(*lists)], batch_size), table["output"])
+
+    @staticmethod
+    def as_in_table(
+        flat: np.ndarray,  # Scores of all outputs, one after the other
+        outputs: pd.Series,  # Texts, or lists of texts
+    ) -> np.ndarray:  # A score a row, [rows, n], or an array of arrays where lists differ in length
+        "Scores in the shape of a table's outputs."
+        if all(isinstance(o, str) for o in outputs): return flat
+        parts = np.split(flat, np.cumsum([1 if isinstance(o, str) else len(o) for o in outputs])[:-1])
         if len({len(p) for p in parts}) == 1: return np.stack(parts)
         ragged = np.empty(len(parts), dtype=object)
         ragged[:] = parts
@@ -1122,6 +1156,7 @@ def save_role(
         save_file(_contiguous(backbone.role_state(role)), temp / "adapter_model.safetensors", metadata={"format": "pt"})
         if head is not None: save_file(_contiguous(head.state_dict()), temp / "head.safetensors")
         base = {"source": backbone.source, **base_marks(backbone)}
+        if isinstance(backbone.prompts, ChatFormat): about["chat"] = backbone.prompts.about()
         (temp / SETTINGS).write_text(json.dumps(as_json({**about, "base": base}), indent=1), encoding="utf-8")
     return Path(folder)
 
@@ -1141,6 +1176,7 @@ def load_role(
     config, state = _adapter_files(folder)
     if backbone is None: backbone = _load_own_base(folder, about, config)
     if "base" in about: _check_marks(backbone, about["base"], folder)
+    _check_chat(backbone, about.get("chat"), folder)
     with backbone.lock:
         role = backbone._free_name(about.get("name") or folder.name)
         backbone._inject(role, config, 0)
@@ -1149,6 +1185,15 @@ def load_role(
             backbone.remove_role(role)
             raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
+
+
+def _check_chat(backbone, chat, folder):
+    "Say where prompts are not those that an adapter was trained with."
+    mine = backbone.prompts.about() if isinstance(backbone.prompts, ChatFormat) else {}
+    if chat and mine != chat: warnings.warn(
+        f"{folder} was trained with the chat template under system={chat.get('system')!r:.80}, "
+        f"date={chat.get('date')!r:.20}; this base shows {mine or 'prompts without it'}. Give the base "
+        "prompts=ChatFormat(tokenizer, system, date).", stacklevel=4)
 
 
 def _load_own_base(folder, about, config):
@@ -1191,6 +1236,7 @@ def save_backbone(
     settings, prompts = {**backbone.settings, **about}, backbone.prompts
     if isinstance(prompts, PromptFormat):
         settings["prompts"] = {k: getattr(prompts, k) for k in ("prompt_inputs", "prompt_noinputs")}
+    if isinstance(prompts, ChatFormat): settings["chat"] = prompts.about()
     with backbone.lock, calm(), atomic_folder(folder) as temp:
         _whole(backbone, role).save_pretrained(temp)
         backbone.tokenizer.save_pretrained(temp)

@@ -9,12 +9,17 @@ __all__ = ['PLAIN', 'ALPACA', 'template_pieces', 'PromptFormat', 'ChatFormat', '
 import functools
 import json
 import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date as calendar_date
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
-from .core import ConfigError, as_path, atomic_write
+from .core import ConfigError, as_path, atomic_write, stable_hash
 
 # %% ../nbs/api/02_prompts.ipynb #exporti-functools-lru-cache-maxsize
 @functools.lru_cache(maxsize=256)
@@ -68,6 +73,11 @@ class PromptFormat:
         template = self.prompt_inputs if input and input.strip() else self.prompt_noinputs
         return _fill(template, {"instruction": instruction, "input": input})
 
+    @property
+    def frame(self) -> str:
+        "The text around what a user writes, where special tokens mean something."
+        return "".join(text for t in (self.prompt_inputs, self.prompt_noinputs) for text, _ in template_pieces(t))
+
     @classmethod
     def load(cls,
         path: str | os.PathLike,  # a JSON file with the keys prompt_inputs and prompt_noinputs
@@ -104,6 +114,73 @@ def _read_prompts(path):
         if key not in keys: raise ConfigError(f"{path}: a prompt dictionary has the key {key}; this one has {keys}.")
     return found["prompt_inputs"], found["prompt_noinputs"]
 
+# %% ../nbs/api/02_prompts.ipynb #export-def-render-chats
+_CHATS_SECONDS, _CHATS_BYTES, _CHATS_MEMORY = 20, 1_000_000, 2**32  # processor time, of template and results, in all
+_RENDER = """
+import json, sys
+from datetime import datetime
+from transformers.utils import chat_template_utils as chats
+asked = json.load(sys.stdin)
+class Frozen(datetime):
+    @classmethod
+    def now(cls, tz=None): return cls.fromisoformat(asked["date"] + "T12:00:00")
+chats.datetime = Frozen
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (asked["seconds"],) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (asked["memory"],) * 2)
+except (ImportError, ValueError, OSError): pass
+found = []
+for turns, prompt in asked["chats"]:
+    try: found.append([chats.render_jinja_template([turns], chat_template=asked["template"],
+                                                   add_generation_prompt=prompt, **asked["tokens"])[0][0], None])
+    except Exception as error: found.append([None, f"{type(error).__name__}: {error}"[:300]])
+    if sum(len(x or "") for x, _ in found) > asked["bytes"]: sys.exit("too long")
+json.dump(found, sys.stdout)
+"""
+
+
+def _render_chats(template, chats, date, tokens):
+    "Render (turns, whether a prompt is added) with a template in a bounded process: [text or None, error or None]."
+    asked = dict(template=template, chats=chats, date=date, tokens=tokens, seconds=_CHATS_SECONDS,
+                 bytes=_CHATS_BYTES, memory=_CHATS_MEMORY)
+    if len(template) > _CHATS_BYTES: raise ConfigError(f"the chat template has over {_CHATS_BYTES:,} characters.")
+    take_other = "give prompts='alpaca' or a format of your own."
+    try: done = subprocess.run([sys.executable, "-P", "-c", _RENDER], input=json.dumps(asked), capture_output=True,
+                               text=True, encoding="utf-8", timeout=3 * _CHATS_SECONDS, cwd=tempfile.gettempdir())
+    except subprocess.TimeoutExpired as e: raise ConfigError(f"the chat template takes too long: {take_other}") from e
+    except OSError as e: raise ConfigError(f"no process can be started to read the chat template in: {e}") from e
+    if done.returncode == 0: return json.loads(done.stdout)
+    why = done.stderr.strip().splitlines()[-1:] or [f"its process ended with {done.returncode}"]
+    raise ConfigError(f"the chat template cannot be run within its bounds ({why[0][:200]}): {take_other}")
+
+# %% ../nbs/api/02_prompts.ipynb #export-def-chat-frame
+_TRIMS = {"": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
+_SAID, _ANSWERED = "Qzx7 probe 19 jVw", "Ybk4 reply 83 hFu"
+_PROBES = ("one", "two\n\nparts: 'a', \"b\"", " \t\n at both ends \n ", r"\n {x} {{ x }} {% y %} %s $1 <b>&amp;</b>",
+           "Grüße, 你好, 🐔", "UPPER lower " * 300, "</think> [INST] <|im_end|> <tool_response>")
+
+
+@functools.lru_cache(maxsize=64)
+def _chat_frame(template, system, date, tokens):
+    "The pieces of text around a request, the trimming of its ends, and what ends an answer; by rendering probes."
+    start = [{"role": "system", "content": system}] * bool(system)
+    said = lambda text: [*start, {"role": "user", "content": text}]
+    answered = [*said(_SAID), {"role": "assistant", "content": _ANSWERED}]
+    chats = [(said(text), True) for text in (_SAID, *_PROBES)] + [(answered, False)]
+    found = _render_chats(template, chats, date, json.loads(tokens))
+    turns = [turn["role"] for turn in said("")]
+    if problem := next((e for _, e in found[:-1] if e), None):
+        raise ConfigError(f"the chat template cannot show the turns {turns}: {problem}.")
+    (first, *shown), last = [text for text, _ in found[:-1]], found[-1][0]
+    pieces = tuple(first.split(_SAID))
+    if len(pieces) == 1: raise ConfigError("the chat template leaves out what the user says.")
+    wrong = {trim: [p for p, t in zip(_PROBES, shown) if do(p).join(pieces) != t] for trim, do in _TRIMS.items()}
+    trim = next((name for name, bad in wrong.items() if not bad), None)
+    if trim is None: raise ConfigError(f"the chat template changes what the user says ({wrong[''][-1]!r:.40}): give "
+                                       "prompts='alpaca' or a format of your own.")
+    return pieces, trim, last.rpartition(_ANSWERED)[2] if last and _ANSWERED in last else ""
+
 # %% ../nbs/api/02_prompts.ipynb #export-class-chatformat-the-frame
 class ChatFormat:
     "The frame of a chat model: its tokenizer's chat template around one turn of the user."
@@ -112,28 +189,42 @@ class ChatFormat:
     def __init__(self,
         tokenizer,           # a transformers tokenizer that has a chat template
         system: str = "",    # text of a system turn before the user's, none if empty
+        date: str = "2024-07-26",  # the day that templates take for today, so that a prompt is the same every day
     ):
-        "Raises `ConfigError` where there is no template or it cannot show such a request."
-        self.tokenizer, self.system = tokenizer, system
+        "Raises `ConfigError` where there is no template, or it takes too long, or changes what the user says."
+        self.name, self.system, self.date = getattr(tokenizer, "name_or_path", ""), system, str(date)
         if not getattr(tokenizer, "chat_template", None):
-            name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-            raise ConfigError(f"the tokenizer {name} has no chat template: "
+            raise ConfigError(f"the tokenizer {self.name or type(tokenizer).__name__} has no chat template: "
                               "take the ALPACA format, or a tokenizer of a chat model.")
-        if "\0" not in self.format("\0"): raise ConfigError("the chat template leaves out what the user says.")
+        try: calendar_date.fromisoformat(self.date)
+        except ValueError as e: raise ConfigError(f"date is {date!r}: give a day such as '2024-07-26'.") from e
+        try: template = tokenizer.get_chat_template()
+        except ValueError as e: raise ConfigError(f"the tokenizer {self.name} has no plain chat template: {e}") from e
+        marks = json.dumps(tokenizer.special_tokens_map, default=str)
+        self.pieces, self.trim, self.turn_end = _chat_frame(template, system, self.date, marks)
 
     def format(self,
         instruction: str,        # what is asked
         input: str | None = "",  # what it is asked about; it follows the instruction after a blank line
     ) -> str:
-        "The prompt, up to where the assistant's turn begins. Raises `ConfigError` if the template refuses the turns."
+        "The prompt, up to where the assistant's turn begins."
         asked = f"{instruction}\n\n{input}" if input and input.strip() else instruction
-        turns = [{"role": "system", "content": self.system}] * bool(self.system) + [{"role": "user", "content": asked}]
-        from jinja2 import TemplateError
-        try: return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except TemplateError as e:
-            raise ConfigError(f"the chat template cannot show the turns {[t['role'] for t in turns]}: {e}.") from e
+        return _TRIMS[self.trim](asked).join(self.pieces)
 
-    def __repr__(self): return f"ChatFormat({getattr(self.tokenizer, 'name_or_path', '')!r}, system={self.system!r})"
+    @property
+    def frame(self) -> str:
+        "The text around what a user writes, where special tokens mean something."
+        return "".join(self.pieces)
+
+    def about(self) -> dict[str, Any]:
+        "What a model's folder or a manifest keeps of it: the same tokenizer and these settings give the same prompts."
+        return {"system": self.system, "date": self.date, "frame": stable_hash([self.pieces, self.trim])}
+
+    def fingerprint(self) -> Any:
+        "What prompts depend on."
+        return [self.pieces, self.trim]
+
+    def __repr__(self): return f"ChatFormat({self.name!r}, system={self.system!r}, date={self.date!r})"
 
 # %% ../nbs/api/02_prompts.ipynb #export-def-as-prompts-prompts
 def as_prompts(

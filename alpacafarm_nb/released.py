@@ -12,14 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from .core import ModelError, as_path, atomic_folder, progress, read_object
-from .models import RewardModel, load_backbone, scalar_head
+from .models import RewardModel, load_backbone
+from .records import check_outputs
 
 # %% auto #0
-__all__ = ['Weights', 'recover_weights', 'load_released_reward']
+__all__ = ['Weights', 'recover_weights', 'ReleasedReward', 'load_released_reward']
 
 # %% ../nbs/api/08b_released.ipynb #export-class-weights-the-tensors
 class Weights:
@@ -129,13 +132,42 @@ class _Shards:
                      "weight_map": {name: file for file, sizes in self.written for name in sizes}}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
+# %% ../nbs/api/08b_released.ipynb #export-class-releasedreward
+class ReleasedReward(RewardModel):
+    "A reward model that scores prompt and output as AlpacaFarm's do: tokenized as one text, without an end token."
+
+    def encode(
+        self,
+        prompts: list[str],  # prompts as texts
+        outputs: list[str],  # one output each
+    ) -> list[list[int]]:  # token ids of prompt and output together
+        "Ids of whole rows, cut off on the right at the tokenizer's length."
+        backbone = self.backbone
+        length = min(backbone.tokenizer.model_max_length, backbone.max_length)
+        rows = backbone.tokenizer([p + o for p, o in zip(prompts, outputs)], verbose=False)["input_ids"]
+        return [row[:length] for row in rows]
+
+    def score(
+        self,
+        table: pd.DataFrame,  # columns instruction, input, output (a text, or a list of texts)
+        batch_size: int | None = None,  # rows at a time; None for what suits the model's size
+    ) -> np.ndarray:  # a score a row, or [rows, n] where every row holds a list of n
+        "Score the outputs of a table."
+        table = check_outputs(table, "answers")
+        lists = [[o] if isinstance(o, str) else list(o) for o in table["output"]]
+        inputs = table["input"] if "input" in table else [""] * len(table)
+        prompts = [self.backbone.prompts.format(i, x) for i, x in zip(table["instruction"], inputs)]
+        ids = self.encode([p for p, several in zip(prompts, lists) for _ in several], [o for os in lists for o in os])
+        flat = self.score_ids([row[:1] for row in ids], [row[1:] for row in ids], batch_size)
+        return self.as_in_table(flat, table["output"])
+
 # %% ../nbs/api/08b_released.ipynb #export-def-load-released-reward
 def load_released_reward(
     folder: str | Path,  # a recovered reward model
     config: str | Path,  # a folder with the configuration and the tokenizer of its LLaMA: the SFT model's
     name: str = "reward",  # for tables and figures
     **loading,           # dtype, device, prompts, as for `load_base`
-) -> RewardModel:
+) -> ReleasedReward:
     "A released reward model, on a backbone of its own."
     weights, parts = Weights(folder), {}
     head = [n for n in weights if n.endswith("reward_head.weight")]
@@ -150,6 +182,9 @@ def load_released_reward(
             parts["lm_head.weight"] = parts["model.embed_tokens.weight"].clone()  # never used: a reward has no words
         save_file(parts, Path(plain) / "model.safetensors", {"format": "pt"})
         backbone = load_backbone(plain, **loading)
-    reward = RewardModel(backbone, None, scalar_head(backbone), name)
-    with torch.no_grad(): reward.head.weight.copy_(weights[head[0]])
-    return reward
+    bias = head[0].removesuffix("weight") + "bias"
+    linear = torch.nn.Linear(weights[head[0]].shape[1], 1, device=backbone.device)
+    with torch.no_grad():
+        linear.weight.copy_(weights[head[0]])
+        linear.bias.copy_(weights[bias]) if bias in weights.place else linear.bias.zero_()
+    return ReleasedReward(backbone, None, linear, name)

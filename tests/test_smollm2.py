@@ -39,6 +39,9 @@ def test_it_answers_in_its_chat_format(base):
     prompt = backbone.encode_prompt(QUESTION)
     assert prompt[:2] == backbone.tokenizer("<|im_start|>system", add_special_tokens=False)["input_ids"]
     assert backbone.tokenizer.decode(prompt).count("<|im_start|>") == 3
+    turns = [{"role": "user", "content": QUESTION}]
+    theirs = backbone.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert (backbone.prompts.format(QUESTION), backbone.prompts.turn_end) == (theirs, "<|im_end|>\n")
     answers = base.sample([QUESTION, "Name three farm animals."], greedy=True, max_new_tokens=48)
     assert "Paris" in answers["output"][0] and answers["finished"][0]
     assert answers["n_tokens"][0] < 48 and "<|im" not in answers["output"][0]
