@@ -34,7 +34,8 @@ class Watched(ast.NodeTransformer):
 
     def visit_Compare(self, node):
         self.generic_visit(node)
-        if not self.asserted or not all(isinstance(op, (ast.Lt, ast.Gt, ast.LtE, ast.GtE)) for op in node.ops): return node
+        orders = all(isinstance(op, (ast.Lt, ast.Gt, ast.LtE, ast.GtE)) for op in node.ops)
+        if not (self.asserted and orders): return node
         signs = [1 if isinstance(op, (ast.Gt, ast.GtE)) else -1 for op in node.ops]
         parts = ast.List([node.left, *node.comparators], ast.Load())
         about = [ast.Constant(self.cell), ast.Constant(ast.unparse(node)), parts, ast.Constant(tuple(signs))]
