@@ -113,7 +113,7 @@ class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
     _positive = ("batch_size accumulation epochs rank alpha lr value_lr clip max_length steps beta rollouts minibatch "
                  "inner_epochs temperature max_new_tokens n_pairs n look_every n_look rounds updates quantiles "
-                 "adam_eps").split()
+                 "adam_eps schedule_steps").split()
     _not_negative = "warmup weight_decay kl_coef kl_target value_clip stop_penalty checkpoint_every".split()
     _shares = ("lam", "p_label_flip")
 
@@ -158,14 +158,14 @@ OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw8bit")
 
 def lr_factor(
     step: int,               # number of the step, from 0
-    total: int,              # number of steps in all
+    total: int,              # number of steps that the schedule is laid out for
     schedule: str = "cosine",  # "cosine", "linear" or "constant"
     warmup: float = 0,       # steps of the warm-up; below 1: a share of all steps
 ) -> float:
-    "What the learning rate is multiplied with at a step: never 0, so that no step is wasted."
+    "What the learning rate is multiplied with at a step: never 0 before the end, so that no step is wasted."
     warm = max(0, math.ceil(warmup * total if warmup < 1 else warmup))
     if step < warm: return (step + 1) / (warm + 1)
-    return SCHEDULES[schedule]((step - warm) / max(1, total - warm))
+    return SCHEDULES[schedule](min(1., (step - warm) / max(1, total - warm)))
 
 # %% ../nbs/api/09_learner.ipynb #export-def-length-batches-lengths
 def length_batches(
@@ -374,6 +374,7 @@ class Learner:
         seed: int = 0,              # seed of what the network itself draws (dropout)
         optimizer: str = "adamw",   # "adamw", "adamw8bit" or "paged_adamw8bit"
         fingerprint: Any = None,    # settings and data; a checkpoint made with others is refused
+        schedule_steps: int | None = None,  # steps that the schedule is laid out for; None for all
     ):
         groups = parameters if isinstance(parameters, dict) else {"": parameters}
         self.groups = {k: list(v) for k, v in groups.items()}
@@ -385,6 +386,7 @@ class Learner:
         made = make_optimizer(optimizer, own, weight_decay=weight_decay, betas=betas, eps=eps)
         self.optimizer = self.accelerator.prepare_optimizer(made, device_placement=False)
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
+        self.schedule_steps = schedule_steps
         self.name, self.seed, self.fingerprint = name, seed, stable_hash(fingerprint)
         self.history, self.done, self.device, self.resumed = History(name=name), 0, device, None
         self._start, self._extra, self._partial = time.perf_counter(), None, False
@@ -414,7 +416,7 @@ def _descend(self, batch: Any = None) -> dict:
     norms = {k: nn.utils.clip_grad_norm_(group, limit).item() for k, group in self.groups.items() if group}
     scaled = self.accelerator.scaler is not None   # fp16: a step that overflows is skipped, and the scale lowered
     if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
-    factor = lr_factor(self.done, self.total_steps, self.schedule, self.warmup)
+    factor = lr_factor(self.done, self.schedule_steps or self.total_steps, self.schedule, self.warmup)
     for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
     self._partial = True   # until `advance`: PPO descends several times a step
     self.optimizer.step()
