@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import FarmError, seed_for
+from ..core import FarmError, seed_for, varies
 from ..learner import (Learner, Settings, encode_examples, in_single_precision, length_batches, new_role,
                                    precision_for)
 from .losses import bradley_terry_loss
@@ -253,7 +253,8 @@ def _normalise(reward, pairs, most=1000):
     "Set mean and scale so that the scores of the answers trained on (at most so many pairs of them) are standardised."
     rows = np.random.default_rng(0).permutation(len(pairs))[:most]
     scores = np.concatenate(_pair_scores(reward, pairs, rows))
-    reward.mean, reward.scale = float(scores.mean()), float(scores.std()) or 1.
+    mean, spread = float(scores.mean()), float(scores.std())
+    reward.mean, reward.scale = mean, spread if varies(spread, np.abs(scores).max()) else 1.
 
 # %% ../../nbs/api/12_reward.ipynb #export-def-reward-accuracy-reward
 def reward_accuracy(
