@@ -152,4 +152,6 @@ def load_released_reward(
         backbone = load_backbone(plain, **loading)
     reward = RewardModel(backbone, None, scalar_head(backbone), name)
     with torch.no_grad(): reward.head.weight.copy_(weights[head[0]])
+    if (bias := head[0].removesuffix("weight") + "bias") in weights.place:   # a Bradley-Terry loss never moves it
+        reward.head.bias = torch.nn.Parameter(weights[bias].to(reward.head.weight), requires_grad=False)
     return reward

@@ -9,7 +9,6 @@ from alpacafarm_nb.core import ConfigError  # noqa: E402
 from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig, PPOModel, PPORun, train_ppo  # noqa: E402
-from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.models import RewardModel, new_backbone, scalar_head  # noqa: E402
 from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
 

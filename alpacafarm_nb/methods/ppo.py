@@ -5,6 +5,7 @@
 # %% ../../nbs/api/15_ppo.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for, varies
-from ..learner import (Learner, Settings, in_single_precision, length_batches, new_role, precision_for,
-                                   processes, reading)
+from ..learner import (Learner, Settings, base_content, in_single_precision, length_batches, new_role,
+                                   precision_for, processes, reading)
+from ..marks import code_marks
 from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_with_kl,
                                           kl_estimate, kl_surrogate_loss, ppo_policy_loss, rloo_advantages,
                                           token_rewards, value_loss, whiten)
 from .memory import check_memory, longest_answer, most_tokens
-from .reward import as_reward, grouped_logps, shares_prompts
+from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
@@ -32,7 +34,7 @@ from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
-           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun']
+           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun', 'warn_of_evaluation']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -334,8 +336,9 @@ class PPORun:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but there are {config.steps} steps")
         own = isinstance(reward, RewardModel) and reward.backbone is policy.backbone
         self.kl_coef, self.value_of = config.kl_coef, reward.role if own else reference.role
-        states = [policy.backbone.role_state(r) if r else None for r in (policy.role, reference.role, self.value_of)]
-        self.depends_on = [config, seed, states, reward.head.weight if own else None]
+        states = [policy.backbone.role_state(r) if r else None for r in (policy.role, reference.role)]
+        self.depends_on = dict(settings=[config, seed], start=[base_content(policy.backbone), states, policy.decoding],
+                               reward=None if run_dir is None else reward_marks(reward))
         self.scale = _scale_of(reward, config.reward_scale)
 
     def learner(self, table) -> Learner:
@@ -345,9 +348,11 @@ class PPORun:
         self.value = kind(backbone, self.value_of, self.seed)
         return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
                        {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
-                       schedule_steps=config.schedule_steps, name=self.policy.name, seed=self.seed, precision=precision_for(backbone, config.precision),
+                       schedule_steps=config.schedule_steps, name=self.policy.name, seed=self.seed,
+                       precision=precision_for(backbone, config.precision),
                        eps=config.adam_eps, optimizer=config.optimizer,
-                       fingerprint=[table[["instruction", "input"]], *self.depends_on])
+                       fingerprint=dict(instructions=[table[["instruction", "input"]], backbone.encode_prompts(
+                           table, self.policy.decoding.control)], **self.depends_on))
 
     def __enter__(self): return self
     def __exit__(self, *_): self.value.free()
@@ -375,7 +380,7 @@ class PPORun:
         return found[:, None] * mask, values, 1.
 
     def _gae(self, rewards, scores, values, mask):
-        "Whitened advantages; where all scores are equal they stay in units of the reward, so that the KL has its price."
+        "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
         differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
         if self.config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, values, mask, lam=self.config.lam)
@@ -444,6 +449,7 @@ def _look_back(self, learner) -> None:
     step, folder = learner.done, self.run_dir and self.run_dir / "snapshots"
     resumed, learner.resumed = learner.resumed, None
     if resumed:
+        warn_of_evaluation(self, resumed)
         self.kl_coef, self.scale, self.evaluated = resumed["kl_coef"], resumed["scale"], resumed["evaluated"]
         kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in resumed["snapshots"]}
         self.policy.snapshots = {s: load_file(path) for s, path in kept.items()}
@@ -456,6 +462,13 @@ def _look_back(self, learner) -> None:
     if self.evaluate: learner.history.add(step, **_evaluated(self.evaluate, step, self.policy))
     self.evaluated.append(step)  # only now: an evaluation that was interrupted is made up for
 
+def warn_of_evaluation(run, resumed) -> None:
+    "Warn where figures in the history of a resumed run were made by another `evaluate`: no policy depends on it."
+    if run.evaluate and resumed["evaluated"] and resumed.get("evaluate") != code_marks(run.evaluate):
+        warnings.warn(f"{run.policy.name}: the figures after the steps {resumed['evaluated']} were made by another "
+                      "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
+                      stacklevel=5)
+
 def _evaluated(evaluate, step, policy):
     "The figures that `evaluate` gives, which may be none."
     figures = evaluate(step, policy)
@@ -467,6 +480,6 @@ def _evaluated(evaluate, step, policy):
 def _state(self) -> dict:
     "What a checkpoint must remember beside the learner's own."
     return {"kl_coef": self.kl_coef, "scale": self.scale, "evaluated": self.evaluated,
-            "snapshots": list(self.policy.snapshots)}
+            "evaluate": code_marks(self.evaluate), "snapshots": list(self.policy.snapshots)}
 
 PPORun.look_back, PPORun.state = _look_back, _state
