@@ -282,6 +282,10 @@ def new_role(
         raise
 
 # %% ../nbs/api/09_learner.ipynb #export-start-of
+def _package_version():
+    import alpacafarm_nb
+    return alpacafarm_nb.__version__
+
 def base_content(
     backbone,          # the shared network
     most: int = 1024,  # values of each tensor that are looked at
@@ -623,10 +627,6 @@ def _checkpoints(run_dir):
 Learner.checkpoint, Learner._tensors, Learner._state = _checkpoint, _tensors, _state
 
 # %% ../nbs/api/09_learner.ipynb #export-def-resume-self-run
-def _package_version():
-    import alpacafarm_nb
-    return alpacafarm_nb.__version__
-
 def _resume(self, run_dir: str | Path) -> Any:
     "Go on from the last checkpoint in `run_dir`, if any; raises `StageError` if it was made with other settings."
     from safetensors.torch import load_file
