@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ from torch import Tensor, nn
 from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, escape,
                                 plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
 from .kernels import FusedForward, StateNorm, state_norm_eps
+from .marks import marks_of
 from .records import Origin
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
-           'FusedLora', 'fused_layers', 'new_role', 'precision_for', 'reading', 'in_single_precision',
-           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
+           'FusedLora', 'fused_layers', 'new_role', 'base_content', 'start_of', 'precision_for', 'reading',
+           'in_single_precision', 'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -113,7 +115,7 @@ class Settings:
     "Base of the methods' settings: numbers that must be positive are, names are among those known."
     _positive = ("batch_size accumulation epochs rank alpha lr value_lr clip max_length steps beta rollouts minibatch "
                  "inner_epochs temperature max_new_tokens n_pairs n look_every n_look rounds updates quantiles "
-                 "adam_eps").split()
+                 "adam_eps schedule_steps").split()
     _not_negative = "warmup weight_decay kl_coef kl_target value_clip stop_penalty checkpoint_every".split()
     _shares = ("lam", "p_label_flip")
 
@@ -158,14 +160,14 @@ OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw8bit")
 
 def lr_factor(
     step: int,               # number of the step, from 0
-    total: int,              # number of steps in all
+    total: int,              # number of steps that the schedule is laid out for
     schedule: str = "cosine",  # "cosine", "linear" or "constant"
     warmup: float = 0,       # steps of the warm-up; below 1: a share of all steps
 ) -> float:
-    "What the learning rate is multiplied with at a step: never 0, so that no step is wasted."
+    "What the learning rate is multiplied with at a step: never 0 before the end, so that no step is wasted."
     warm = max(0, math.ceil(warmup * total if warmup < 1 else warmup))
     if step < warm: return (step + 1) / (warm + 1)
-    return SCHEDULES[schedule]((step - warm) / max(1, total - warm))
+    return SCHEDULES[schedule](min(1., (step - warm) / max(1, total - warm)))
 
 # %% ../nbs/api/09_learner.ipynb #export-def-length-batches-lengths
 def length_batches(
@@ -279,6 +281,35 @@ def new_role(
         backbone.remove_role(role)
         raise
 
+# %% ../nbs/api/09_learner.ipynb #export-start-of
+def _package_version():
+    import alpacafarm_nb
+    return alpacafarm_nb.__version__
+
+def base_content(
+    backbone,          # the shared network
+    most: int = 1024,  # values of each tensor that are looked at
+) -> list:
+    "What tells a base from every other, to be hashed: its weights with their precision, and how it writes prompts."
+    import pandas as pd
+    found, net = [], backbone.net
+    for name, tensor in chain(net.named_parameters(), net.named_buffers()):
+        if "lora_" in name or "modules_to_save" in name: continue
+        flat = tensor.detach().reshape(-1)
+        found.append([name.replace(".base_layer", ""), list(tensor.shape), flat[::max(1, len(flat) // most)]])
+    probe = pd.DataFrame({"instruction": ["Name one.", "Count."], "input": ["", "1, 2"]})
+    return [found, backbone.encode_prompts(probe), backbone.encode_outputs(["One."]), backbone.max_length]
+
+def start_of(
+    backbone,   # the shared network
+    role: str | None,  # an adapter; None for the base itself
+) -> list:
+    "What a training starts from, to be hashed: an adapter, how it is scaled, and the base."
+    if role is None: return [None, base_content(backbone)]
+    config = backbone.net.peft_config[role]
+    scaled = [getattr(config, k, None) for k in ("r", "lora_alpha", "use_rslora", "lora_dropout")]
+    return [backbone.role_state(role), scaled, base_content(backbone)]
+
 # %% ../nbs/api/09_learner.ipynb #export-def-precision-for-backbone
 def precision_for(
     backbone,           # the shared network
@@ -373,7 +404,8 @@ class Learner:
         name: str = "training",     # what is trained, for messages and the history
         seed: int = 0,              # seed of what the network itself draws (dropout)
         optimizer: str = "adamw",   # "adamw", "adamw8bit" or "paged_adamw8bit"
-        fingerprint: Any = None,    # settings and data; a checkpoint made with others is refused
+        fingerprint: Any = None,    # settings and data (a dict: by name); a checkpoint made with others is refused
+        schedule_steps: int | None = None,  # steps that the schedule is laid out for; None for all
     ):
         groups = parameters if isinstance(parameters, dict) else {"": parameters}
         self.groups = {k: list(v) for k, v in groups.items()}
@@ -385,7 +417,11 @@ class Learner:
         made = make_optimizer(optimizer, own, weight_decay=weight_decay, betas=betas, eps=eps)
         self.optimizer = self.accelerator.prepare_optimizer(made, device_placement=False)
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
-        self.name, self.seed, self.fingerprint = name, seed, stable_hash(fingerprint)
+        self.schedule_steps = schedule_steps
+        own = [schedule, marks_of(SCHEDULES[schedule], "schedule"), precision, optimizer, _package_version()]
+        parts = fingerprint if isinstance(fingerprint, dict) else {"its method": fingerprint}
+        self.name, self.seed = name, seed
+        self.fingerprint = {k: stable_hash(v) for k, v in {**parts, "how it is trained": own}.items()}
         self.history, self.done, self.device, self.resumed = History(name=name), 0, device, None
         self._start, self._extra, self._partial = time.perf_counter(), None, False
 
@@ -414,7 +450,7 @@ def _descend(self, batch: Any = None) -> dict:
     norms = {k: nn.utils.clip_grad_norm_(group, limit).item() for k, group in self.groups.items() if group}
     scaled = self.accelerator.scaler is not None   # fp16: a step that overflows is skipped, and the scale lowered
     if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
-    factor = lr_factor(self.done, self.total_steps, self.schedule, self.warmup)
+    factor = lr_factor(self.done, self.schedule_steps or self.total_steps, self.schedule, self.warmup)
     for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
     self._partial = True   # until `advance`: PPO descends several times a step
     self.optimizer.step()
@@ -607,8 +643,10 @@ def _resume(self, run_dir: str | Path) -> Any:
         state = read_object(found[-1] / "state.json", "done", "fingerprint", "history", "scaler", "extra")
         tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error: raise StageError(f"{found[-1]} cannot be read ({error}); remove that folder") from error
-    if state["fingerprint"] != self.fingerprint:
-        raise StageError(f"{found[-1]} was made with other settings or data: remove {run_dir}, or give another run_dir")
+    made = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
+    if other := [k for k in self.fingerprint if made.get(k) != self.fingerprint[k]]:
+        raise StageError(f"{found[-1]} was made with other settings or data (not the same: {', '.join(other)}): give "
+                         f"what it was made with, or another run_dir, or remove {run_dir}")
     for key, group in self.groups.items():
         for i, p in enumerate(group):
             with torch.no_grad(): p.copy_(tensors[f"weight.{key}.{i}"])

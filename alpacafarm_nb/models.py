@@ -66,7 +66,7 @@ class TextSide:
     def encode_prompts(
         self,
         table: pd.DataFrame,  # Columns `instruction` and, if there are inputs, `input`; `control` as below
-        control: str = "",  # Text behind each prompt, where the response begins, unless the table has its own
+        control: str = "",  # Text behind each prompt (around it, where it says {prompt}), unless the table has its own
     ) -> list[list[int]]:  # Ids of each row's prompt
         "Ids of the prompts of a table; special tokens written out in an instruction or input are plain text."
         if not len(table): return []
@@ -82,8 +82,25 @@ class TextSide:
         for k, (row, plain) in enumerate(zip(marked, asked)):
             if row != plain: ids[k] = _encode_marked(self.tokenizer, texts[k], k)
         behind = table["control"] if "control" in table else [control] * len(texts)
-        controls = {c: self.encode_outputs([c], eos=False)[0] if c else [] for c in set(behind)}
-        return [(x if bos and t.startswith(bos) else start + x) + controls[c] for t, x, c in zip(texts, ids, behind)]
+        controls = {c: self.control_ids(c) for c in set(behind)}
+        return [self.with_control(x if bos and t.startswith(bos) else start + x, controls[c])
+                for t, x, c in zip(texts, ids, behind)]
+
+    def control_ids(
+        self,
+        control: str,  # Text behind a prompt; or in front of it and behind it, with {prompt} between
+    ) -> tuple[list[int], list[int]]:  # Ids in front and behind
+        "Ids of a control text."
+        return tuple(self.encode_outputs([x], eos=False)[0] if x else [] for x in control.rpartition("{prompt}")[::2])
+
+    def with_control(
+        self,
+        prompt: list[int],  # Ids
+        control: tuple[list[int], list[int]],  # Ids in front (but behind the start token) and behind
+    ) -> list[int]:  # Ids
+        "A prompt with a control text around it."
+        first = int(bool(prompt) and prompt[0] == self.tokenizer.bos_token_id)
+        return prompt[:first] + control[0] + prompt[first:] + control[1]
 
     def encode_prompt(
         self,
@@ -1220,7 +1237,10 @@ def load_head(
     "Load the scalar head that lies beside an adapter; raises `ModelError` where it cannot be had."
     from safetensors.torch import load_file
     head, path = scalar_head(backbone), Path(folder) / "head.safetensors"
-    try: head.load_state_dict(load_file(path))
+    try:
+        state = load_file(path)
+        if "bias" in state: head.bias = nn.Parameter(torch.zeros(1, device=head.weight.device))
+        head.load_state_dict(state)
     except Exception as error:
         raise ModelError(f"{path} cannot be loaded as the head of a reward model: {error}") from error
     return head

@@ -252,7 +252,7 @@ class Decoding:
     temperature: float = 0.7  # Divides the logits; 0 is greedy
     top_p: float = 1.0  # 1 keeps all tokens
     max_new_tokens: int | None = None  # None: 256, or what the context leaves
-    control: str = ""  # Text behind each prompt that says what kind of response is wanted
+    control: str = ""  # Text behind each prompt (or around it, with {prompt} in it): what kind of response is wanted
 
 
 def _decoding(settings, where):

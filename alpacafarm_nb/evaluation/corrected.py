@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts
+from ..core import ConfigError, RecordError, check_counts, varies
 from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _scored, clustered_error,
                                             share_interval)
 from ..records import preference_probability
@@ -71,7 +71,7 @@ def corrected_win_rate(
     spread = lambda x, of: clustered_error(x, of) if len(np.unique(of)) > 1 else 0.
     error = np.hypot(lam * spread(rest, other), max(spread(gap, units), _unseen(gap, groups)))
     alone = spread(y, units)
-    r = float(np.corrcoef(y, f)[0, 1]) if y.std() > 0 and f.std() > 0 else float("nan")
+    r = float(np.corrcoef(y, f)[0, 1]) if varies(y.std(), 1.) and varies(f.std(), 1.) else float("nan")
     return CorrectedWinRate(_interval(value, error, n, groups, level), _interval(y.mean(), alone, n, groups, level),
                             100 * float(np.r_[f, rest].mean()), float(lam), r, n, N, unmatched)
 
@@ -101,13 +101,13 @@ def _both_sides(truth, judge, further):
 
 def _unseen(gap, n):
     "An error for what may be there though none of n clusters shows it: that of one half of a miss."
-    return .5 / n if np.ptp(gap) == 0 else 0.
+    return 0. if varies(np.ptp(gap), 1.) else .5 / n   # of shares; rounding shows nothing
 
 
 def _best_weight(y, f, N):
     "The lambda with the least variance, from 0 to 1."
     spread = f.var(ddof=1) if len(f) > 1 else 0.
-    return float(np.clip(np.cov(y, f)[0, 1] / ((1 + len(y) / N) * spread), 0, 1)) if spread > 0 else 0.
+    return float(np.clip(np.cov(y, f)[0, 1] / ((1 + len(y) / N) * spread), 0, 1)) if varies(spread**.5, 1.) else 0.
 
 
 def _interval(value, error, n, groups, level):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts, check_seed, escape
+from ..core import ConfigError, RecordError, check_counts, check_seed, escape, varies
 from .rates import _level, _scored, cluster_ids
 from ..records import Origin, read_table, require_columns
 
@@ -231,7 +231,7 @@ def _lengths(annotations, cluster):
     judged = ~np.isnan(scores)
     if not judged.any(): raise RecordError(f"none of its {len(table)} rows has a verdict", "annotations")
     spread = difference.std(ddof=1) if len(difference) > 1 else 0.
-    if not spread > 0:
+    if not varies(spread, np.abs(difference).max()):
         raise RecordError("all pairs differ by the same length: there is nothing to control for", "annotations")
     return table, scores, difference / spread, cluster_ids(table, cluster)
 

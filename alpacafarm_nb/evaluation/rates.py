@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts
+from ..core import ConfigError, RecordError, check_counts, varies
 from ..records import preference_probability, read_table
 
 INSTRUCTION_KEY = ["instruction", "input"]                   # what makes two rows the same question
@@ -32,6 +32,7 @@ def clustered_error(
     deviations = np.bincount(pd.factorize(units)[0], weights=scores - scores.mean())
     groups = len(deviations)
     if groups < 2: return float("nan")
+    if not varies(np.abs(deviations).max(), np.abs(scores).max()): return 0.   # rounding is no error
     return float(np.sqrt(groups / (groups - 1) * (deviations**2).sum()) / len(scores))
 
 
@@ -316,7 +317,7 @@ def paired_difference(
     both = ~(np.isnan(a) | np.isnan(b))
     a, b = a[both], b[both]
     if not len(a): raise RecordError("no instruction has a score on both sides", "paired_difference")
-    vary = len(a) > 1 and a.std() > 0 and b.std() > 0
+    vary = len(a) > 1 and all(varies(x.std(), np.abs(x).max()) for x in (a, b))
     return PairedDifference(float((a - b).mean()), clustered_error(a - b, np.arange(len(a))), len(a),
                             int((~both).sum()), float(np.corrcoef(a, b)[0, 1]) if vary else float("nan"))
 

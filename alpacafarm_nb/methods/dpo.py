@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..core import ConfigError, progress
-from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading
+from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading, start_of
+from ..marks import marks_of
 from .losses import bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
 from .memory import check_memory
 from .reward import EncodedPairs, pair_answer_logps
@@ -150,7 +151,8 @@ def train_dpo(
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, ref, backbone.role_state(role)])
+                          fingerprint=[config, seed, pairs.content, ref, run_dir and marks_of(loss, "loss"),
+                                       start_of(backbone, role)])
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
     return Model(backbone, role, name, learner.history, replace(model.decoding))
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..core import ConfigError, Stages, check_seed, seed_for
 from ..learner import History
+from ..marks import marks_of
 from .bestofn import BestOfN, pick_best
 from .reward import as_reward, reward_marks
 from .sft import SFTConfig, sft_settings, train_sft
@@ -89,9 +90,8 @@ def _winners(policy, reward, table, config, seed, stages, k):
         else: kept = pick_best(pool)
         return kept[["instruction", "input", "output", "score"]].assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
-    weights = policy.backbone.role_state(policy.role) if policy.role else policy.backbone.source
-    return stages.run(f"winners-{k}", [config, seed, table[["instruction", "input"]], weights, reward_marks(reward)],
-                      compute, lambda t, f: save_table(t, f / "winners.jsonl"),
+    depends_on = [config, seed, table[["instruction", "input"]], marks_of(policy), reward_marks(reward)]
+    return stages.run(f"winners-{k}", depends_on, compute, lambda t, f: save_table(t, f / "winners.jsonl"),
                       lambda f: read_table(f / "winners.jsonl")[0])
 
 def _any_of(pool, seed):

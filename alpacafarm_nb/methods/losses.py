@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core import varies
 from ..models import masked_mean
 
 # %% auto #0
 __all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
            'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef', 'at_last_token',
-           'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages', 'ppo_policy_loss', 'value_loss',
-           'explained_variance']
+           'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages', 'grpo_advantages_with_kl',
+           'ppo_policy_loss', 'value_loss', 'explained_variance']
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-sft-loss-logps
 def sft_loss(
@@ -207,10 +208,13 @@ def whiten(
     mask: Tensor,             # [B, T] true where x counts
     shift_mean: bool = True,  # False keeps the mean, and scales alone
 ) -> Tensor:
-    "x with variance 1 (and mean 0) over the mask, zero off it."
+    "x with variance 1 (and mean 0) over the mask, zero off it; x without spread is its mean (or 0) everywhere."
     mask = mask.to(x.dtype)
     mean = masked_mean(x, mask)
-    centred = (x - mean) * torch.rsqrt(masked_mean((x - mean).square(), mask) + 1e-8)
+    variance = masked_mean((x - mean).square(), mask)
+    small = (1e-4 * variance).clamp_max(1e-8)   # a share of tiny variances, lest it be most of them
+    factor = torch.rsqrt(variance + small).where(varies(variance.sqrt(), (x * mask).abs().max()), 0)
+    centred = (x - mean) * factor
     return (centred if shift_mean else centred + mean) * mask
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-rloo-advantages-rewards
@@ -224,13 +228,23 @@ def rloo_advantages(
     return (by_group - others).flatten()
 
 def grpo_advantages(
-    rewards: Tensor,    # [B] rewards of whole answers, those of one instruction side by side
+    scores: Tensor,     # [B] scores of whole answers without any KL, those of one instruction side by side
     group: int,         # answers an instruction, 2 or more
     eps: float = 1e-4,  # added to the spread
 ) -> Tensor:
-    "Each reward less its group's mean, in the group's standard deviations [B]."
-    by_group = rewards.view(-1, group)
-    return ((by_group - by_group.mean(1, keepdim=True)) / (by_group.std(1, keepdim=True) + eps)).flatten()
+    "Each score less its group's mean, in the group's standard deviations [B]; 0 where a group does not vary."
+    by_group = scores.view(-1, group)
+    spread = by_group.std(1, keepdim=True)
+    found = (by_group - by_group.mean(1, keepdim=True)) / (spread + eps)
+    return found.where(varies(spread, scores.abs().max()), 0).flatten()
+
+def grpo_advantages_with_kl(
+    scores: Tensor,   # [B] scores of whole answers without any KL, those of one instruction side by side
+    penalty: Tensor,  # [B] -kl_coef times the log-ratio of each whole answer
+    group: int,       # answers an instruction, 2 or more
+) -> Tensor:
+    "The scores compared as GRPO does, and the KL penalty as RLOO does, beside them [B]."
+    return grpo_advantages(scores, group) + rloo_advantages(penalty, group)
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-ppo-policy-loss
 def ppo_policy_loss(
@@ -269,4 +283,5 @@ def explained_variance(
     "1 - Var(returns - values) / Var(returns) over the mask; nan where the returns do not vary."
     inside = mask.bool()
     spread = returns[inside].var(unbiased=False)
-    return float(1 - (returns - values)[inside].var(unbiased=False) / spread) if spread > 0 else float("nan")
+    if not varies(spread.sqrt(), returns[inside].abs().max()): return float("nan")
+    return float(1 - (returns - values)[inside].var(unbiased=False) / spread)

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/15_ppo.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,14 +18,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for
-from ..learner import (Learner, Settings, in_single_precision, length_batches, new_role, precision_for,
-                                   processes, reading)
-from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages, kl_estimate,
-                                          kl_surrogate_loss, ppo_policy_loss, rloo_advantages, token_rewards,
-                                          value_loss, whiten)
+from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for, varies
+from ..learner import (Learner, Settings, base_content, in_single_precision, length_batches, new_role,
+                                   precision_for, processes, reading)
+from ..marks import code_marks
+from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_with_kl,
+                                          kl_estimate, kl_surrogate_loss, ppo_policy_loss, rloo_advantages,
+                                          token_rewards, value_loss, whiten)
 from .memory import check_memory, longest_answer, most_tokens
-from .reward import as_reward, grouped_logps, shares_prompts
+from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
@@ -32,7 +34,7 @@ from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
-           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun']
+           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun', 'warn_of_evaluation']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -45,8 +47,13 @@ class PPOConfig(Settings):
     accumulation: int = 1       # parts that a minibatch is worked through in, where memory is short
     lr: float = 5e-4            # learning rate of the policy
     value_lr: float = 3e-3      # learning rate of the value function
-    warmup: float = 3           # steps over which both rise; constant afterwards
-    kl_coef: float = .2         # strength of the KL penalty, in units of the reward's deviation
+    warmup: float = 3           # steps over which both rise
+    schedule: str = "constant"  # of both afterwards: "constant", "linear" or "cosine"
+    schedule_steps: int | None = None  # steps that the schedule is laid out for; None for `steps`
+    reward_scale: tuple | str = "first rollout"  # (mean, scale): (reward - mean) / scale; "first rollout": of its
+                                # answers, unless a reward model has its own; "raw": the reward in its own units
+    whiten_rewards: bool = False  # bring the tokens' rewards, KL included, to deviation 1 before they are summed up
+    kl_coef: float = .2         # strength of the KL penalty, in the units of the reward as scaled above
     kl_target: float | None = None  # KL in nats an answer that kl_coef is adapted to; None keeps it fixed
     kl_in: str = "reward"       # "reward": each token pays its share; "loss": a loss with the gradient of the KL
     clip: float = .2            # how far a token's probability may move, as a ratio, before it stops pushing
@@ -72,6 +79,7 @@ class PPOConfig(Settings):
                             "advantage": ("gae", "rloo", "grpo")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"PPOConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
+        if self.reward_scale not in ("raw", "first rollout"): self.reward_scale = _mean_and_scale(self.reward_scale)
 
     @property
     def answers_each(self) -> int:
@@ -85,13 +93,24 @@ class PPOConfig(Settings):
 
     @classmethod
     def paper(cls, human: bool = False) -> "PPOConfig":
-        """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty; KL for simulated or human labels.
-        What differs: its KL coefficient is in units of the raw reward, ours in its deviations; it whitens rewards too,
-        lets the learning rate fall, weighs the value loss with 0.1 (here it has parameters of its own, and Adam
-        feels no constant factor), and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
+        """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty, raw rewards, whitened with the
+        KL (its coefficient for simulated or human labels is in units of the raw reward), and a learning rate that falls
+        as if for its 390 steps (ten epochs), of which the first 80 are run: the best were after 20 to 80.
+        What differs: it weighs the value loss with 0.1 (here it has parameters of its own, and Adam feels no constant
+        factor) and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
         return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=1e-5, value_lr=1e-5,
-                   warmup=5, kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter",
-                   stop_penalty=0., temperature=1., max_new_tokens=300, adam_eps=1e-5)
+                   warmup=5, schedule="linear", schedule_steps=390, reward_scale="raw", whiten_rewards=True,
+                   kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter", stop_penalty=0.,
+                   temperature=1., max_new_tokens=300, adam_eps=1e-5)
+
+def _mean_and_scale(given):
+    "The mean and the scale in a setting `reward_scale`."
+    try: mean, scale = map(float, given if not isinstance(given, str) else ())
+    except (TypeError, ValueError): mean = scale = float("nan")
+    if not (np.isfinite([mean, scale]).all() and scale > 0):
+        raise ConfigError(f"PPOConfig: reward_scale is {given!r}: give 'raw', 'first rollout', or a mean and a scale, "
+                          "two numbers of which the second is positive")
+    return mean, scale
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-rollout-answers
 @dataclass
@@ -317,10 +336,10 @@ class PPORun:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but there are {config.steps} steps")
         own = isinstance(reward, RewardModel) and reward.backbone is policy.backbone
         self.kl_coef, self.value_of = config.kl_coef, reward.role if own else reference.role
-        states = [policy.backbone.role_state(r) if r else None for r in (policy.role, reference.role, self.value_of)]
-        self.depends_on = [config, seed, states, reward.head.weight if own else None]
-        standard = isinstance(reward, RewardModel) and (reward.mean, reward.scale) != (0., 1.)
-        self.scale = (0., 1.) if standard else None   # None: to be measured on the first answers
+        states = [policy.backbone.role_state(r) if r else None for r in (policy.role, reference.role)]
+        self.depends_on = dict(settings=[config, seed], start=[base_content(policy.backbone), states, policy.decoding],
+                               reward=None if run_dir is None else reward_marks(reward))
+        self.scale = _scale_of(reward, config.reward_scale)
 
     def learner(self, table) -> Learner:
         "The learner of policy and value function."
@@ -328,10 +347,12 @@ class PPORun:
         kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
         self.value = kind(backbone, self.value_of, self.seed)
         return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
-                       {"policy": config.lr, "value": config.value_lr}, config.steps, "constant", config.warmup,
-                       name=self.policy.name, seed=self.seed, precision=precision_for(backbone, config.precision),
+                       {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
+                       schedule_steps=config.schedule_steps, name=self.policy.name, seed=self.seed,
+                       precision=precision_for(backbone, config.precision),
                        eps=config.adam_eps, optimizer=config.optimizer,
-                       fingerprint=[table[["instruction", "input"]], *self.depends_on])
+                       fingerprint=dict(instructions=[table[["instruction", "input"]], backbone.encode_prompts(
+                           table, self.policy.decoding.control)], **self.depends_on))
 
     def __enter__(self): return self
     def __exit__(self, *_): self.value.free()
@@ -350,19 +371,39 @@ class PPORun:
         "Advantages [B, T], what the value function is to learn [B, T], and the unit of the advantages in rewards."
         config, mask = self.config, rollout.mask
         in_reward = self.kl_coef if config.kl_in == "reward" else 0.
-        rewards = token_rewards(rollout.scores, rollout.logps, rollout.ref_logps, mask, in_reward)
-        if config.advantage == "gae":
-            advantages, returns = gae(rewards, values, mask, lam=config.lam)
-            return whiten(advantages, mask), returns, (advantages[mask].std() + 1e-6).item()
-        compare = rloo_advantages if config.advantage == "rloo" else grpo_advantages
-        return compare(rewards.sum(1), config.group)[:, None] * mask, values, 1.
+        rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, mask, in_reward)
+        if config.advantage == "gae": return self._gae(rewards(rollout.scores), rollout.scores, values, mask)
+        if config.advantage == "rloo": found = rloo_advantages(rewards(rollout.scores).sum(1), config.group)
+        else:
+            penalty = rewards(torch.zeros_like(rollout.scores)).sum(1)
+            found = grpo_advantages_with_kl(rollout.scores, penalty, config.group)
+        return found[:, None] * mask, values, 1.
+
+    def _gae(self, rewards, scores, values, mask):
+        "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
+        differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
+        if self.config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
+        advantages, returns = gae(rewards, values, mask, lam=self.config.lam)
+        if not differ: return (advantages - masked_mean(advantages, mask)) * mask, returns, 1.
+        return whiten(advantages, mask), returns, (advantages[mask].std() + 1e-6).item()
 
     def score(self, table) -> np.ndarray:
-        "Rewards of a table of answers, standardised, less the penalty of those that did not stop."
+        "Rewards of a table of answers, scaled, less the penalty of those that did not stop."
         scores = self.reward(table)
-        if self.scale is None: self.scale = float(scores.mean()), float(scores.std()) or 1.
         self.mean_reward, stopped = float(scores.mean()), table["finished"].to_numpy(dtype=bool)
-        return (scores - self.scale[0]) / self.scale[1] - self.config.stop_penalty * ~stopped
+        if self.scale is None:
+            spread = float(scores.std())
+            self.scale = self.mean_reward, spread if varies(spread, np.abs(scores).max()) else 1.
+        centred = scores - self.scale[0]
+        centred[~varies(np.abs(centred), abs(self.scale[0]))] = 0.   # the mean itself, but for rounding
+        return centred / self.scale[1] - self.config.stop_penalty * ~stopped
+
+def _scale_of(reward, wanted):
+    "Mean and scale that rewards are freed from; None: to be measured on the first answers."
+    own = (reward.mean, reward.scale) if isinstance(reward, RewardModel) else (0., 1.)
+    if wanted == "raw": return -own[0] / own[1], 1 / own[1]   # undoes the reward model's own
+    if wanted != "first rollout": return wanted
+    return (0., 1.) if own != (0., 1.) else None
 
 # %% ../../nbs/api/15_ppo.ipynb #export-def-ppo-update-self
 def _ppo_update(self, learner, rows, rollout, advantages, values, returns, kl_weight) -> dict:
@@ -408,6 +449,7 @@ def _look_back(self, learner) -> None:
     step, folder = learner.done, self.run_dir and self.run_dir / "snapshots"
     resumed, learner.resumed = learner.resumed, None
     if resumed:
+        warn_of_evaluation(self, resumed)
         self.kl_coef, self.scale, self.evaluated = resumed["kl_coef"], resumed["scale"], resumed["evaluated"]
         kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in resumed["snapshots"]}
         self.policy.snapshots = {s: load_file(path) for s, path in kept.items()}
@@ -420,6 +462,13 @@ def _look_back(self, learner) -> None:
     if self.evaluate: learner.history.add(step, **_evaluated(self.evaluate, step, self.policy))
     self.evaluated.append(step)  # only now: an evaluation that was interrupted is made up for
 
+def warn_of_evaluation(run, resumed) -> None:
+    "Warn where figures in the history of a resumed run were made by another `evaluate`: no policy depends on it."
+    if run.evaluate and resumed["evaluated"] and resumed.get("evaluate") != code_marks(run.evaluate):
+        warnings.warn(f"{run.policy.name}: the figures after the steps {resumed['evaluated']} were made by another "
+                      "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
+                      stacklevel=5)
+
 def _evaluated(evaluate, step, policy):
     "The figures that `evaluate` gives, which may be none."
     figures = evaluate(step, policy)
@@ -431,6 +480,6 @@ def _evaluated(evaluate, step, policy):
 def _state(self) -> dict:
     "What a checkpoint must remember beside the learner's own."
     return {"kl_coef": self.kl_coef, "scale": self.scale, "evaluated": self.evaluated,
-            "snapshots": list(self.policy.snapshots)}
+            "evaluate": code_marks(self.evaluate), "snapshots": list(self.policy.snapshots)}
 
 PPORun.look_back, PPORun.state = _look_back, _state

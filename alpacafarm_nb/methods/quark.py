@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..core import ConfigError, as_path, atomic_write, seed_for
-from ..learner import Learner, Settings, new_role, precision_for, processes, reading
+from ..learner import Learner, Settings, new_role, precision_for, processes, reading, start_of
+from ..marks import code_marks
 from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
-from .ppo import deal
+from .ppo import deal, warn_of_evaluation
 from .reward import as_reward, reward_marks
 from .sft import take
 from ..models import Batch, RewardModel, check_prompts
@@ -42,12 +43,17 @@ class QuarkConfig(Settings):
     accumulation: int = 1       # parts that a batch is worked through in, where memory is short
     mode: str = "best"          # learn the "best" quantile, "all" behind their texts, or at "random": the control
     quantiles: int = 4          # parts that the pool is cut into
+    clear_pool: bool = False    # forget the answers of earlier steps before new ones are drawn
     token: str = "{k}:\n"       # the control text of quantile k of n (n is the best); short and different at once
+    token_at: str = "behind"    # where it stands: "behind" the prompt, or in "front" of it
     kl_coef: float = .05        # strength of the leash, a token
     kl_first: str = "reference"  # KL(reference || policy), as in the paper's equation; or "policy": the other way round
     lr: float = 5e-4            # learning rate
-    warmup: float = 1           # steps over which it rises; constant afterwards
+    warmup: float = 1           # steps over which it rises
+    schedule: str = "constant"  # of it afterwards: "constant", "linear" or "cosine"
+    schedule_steps: int | None = None  # steps that the schedule is laid out for; None for `steps`
     clip: float | None = 1.     # largest norm of the gradient
+    adam_eps: float = 1e-8      # added to the denominator of Adam
     optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     temperature: float = 1.     # of the sampling
     max_new_tokens: int | None = None  # longest answer; None for the model's own setting
@@ -56,7 +62,8 @@ class QuarkConfig(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in {"mode": ("best", "all", "random"), "kl_first": ("reference", "policy")}.items():
+        for name, known in {"mode": ("best", "all", "random"), "kl_first": ("reference", "policy"),
+                            "token_at": ("behind", "front")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"QuarkConfig: {name} is {getattr(self, name)!r}: give {', '.join(known)}")
         if self.quantiles > self.rollouts:
@@ -70,11 +77,21 @@ class QuarkConfig(Settings):
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"QuarkConfig: token {self.token!r} is no template with {{k}} and {{n}}") from error
 
+    def asking(self, start: str, k: int) -> str:
+        "The control text that asks for quantile k, beside the one that the policy of the start has."
+        if self.token_at == "behind": return start + self.control(k)
+        return self.control(k) + (start if "{prompt}" in start else "{prompt}" + start)
+
     @classmethod
     def paper(cls, mode: str = "best") -> "QuarkConfig":
-        "AlpacaFarm's: four quantiles, one update of 256 answers a step, KL coefficient 0.05, learning rate 3e-6."
+        """AlpacaFarm's, as its trainer and its script have it: four quantiles of the last 512 answers (the pool is
+        cleared at each step), one update of 256 answers a step, KL coefficient 0.05, learning rate 3e-6 that falls as
+        if for its 390 steps (ten epochs), of which the first 80 are run, Adam's eps 1e-5, no entropy bonus.
+        What differs: `mode="all"` writes the quantile as text in front of the query, where AlpacaFarm adds four tokens
+        to the vocabulary, and losses are means over the answers' tokens, where its are over padding, too."""
         return cls(steps=80, rollouts=512, updates=1, batch_size=256, accumulation=128, mode=mode, quantiles=4,
-                   kl_coef=.05, kl_first="policy", lr=3e-6, warmup=5, temperature=1., max_new_tokens=300)
+                   clear_pool=True, token_at="front", kl_coef=.05, kl_first="policy", lr=3e-6, warmup=5,
+                   schedule="linear", schedule_steps=390, adam_eps=1e-5, temperature=1., max_new_tokens=300)
 
 # %% ../../nbs/api/15b_quark.ipynb #export-class-pool-every-answer
 class Pool:
@@ -123,17 +140,19 @@ def train_quark(
     check_policy(model)
     config, table, backbone = QuarkConfig.make(config, **overrides), check_instructions(instructions), model.backbone
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
-    best = model.decoding.control + (config.control(config.quantiles) if config.mode == "all" else "")
+    start = model.decoding.control
+    best = config.asking(start, config.quantiles) if config.mode == "all" else start
     prompts = check_prompts(backbone, backbone.encode_prompts(table, best))
     check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
         run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
-        learner = Learner(backbone.role_parameters(role), config.lr, config.steps, "constant", config.warmup,
+        learner = Learner(backbone.role_parameters(role), config.lr, config.steps, config.schedule, config.warmup,
                           config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
-                          optimizer=config.optimizer,
-                          fingerprint=[config, seed, table[["instruction", "input"]], run.weights,
-                                       reward_marks(reward)])
+                          optimizer=config.optimizer, eps=config.adam_eps, schedule_steps=config.schedule_steps,
+                          fingerprint=dict(settings=[config, seed], start=[run.weights, model.decoding],
+                                           instructions=[table[["instruction", "input"]], prompts],
+                                           reward=None if run_dir is None else reward_marks(reward)))
         with learner.running(run_dir, run.state) as bar:
             run.restore(learner)
             while learner.done < config.steps:
@@ -158,20 +177,17 @@ class QuarkRun:
         if wrong := [s for s in self.evaluate_at if s not in range(1, config.steps + 1)]:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but the steps are 1 to {config.steps}")
         self.evaluated, backbone = [], policy.backbone
-        self.plain = self.ids(reference.decoding.control)   # what stands behind the prompts of the start
-        self.weights = [backbone.role_state(m.role) if m.role else None for m in (policy, reference)]
-
-    def ids(self, text: str) -> list[int]:
-        "Token ids of a control text."
-        return self.policy.backbone.encode_output(text, eos=False) if text else []
+        self.plain = backbone.control_ids(reference.decoding.control)   # what stands at the prompts of the start
+        self.weights = [start_of(backbone, m.role) for m in (policy, reference)]
 
     def explore(self, table, step: int) -> dict:
         "Answer some instructions and put the answers into the pool; what they were like."
         config, answering = self.config, self.policy if step else self.reference
+        if self.config.clear_pool: self.pool = Pool()
         asked = table.iloc[deal(len(table), config.rollouts, step, self.seed)]
         found = answering.sample(asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                                  seed=seed_for(self.seed, "rollout", step), return_ids=True)
-        plain = self.policy.backbone.encode_prompts(asked)   # control texts are put behind it when it is read
+        plain = self.policy.backbone.encode_prompts(asked)   # control texts are put to it when it is read
         scores = self.reward(found)
         self.pool.add(plain, found["output_ids"].tolist(), scores, step)
         if self.folder: self.pool.save(self.folder / f"step-{step}.json", step)
@@ -189,7 +205,7 @@ class QuarkRun:
         config, rows = self.config, self.eligible()
         self.control, start = [self.plain] * len(self.pool), self.reference.decoding.control
         if config.mode == "all":
-            of = {k: self.ids(start + config.control(k)) for k in range(1, config.quantiles + 1)}
+            of = {k: self.policy.backbone.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
             self.control = [of[k] for k in self.pool.quantile(config.quantiles)]
         rng, order = np.random.default_rng(seed_for(self.seed, "batches", step)), np.empty(0, dtype=int)
         while len(order) < config.updates * config.batch_size: order = np.append(order, rng.permutation(rows))
@@ -203,9 +219,9 @@ def _quark_update(self, learner, rows) -> dict:
     for part in np.array_split(rows, min(config.accumulation, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
         with reading(backbone, self.reference.role, config.precision) as net, torch.no_grad():
-            plain = take([p + self.plain for p in prompts], outputs, range(len(part)), backbone)
+            plain = take([backbone.with_control(p, self.plain) for p in prompts], outputs, range(len(part)), backbone)
             ref_logits, _ = _logits(backbone, net, plain, config)
-        asked = [p + self.control[i] for p, i in zip(prompts, part)]
+        asked = [backbone.with_control(p, self.control[i]) for p, i in zip(prompts, part)]
         with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
             batch = take(asked, outputs, range(len(part)), backbone)
             with learner.autocast(): logits, tokens = _logits(backbone, net, batch, config)
@@ -227,8 +243,9 @@ QuarkRun.update = _quark_update
 def _restore(self, learner) -> None:
     "Read the pool of a resumed run."
     if not learner.resumed: return
+    warn_of_evaluation(self, learner.resumed)
     self.evaluated = learner.resumed["evaluated"]
-    for step in range(learner.done):
+    for step in () if self.config.clear_pool else range(learner.done):
         self.pool.add(*json.loads((self.folder / f"step-{step}.json").read_text()), step)
 
 def _look(self, learner) -> None:
@@ -239,4 +256,4 @@ def _look(self, learner) -> None:
     self.evaluated.append(step)
 
 QuarkRun.restore, QuarkRun.look = _restore, _look
-QuarkRun.state = lambda self: {"evaluated": self.evaluated}
+QuarkRun.state = lambda self: {"evaluated": self.evaluated, "evaluate": code_marks(self.evaluate)}

@@ -10,24 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import FarmError, seed_for
-from ..learner import (Learner, Settings, encode_examples, in_single_precision, length_batches, new_role,
-                                   precision_for)
+from ..core import FarmError, seed_for, varies
+from ..learner import (Learner, Settings, base_content, encode_examples, in_single_precision,
+                                   length_batches, new_role, precision_for, start_of)
+from ..marks import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
-from ..models import RewardModel, scalar_head
+from ..models import Backbone, RewardModel, scalar_head
 from ..records import located_pairs, training_pairs
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['RewardConfig', 'AnswerRows', 'answer_rows', 'pair_answer_logps', 'grouped_logps', 'pair_scores', 'shares_prompts',
-           'EncodedPairs', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
+__all__ = ['KNOWN_MARKS', 'RewardConfig', 'AnswerRows', 'answer_rows', 'pair_answer_logps', 'grouped_logps', 'pair_scores',
+           'shares_prompts', 'EncodedPairs', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
 
 # %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
@@ -218,7 +220,7 @@ def train_reward_model(
                           schedule=config.schedule, warmup=config.warmup, clip=config.clip, name=name, seed=seed,
                           weight_decay=config.weight_decay, precision=precision_for(backbone, config.precision),
                           optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, backbone.role_state(role)])
+                          fingerprint=[config, seed, pairs.content, held and held.content, start_of(backbone, role)])
         each_epoch = _validation(reward, held, -(-len(batches) // (config.epochs * config.accumulation)))
         reward.history = learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every,
                                      each_epoch)
@@ -253,7 +255,8 @@ def _normalise(reward, pairs, most=1000):
     "Set mean and scale so that the scores of the answers trained on (at most so many pairs of them) are standardised."
     rows = np.random.default_rng(0).permutation(len(pairs))[:most]
     scores = np.concatenate(_pair_scores(reward, pairs, rows))
-    reward.mean, reward.scale = float(scores.mean()), float(scores.std()) or 1.
+    mean, spread = float(scores.mean()), float(scores.std())
+    reward.mean, reward.scale = mean, spread if varies(spread, np.abs(scores).max()) else 1.
 
 # %% ../../nbs/api/12_reward.ipynb #export-def-reward-accuracy-reward
 def reward_accuracy(
@@ -265,13 +268,22 @@ def reward_accuracy(
     side = lambda column: score(pairs[["instruction", "input"]].assign(output=pairs[column]))
     return _accuracy(side("chosen"), side("rejected"))
 
+def _model_marks(model):
+    "A policy or a reward model: its kind, weights, head and plain settings (the name is none)."
+    names = set(vars(model)) - {"name", "role"}
+    plain = {k: vars(model)[k] for k in names if isinstance(vars(model)[k], (bool, int, float, str))}
+    head = getattr(model, "head", None)
+    return [marks_of(type(model)), start_of(model.backbone, model.role), plain,
+            getattr(model, "decoding", None), head and {k: v.float() for k, v in head.state_dict().items()}]
+
+KNOWN_MARKS |= {Backbone: base_content, Model: _model_marks, RewardModel: _model_marks}
+
 def reward_marks(
-    reward,  # a reward model, or a function from a table to an array
-) -> list | str:  # to be hashed: weights of a reward model, the name of a function
-    "What a result depends on in a reward."
-    if not isinstance(reward, RewardModel): return getattr(reward, "__qualname__", type(reward).__name__)
-    own = reward.backbone.role_state(reward.role) if reward.role else reward.backbone.source
-    return [own, reward.head.weight.detach(), reward.mean, reward.scale]
+    reward,  # a reward model, or a function (or anything with `.score`) from a table to an array
+) -> Any:  # to be hashed
+    """What a result depends on in a reward: weights, head, mean and scale of a reward model; code, constants, closure
+    and helpers of a function. Raises `ConfigError` for what cannot be read and has no attribute `version`."""
+    return marks_of(reward, "reward")
 
 def as_reward(
     reward,  # a reward model (anything with `.score`), or a function from a table to an array

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..core import ModelError
-from ..learner import Learner, Settings, encode_examples, length_batches, new_role, precision_for
+from ..learner import Learner, Settings, encode_examples, length_batches, new_role, precision_for, start_of
 from .losses import sft_loss
 from .memory import check_memory, most_tokens
 from ..models import Batch, pad_batch, token_logps
@@ -111,7 +111,7 @@ def train_sft(
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, prompts, outputs, backbone.role_state(role)])
+                          fingerprint=[config, seed, prompts, outputs, start_of(backbone, role)])
         learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows), config.accumulation, run_dir,
                     config.checkpoint_every)
     return Model(backbone, role, name, learner.history, replace(model.decoding))
