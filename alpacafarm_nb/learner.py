@@ -219,7 +219,8 @@ class FusedLora(torch.autograd.Function):
             y = (rows @ weight.T).addmm_(read, up.T.to(rows.dtype), alpha=scale)
         ctx.save_for_backward(x, weight, down, up, read)
         ctx.scale = scale
-        return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], weight.shape[0])
+        y = y if bias is None else y.add_(bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])   # experts add to such rows in place
 
     @staticmethod
     def backward(ctx, dy):
