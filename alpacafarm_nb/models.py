@@ -36,8 +36,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from .adapters import AdapterFile
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 stable_hash)
-from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
-                                   state_logps)
+from .kernels import (ATTENTION, SHORT, FusedForward, inner_network, pack_rows, prefer_matmul_attention,
+                                   read_across_rows, state_logps)
 from .kinds import check_kind, stored_bits, stored_method, turn_end
 from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 from .records import check_outputs
@@ -249,33 +249,40 @@ class Roles(Vocabulary):
         return next(x for x in chain([stem], (f"{stem}_{k}" for k in range(2, 10**9)))
                     if x not in taken and x not in "lora_")  # of its own prefix's pieces, peft warns
 
-    def _inject(self, name, config, seed):
-        "Put an adapter into the network without moving the global random state; where that fails, nothing is left."
+    def _inject(self, name, config, seed, state=None):
+        "Put an adapter into the network, with weights if there are any; where that fails, nothing is left of it."
         with calm(): import peft
-        plain, before = None if self._peft or self.quantize else shared_copy(self.net), self._now
-        with calm(), torch.random.fork_rng(self._cuda_devices()):
+        plain, known = self._plain, (self._peft, self._layers, self._plain, self._now)
+        if not self._peft and not self.quantize: plain = shared_copy(self.net)
+        with calm(), torch.random.fork_rng(self._cuda_devices()):   # nobody's random numbers move
             torch.manual_seed(seed)
             try:
                 if self._peft: self._peft.add_adapter(name, config)
                 else: self._peft, self._plain = peft.PeftModelForCausalLM(self.net, config, adapter_name=name), plain
+                self._layers = self._adapted()
+                if state is not None: self.load_role_state(name, state)
             except BaseException as error:
-                self._take_out(name, peft.tuners.lora.LoraLayer, before)
+                self._take_out(name, *known)
                 if not isinstance(error, ValueError): raise
                 raise ModelError(f"{self.source} cannot be adapted so: {error}") from error
-        self._layers = {path: m for path, m in self.net.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
         self._now = None  # peft has switched something on: whatever was known is void
-        self._switch(*before)
+        self._switch(*known[-1])
 
-    def _take_out(self, name, kind, before):
-        "Undo what peft had done when it failed half-way."
-        for path, layer in [x for x in self.net.named_modules() if isinstance(x[1], kind)]:
+    def _adapted(self):
+        from peft.tuners.lora import LoraLayer
+        return {path: m for path, m in self.net.named_modules() if isinstance(m, LoraLayer)}
+
+    def _take_out(self, name, peft_model, layers, plain, now):
+        "Undo what was done to the network when putting an adapter in failed half-way."
+        for path, layer in reversed(self._adapted().items()):
             for by_role in [v for v in [*vars(layer).values(), *layer.children()] if isinstance(v, _BY_ROLE)]:
                 if name in by_role: del by_role[name]
             parent, _, leaf = path.rpartition(".")
-            if path not in self._layers: setattr(self.net.get_submodule(parent), leaf, layer.base_layer)
-        if self._peft is None and hasattr(self.net, "peft_config"): del self.net.peft_config
-        self._now = None
-        self._switch(*before)
+            if path not in layers: setattr(self.net.get_submodule(parent), leaf, layer.base_layer)
+        if peft_model is None and hasattr(self.net, "peft_config"): del self.net.peft_config
+        if peft_model is not None: peft_model.peft_config.pop(name, None)
+        self._peft, self._layers, self._plain, self._now = peft_model, layers, plain, None
+        self._switch(*now)
 
     def remove_role(self, name: str) -> None:
         "Remove an adapter and free its memory; its name is not given again, lest who still holds it meet another."
@@ -303,11 +310,19 @@ class Roles(Vocabulary):
 
 def _lora(backbone, rank, alpha, targets):
     with calm(): from peft import LoraConfig
-    # a linear map that an architecture made its own, such as the router of Llama 4, gives more than a product
-    own = [path for path, m in backbone.net.named_modules() if targets == "all-linear" and isinstance(m, nn.Linear)
-           and type(m).__module__.startswith("transformers.models.") and type(m).forward is not nn.Linear.forward]
+    odd = [path for path, m in backbone.net.named_modules() if targets == "all-linear" and not _multiplies(m)]
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0,
-                      target_modules=targets, exclude_modules=own or None, base_model_name_or_path=backbone.source)
+                      target_modules=targets, exclude_modules=odd or None, base_model_name_or_path=backbone.source)
+
+
+@torch.no_grad()
+def _multiplies(module):
+    "False for linear maps that an architecture made something else of, such as the router of Llama 4."
+    own = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+    if not own or type(module).forward is nn.Linear.forward: return True
+    try: found = module(module.weight.new_zeros(1, module.in_features))
+    except Exception: return False
+    return isinstance(found, Tensor) and found.shape == (1, module.out_features)
 
 # %% ../nbs/api/07_models.ipynb #export-by-role-dict-nn
 _BY_ROLE = (dict, nn.ModuleDict, nn.ParameterDict)   # in which peft's layers keep things by the role's name
@@ -515,7 +530,7 @@ Backbone.merged, Backbone.fold, Backbone.inference = _merged, _fold, _inference
 # %% ../nbs/api/07_models.ipynb #export-def-hidden-self-backbone
 def _hidden(self: Backbone, net: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     "Last hidden states [B,T,D] of ids [B,T]; rows padded on the right need no mask."
-    return net.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return inner_network(net)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
 
 
 def _head(self: Backbone, net: nn.Module, hidden: Tensor) -> Tensor:
@@ -565,7 +580,7 @@ def _states(
     if ids.shape[1] <= SHORT and kept <= self.MOST_PACKED and kept < ids.numel() and self.packs(net):
         ids, mask, positions, place = pack_rows(ids, lengths, mask, positions)
         at = place[at]
-    out = net.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    out = inner_network(net)(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     return out.last_hidden_state.flatten(0, 1)[at]
 
 
@@ -591,9 +606,9 @@ def _reads_apart(net):
     ids, lengths = (torch.tensor(x, device=net.device) for x in ([[a, c, b, a], [c, a, 0, 0]], [4, 2]))
     def packed(ids):
         flat, mask, at, place = pack_rows(ids, lengths)
-        read = net.base_model(input_ids=flat, attention_mask=mask, position_ids=at, use_cache=False)
+        read = inner_network(net)(input_ids=flat, attention_mask=mask, position_ids=at, use_cache=False)
         return read.last_hidden_state[0, place].view(*ids.shape, -1).float()
-    alone, first = net.base_model(input_ids=ids, use_cache=False).last_hidden_state.float(), packed(ids)
+    alone, first = inner_network(net)(input_ids=ids, use_cache=False).last_hidden_state.float(), packed(ids)
     other = packed(torch.where(ids == b, c, ids))
     near = all((first[r, :n] - alone[r, :n]).norm() < .1 * alone[r, :n].norm() for r, n in enumerate(lengths))
     return near and torch.equal(first[1, :2], other[1, :2]) and not torch.equal(first[0], other[0])
@@ -1140,8 +1155,8 @@ def _score_outputs(self, net, prompts, past, rows):
     for layer, old in zip(cache.layers, past.layers): layer.take(old, index, 0, len(rows), width)
     own = torch.cat([torch.arange(width, device=device) >= width - lengths[:, None], batch.mask], 1)
     position = lengths[:, None] + torch.arange(batch.ids.shape[1], device=device)
-    states = net.base_model(input_ids=batch.ids, attention_mask=own, position_ids=position, past_key_values=cache,
-                            use_cache=True).last_hidden_state
+    states = inner_network(net)(input_ids=batch.ids, attention_mask=own, position_ids=position, past_key_values=cache,
+                                use_cache=True).last_hidden_state
     return self._of_last(states, batch.lengths)
 
 
@@ -1233,11 +1248,8 @@ def load_role(
     with backbone.lock:
         config = LoraConfig(task_type="CAUSAL_LM", **adapter.fit(backbone.net))  # what the file says goes no further
         role = backbone._free_name(about.get("name") or folder.name)
-        backbone._inject(role, config, 0)
-        try: backbone.load_role_state(role, adapter.state)
-        except BaseException:
-            backbone.remove_role(role)
-            raise
+        try: backbone._inject(role, config, 0, adapter.state)
+        except ModelError as error: raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
 
 
