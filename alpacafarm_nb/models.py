@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch', 'masked_mean',
            'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps',
-           'check_prompts', 'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
+           'check_prompts', 'load_backbone', 'read_settings', 'own_gpu', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
            'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'free_memory', 'rows_at_a_time', 'check_reading',
            'RewardModel', 'scalar_head', 'base_marks', 'save_role', 'load_role', 'load_head', 'save_backbone']
 
@@ -14,12 +14,13 @@ import copy
 import io
 import json
 import logging
+import os
 import re
 import tempfile
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -755,15 +756,29 @@ def _choose_dtype(dtype, config, device, quantize):
 
 # %% ../nbs/api/07_models.ipynb #export-def-choose-device-device
 def _choose_device(device):
-    "The device that was asked for, or a GPU where there is one."
-    if device is None: return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    "The device that was asked for, or a GPU where there is one: under a launcher, that of this process."
     try:
-        found = torch.device(device)
+        found = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        if found.type == "cuda" and found.index is None: found = own_gpu(os.environ, torch.cuda.device_count())
         torch.empty(0, device=found)  # CUDA may be unknown to this build of torch, or the machine have no such GPU
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ModelError(f"device={device!r} cannot be used here ({str(error).splitlines()[0]}): give 'cpu', or None "
                          "for what there is.") from error
     return found
+
+
+def own_gpu(
+    environment: Mapping[str, str],  # Variables that a launcher sets for each of its processes
+    count: int,  # GPUs that this process sees
+) -> torch.device:  # Without an index where there is no launcher
+    "The GPU of this process among those of its machine: each has one, or all would load onto the first."
+    named = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+    ranks = [environment[x] for x in named if environment.get(x, "").isdecimal()]
+    if not ranks: return torch.device("cuda")
+    if count > 1 and int(ranks[0]) >= count:
+        raise ModelError(f"this is process {ranks[0]} on a machine that shows {count} GPUs: start {count} of them, "
+                         "or give each a device.")
+    return torch.device("cuda", int(ranks[0]) if count > 1 else 0)  # a launcher may show each process its own GPU alone
 
 
 def _load_net(where, extra, source, dtype, quantize, device):
@@ -1200,9 +1215,11 @@ def _map_marks(net):
 def _check_marks(backbone, marks, folder):
     "Refuse an adapter that was made for another base."
     mine = base_marks(backbone)
-    if not isinstance(marks, dict) or not {"hash", "embeddings"} <= marks.keys():
+    floats = lambda x: isinstance(x, list) and all(isinstance(y, float) for y in x)
+    read = isinstance(marks, dict) and floats(marks.get("embeddings")) and floats(marks.get("maps", []))
+    if not read or len(marks["embeddings"]) != len(mine["embeddings"]):
         raise ModelError(f"{folder}: its {SETTINGS} does not say which base it belongs to. Save it again.")
-    same = marks["hash"] == mine["hash"] and np.allclose(marks["embeddings"], mine["embeddings"], rtol=3e-3)
+    same = marks.get("hash") == mine["hash"] and np.allclose(marks["embeddings"], mine["embeddings"], rtol=3e-3)
     if "maps" in marks and "maps" in mine:  # half precision moves the sums a little, an adapter that was folded in more
         ours, theirs = np.array(mine["maps"]), np.array(marks["maps"])
         same = same and ours.shape == theirs.shape and np.linalg.norm(ours - theirs) < 5e-3 * np.linalg.norm(ours)
@@ -1247,7 +1264,7 @@ def load_role(
     with calm(): from peft import LoraConfig
     with backbone.lock:
         config = LoraConfig(task_type="CAUSAL_LM", **adapter.fit(backbone.net))  # what the file says goes no further
-        role = backbone._free_name(about.get("name") or folder.name)
+        role = backbone._free_name(str(about.get("name") or folder.name))
         try: backbone._inject(role, config, 0, adapter.state)
         except ModelError as error: raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
@@ -1255,7 +1272,8 @@ def load_role(
 
 def _load_own_base(folder, about, adapter):
     "The base that an adapter's folder names."
-    source = about.get("base", {}).get("source") or adapter.source
+    base = about.get("base")
+    source = (base.get("source") if isinstance(base, dict) else None) or adapter.source
     if source in (None, "", "new"): raise ModelError(f"{folder} does not say where its base is: give base=….")
     if (revision := adapter.settings.get("revision")) not in (None, "", "main"):
         raise ModelError(f"{folder} was made for revision {str(revision)[:60]!r} of {source}: fetch that one, and give "
@@ -1297,7 +1315,9 @@ def _whole(backbone, role):
     "A plain network with the role folded in, sharing what it can."
     if role is not None: backbone._config(role)
     if not backbone.foldable:
-        raise ModelError(f"{backbone!r} cannot fold adapters in: load the base with quantize=None, then the adapter.")
+        why = f"its weights are stored in {backbone.quantize}" if backbone.quantize else "its experts are fused"
+        raise ModelError(f"{backbone!r} cannot fold adapters in ({why}): load the base with quantize=None, from a "
+                         "folder that is stored in 16 or 32 bits, then the adapter.")
     return backbone.fold(role)
 
 
