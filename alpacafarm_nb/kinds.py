@@ -19,7 +19,7 @@ def check_kind(
     quantize: str | None = None,  # What was asked for
 ) -> None:
     "Raise `ModelError` for what is no causal language model, or is stored in bits that cannot be read here."
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
     kind, made = getattr(config, "model_type", None) or "?", " ".join(getattr(config, "architectures", None) or [])
     need = "A causal language model is needed, one that writes from left to right."
     if any(x in made for x in ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
@@ -29,6 +29,9 @@ def check_kind(
                          f"the answer is written by. {need}")
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{source} is a {kind} model, which transformers has no causal language model for. {need}")
+    if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
+        raise ModelError(f"{source} reads both ways: a {kind} model is an encoder where its configuration does not make "
+                         f"it a decoder (is_decoder). {need}")
     stored = stored_method(config)
     if stored not in (None, "nf4", "fp4", "int8"):
         raise ModelError(f"{source} is stored in {stored}, which is not read here: take the same model stored in 16 or "
