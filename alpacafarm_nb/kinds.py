@@ -30,7 +30,7 @@ def check_kind(
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ModelError(f"{source} is a {kind} model, which transformers has no causal language model for. {need}")
     if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
-        raise ModelError(f"{source} reads both ways: a {kind} model is an encoder where its configuration does not make "
+        raise ModelError(f"{source} reads both ways: a {kind} model is an encoder unless its configuration makes "
                          f"it a decoder (is_decoder). {need}")
     stored = stored_method(config)
     if stored not in (None, "nf4", "fp4", "int8"):

@@ -293,7 +293,8 @@ class Roles(Vocabulary):
             before, self._now = self._now, None
             with calm(): self._peft.delete_adapter(name)
             self._merged.pop(name, None)
-            self._switch(*before)
+            if self.roles: self._switch(*before)
+            else: self._take_out(name, None, {}, None, before)   # of the last, the network keeps nothing
 
     @property
     def roles(self) -> list[str]:
@@ -312,6 +313,9 @@ class Roles(Vocabulary):
 def _lora(backbone, rank, alpha, targets):
     with calm(): from peft import LoraConfig
     odd = [path for path, m in backbone.net.named_modules() if targets == "all-linear" and not _multiplies(m)]
+    if targets == "all-linear" and backbone.net.config.get_text_config() is not backbone.net.config:   # it has eyes, too
+        text = {id(m) for m in backbone.net.get_decoder().modules()}
+        odd += [path for path, m in backbone.net.named_modules() if isinstance(m, nn.Linear) and id(m) not in text]
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0,
                       target_modules=targets, exclude_modules=odd or None, base_model_name_or_path=backbone.source)
 
@@ -805,6 +809,8 @@ def _load_net(where, extra, source, dtype, quantize, device):
 def _check_weights(net, told, source):
     "Weights that are absent from the files would be random, and those without a place are lost: neither is the model."
     absent, extra = sorted(told.get("missing_keys") or []), sorted(told.get("unexpected_keys") or [])
+    seeing = ("vision", "visual", "image", "audio", "multi_modal")   # of more than text: the text's part is whole
+    extra = [x for x in extra if not any(s in part for part in x.split(".")[:2] for s in seeing)]
     if not absent and not extra: return
     what = f"{len(absent)} weights are missing ({absent[0]} …)" if absent else \
            f"{len(extra)} weights have no place in the model ({extra[0]} …)"

@@ -329,3 +329,17 @@ def test_maps_that_are_an_architecture_s_own(family):
     assert not any(p.endswith("router") for p in base.backbone._layers)
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
     assert base.backbone.role_state(model.role).keys() == base.backbone.role_state(role).keys()
+
+
+def test_a_reward_model_with_a_spoiled_head_leaves_nothing(llama, tmp_path):
+    reward = af.RewardModel(af.load_base(llama, prompts="plain").branch("x").backbone, "x")
+    reward.save(tmp_path)
+    base = af.load_base(llama, prompts="plain")
+    before = digest(base.backbone.net)
+    save_file({"weight": torch.zeros(1, 5)}, tmp_path / "head.safetensors")
+    with pytest.raises(af.ModelError, match="head of a reward model"): af.load_model(tmp_path, base)
+    check_untouched(base, before)
+    for marks in ([], {"hash": 1}, {"hash": "a", "embeddings": ["x"] * 16}, {"hash": "a", "embeddings": [[1.]] * 16}):
+        (tmp_path / "alpacafarm.json").write_text(json.dumps({"kind": "reward", "base": marks}))
+        with pytest.raises(af.ModelError, match="does not say which base"): af.load_model(tmp_path, base)
+    check_untouched(base, before)

@@ -13,6 +13,7 @@ import transformers as T
 
 import alpacafarm_nb as af
 from alpacafarm_nb.learner import precision_for, reading
+from alpacafarm_nb.methods.memory import shape_of
 from alpacafarm_nb.methods.ppo import ValueHead
 from alpacafarm_nb.models import check_reading, own_gpu, scalar_head
 
@@ -225,6 +226,16 @@ def test_folders_that_are_stored_in_few_bits(bits, tmp_path):
         with pytest.raises(af.ModelError, match=f"in {bits} already"): af.load_base(tmp_path / bits, quantize="nf4")
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_memory_of_a_configuration_counts_the_bits_that_it_names(bits):
+    config = T.LlamaConfig(**(LLAMA | dict(hidden_size=64, intermediate_size=128)))
+    plain = shape_of(config, dtype=torch.float32)
+    config.quantization_config = T.BitsAndBytesConfig(**BITS[bits]).to_dict()
+    stored, maps = shape_of(config, dtype=torch.float32), sum(i * o for i, o in plain.maps)
+    saved = (4 - (1 if bits == "int8" else .5)) * maps   # bytes a number, but for the scales
+    assert stored.quantized and .95 * saved < plain.base - stored.base < saved
+
+
 def edited(path, source, **settings):
     "A folder with other words in its configuration."
     shutil.copytree(source, path)
@@ -279,6 +290,35 @@ def test_what_writes_from_left_to_right_is_taken(config, tmp_path):
         losses = [row["loss"] for row in model.history.rows]
         assert losses[-1] < .9 * losses[0], losses
         af.train_reward_model(base, PAIRS, epochs=1).score(DEMOS)
+
+
+EYES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=28,
+            patch_size=14)
+
+
+def gemma3():
+    text = T.Gemma3TextConfig(head_dim=8, sliding_window=16, **LLAMA)
+    return T.Gemma3ForConditionalGeneration(T.Gemma3Config(
+        text_config=text.to_dict(), vision_config=T.SiglipVisionConfig(**EYES).to_dict(), mm_tokens_per_image=4,
+        image_token_index=5, boi_token_index=6, eoi_token_index=7))
+
+
+def llama4():
+    text = T.Llama4TextConfig(head_dim=8, num_local_experts=2, interleave_moe_layer_step=1, intermediate_size_mlp=64,
+                              **LLAMA)
+    eyes = EYES | dict(intermediate_size=128, vision_output_dim=32, projector_input_dim=32, projector_output_dim=32)
+    return T.Llama4ForConditionalGeneration(T.Llama4Config(text_config=text.to_dict(), vision_config=eyes))
+
+
+@pytest.mark.parametrize("make", [gemma3, llama4])
+def test_of_a_model_that_sees_the_words_are_adapted_alone(make, tmp_path):
+    make().save_pretrained(tmp_path)
+    PLAIN.save_pretrained(tmp_path)
+    base = af.load_base(tmp_path, prompts="plain")
+    assert base.backbone.stop_ids == (2,) and base.backbone.max_length == 64
+    model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
+    assert len(base.backbone._layers) == 14 and not any("vision" in p for p in base.backbone._layers)
+    model.sample(["Name an animal."], max_new_tokens=2)
 
 
 def test_half_precision_is_no_reason_to_refuse(tmp_path):
