@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 # %% auto #0
 __all__ = ['ATTENTION', 'SHORT', 'StateLogps', 'state_logps', 'Part', 'MatmulAttention', 'parts_of', 'matmul_attention',
-           'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps', 'FusedForward',
-           'UnpackedLinear', 'unpacked', 'read_across_rows']
+           'inner_network', 'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps',
+           'FusedForward', 'UnpackedLinear', 'unpacked', 'read_across_rows']
 
 # %% ../nbs/api/06b_kernels.ipynb #export-class-statelogps-torch-autograd
 class StateLogps(torch.autograd.Function):
@@ -151,6 +151,12 @@ def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs
         return matmul_attention(query, key, value, mask, scaling, parts).transpose(1, 2).contiguous(), None
     return _torchs(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
+def inner_network(
+    net: nn.Module,  # A causal language model
+) -> nn.Module:  # What gives the states
+    "A network without its head; some architectures (Llama 4) keep it under another name than they say."
+    return net.base_model if net.base_model is not net else getattr(net, "model", net)
+
 def _looks_back(mask, length):
     "Whether a mask is one for all heads, and nobody looks ahead."
     return mask is None or mask.dtype == torch.bool and mask.shape[1:] == (1, length, length) and not mask.triu(1).any()
@@ -168,7 +174,8 @@ def prefer_matmul_attention(
     for name, function in ((ATTENTION, _attention), (f"{ATTENTION}_torch", _torchs)):
         ALL_ATTENTION_FUNCTIONS.register(name, function)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, sdpa_mask)
-    read = lambda: net.base_model(input_ids=torch.tensor([[3, 5, 4, 3, 3]]), use_cache=False).last_hidden_state
+    inner = inner_network(net)
+    read = lambda: inner(input_ids=torch.tensor([[3, 5, 4, 3, 3]]), use_cache=False).last_hidden_state
     torchs = read()
     config._attn_implementation = f"{ATTENTION}_torch"
     try: same = torch.equal(read(), torchs)

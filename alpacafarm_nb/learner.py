@@ -221,7 +221,8 @@ class FusedLora(torch.autograd.Function):
             y = (rows @ weight.T).addmm_(read, up.T.to(rows.dtype), alpha=scale)
         ctx.save_for_backward(x, weight, down, up, read)
         ctx.scale = scale
-        return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], weight.shape[0])
+        y = y if bias is None else y.add_(bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])   # experts add to such rows in place
 
     @staticmethod
     def backward(ctx, dy):
@@ -315,9 +316,22 @@ def precision_for(
     backbone,           # the shared network
     precision: str = "auto",  # "auto", "no", "bf16" or "fp16"
 ) -> str:
-    "The precision to train in: what was asked for, or the one that the base is kept in."
-    if precision != "auto": return precision
-    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(backbone.dtype, "no")
+    """The precision to train in: what was asked for, or the one that the base is kept in; raises `ConfigError` where
+    the two do not go together."""
+    chosen = _rounding(backbone, precision)
+    if backbone.dtype == torch.float16 and (chosen != "fp16" or backbone.device.type == "cpu"):
+        raise ConfigError("a base in fp16 can be trained on a GPU alone, with precision 'fp16' or 'auto', since small "
+                          "gradients vanish without scaled losses: load it with dtype='fp32', or with 'bf16'")
+    return chosen
+
+def _rounding(backbone, precision):
+    "What is computed in: as asked, or as the base is kept; not one kind of half after another."
+    kept = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(backbone.dtype, "no")
+    if precision == "auto": return kept
+    if "no" not in (kept, precision) and kept != precision:
+        raise ConfigError(f"precision={precision!r} would round a base once more that is kept in {kept}: give "
+                          "precision='auto', or load the base with dtype='fp32'")
+    return precision
 
 @contextmanager
 def reading(
@@ -327,7 +341,7 @@ def reading(
 ):
     """The network to read with what training is compared with: the adapter folded in or, where training rounds to half
     precision, live and rounded in the same way, so that nothing differs but what was learned."""
-    precision = precision_for(backbone, precision)
+    precision = _rounding(backbone, precision)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if half is None and backbone.dtype == torch.float32:
         with backbone.inference(role) as net: yield net

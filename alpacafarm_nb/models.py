@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch', 'masked_mean',
            'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps', 'sequence_logps',
-           'check_prompts', 'load_backbone', 'read_settings', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
-           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'free_memory', 'rows_at_a_time', 'RewardModel',
-           'scalar_head', 'base_marks', 'save_role', 'load_role', 'load_head', 'save_backbone']
+           'check_prompts', 'load_backbone', 'read_settings', 'own_gpu', 'new_backbone', 'new_tokenizer', 'RoomyLayer',
+           'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts', 'free_memory', 'rows_at_a_time', 'check_reading',
+           'RewardModel', 'scalar_head', 'base_marks', 'save_role', 'load_role', 'load_head', 'save_backbone']
 
 # %% ../nbs/api/07_models.ipynb #export-import-copy-import-io
 import copy
 import io
 import json
 import logging
+import os
 import re
 import tempfile
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -34,10 +35,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from .adapters import AdapterFile
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 restore_swapped, stable_hash)
-from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
-                                   state_logps)
+from .kernels import (ATTENTION, SHORT, FusedForward, inner_network, pack_rows, prefer_matmul_attention,
+                                   read_across_rows, state_logps)
+from .kinds import check_kind, stored_bits, stored_method, turn_end
 from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 from .records import check_outputs
 
@@ -83,8 +86,8 @@ class TextSide:
             if row != plain: ids[k] = _encode_marked(self.tokenizer, texts[k], k)
         behind = table["control"] if "control" in table else [control] * len(texts)
         controls = {c: self.control_ids(c) for c in set(behind)}
-        return [self.with_control(x if bos and t.startswith(bos) else start + x, controls[c])
-                for t, x, c in zip(texts, ids, behind)]
+        return self._known([self.with_control(x if bos and t.startswith(bos) else start + x, controls[c])
+                            for t, x, c in zip(texts, ids, behind)])
 
     def control_ids(
         self,
@@ -118,7 +121,7 @@ class TextSide:
         "Ids of responses; special tokens written out in them are plain text."
         if not len(texts): return []
         ids = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return [x + [self.eos_id] * eos for x in ids["input_ids"]]
+        return self._known([x + [self.eos_id] * eos for x in ids["input_ids"]])
 
     def encode_output(
         self,
@@ -133,6 +136,7 @@ class TextSide:
         ids: list[int],  # Token ids of a response
     ) -> str:  # Its text, without special tokens and surrounding white space
         "The text of a response."
+        ids = ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids  # not every tokenizer calls it special
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
@@ -147,8 +151,8 @@ def _encode_marked(tokenizer, text, row):
     "Ids of a prompt in which the user wrote special tokens, those as plain text."
     try: return encode_marked_chat(tokenizer, text)
     except ValueError as error:
-        raise ModelError(f"row {row}: its instruction or input writes a special token of the tokenizer, which cannot "
-                         f"be set as text ({error}): leave it out.") from error
+        raise ModelError(f"row {row}: its instruction or input writes a special token of the tokenizer, which "
+                         f"cannot be set as text ({error}): leave it out.") from error
 
 # %% ../nbs/api/07_models.ipynb #export-class-vocabulary-textside-the
 class Vocabulary(TextSide):
@@ -157,7 +161,8 @@ class Vocabulary(TextSide):
     @property
     def vocab(self) -> int:
         "Number of token ids the model scores."
-        return self.net.get_output_embeddings().weight.shape[0]
+        head = self.net.get_output_embeddings()
+        return getattr(head, "out_features", None) or head.weight.shape[0]  # in 4 bits, a weight has other sizes
 
     @property
     def bos_id(self) -> int | None:
@@ -172,21 +177,42 @@ class Vocabulary(TextSide):
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        "All tokens that end a response: the tokenizer's and those of the model's generation settings."
-        ids = [self.tokenizer.eos_token_id, *_as_list(self.net.generation_config.eos_token_id),
-               *_as_list(self.net.config.eos_token_id)]
-        return tuple(dict.fromkeys(i for i in ids if i is not None))
+        "All tokens that end a response: that of the chat template, the tokenizer's, those of the model's settings."
+        net = self.net
+        named = (self.tokenizer, getattr(net, "generation_config", None), net.config, net.config.get_text_config())
+        ids = [self._turn_end, *chain(*(_as_list(getattr(x, "eos_token_id", None)) for x in named))]
+        return tuple(dict.fromkeys(i for i in ids if i is not None and i < self.vocab))
 
     @property
     def pad_id(self) -> int:
-        "What fills up short rows: never read, so any token does where the tokenizer has none for it."
-        return self.eos_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        "What fills up short rows: never read, so any token does where the tokenizer has none that the model knows."
+        pad = self.tokenizer.pad_token_id
+        return self.eos_id if pad is None or pad >= self.n_embeddings else pad
+
+    @property
+    def n_embeddings(self) -> int:
+        "Number of token ids the model reads: a tokenizer may have been given more."
+        return self.net.get_input_embeddings().weight.shape[0]
+
+    def _known(self, rows):
+        "The rows of ids as they are; raises `ModelError` for a token that the model has no embedding of."
+        if self._beyond and (strange := {i for row in rows for i in row if i >= self.n_embeddings}):
+            token = self.tokenizer.convert_ids_to_tokens(min(strange))
+            raise ModelError(f"{self!r}: the tokenizer knows {token!r}, token {min(strange)}, but the model has "
+                             f"{self.n_embeddings} embeddings: take the tokenizer that the weights were trained with, "
+                             "or enlarge them (resize_token_embeddings) and train them.")
+        return rows
 
     @property
     def max_length(self) -> int:
         "The model's context in tokens, prompt and response together."
-        known = getattr(self.net.config.get_text_config(), "max_position_embeddings", None)
-        return int(known or min(self.tokenizer.model_max_length, 2048))
+        config = self.net.config.get_text_config()
+        known = [getattr(config, name, None) for name in _CONTEXTS]
+        known = [x for x in known if isinstance(x, int) and x > 0]
+        return known[0] if known else int(min(self.tokenizer.model_max_length, 2048))
+
+
+_CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 
 
 def _as_list(x):
@@ -252,38 +278,61 @@ class Roles(Vocabulary):
         with self.lock:
             name = self._free_name(name)
             if like is not None: self._duplicate(name, like)
-            else: self._inject(name, _lora(rank, alpha, targets, self.source), seed)
+            else: self._inject(name, _lora(self, rank, alpha, targets), seed)
         return name
 
     def _free_name(self, name):
         stem = re.sub(r"\W+", "_", name).strip("_") or "role"
-        taken = {*self.roles, *(part for path, _ in self.net.named_modules() for part in path.split(".")),
+        taken = {*self.roles, *self._gone, *(part for path, _ in self.net.named_modules() for part in path.split(".")),
                  *dir(nn.ModuleDict), *dir(nn.ParameterDict)}  # peft keeps adapters in these, by name
         return next(x for x in chain([stem], (f"{stem}_{k}" for k in range(2, 10**9)))
                     if x not in taken and x not in "lora_")  # of its own prefix's pieces, peft warns
 
-    def _inject(self, name, config, seed):
-        "Put an adapter into the network without moving the global random state."
+    def _inject(self, name, config, seed, state=None):
+        "Put an adapter into the network, with weights if there are any; where that fails, nothing is left of it."
         with calm(): import peft
-        plain, before = None if self._peft or self.quantize else shared_copy(self.net), self._now
-        with calm(), torch.random.fork_rng(self._cuda_devices()):
+        plain, known = self._plain, (self._peft, self._layers, self._plain, self._now)
+        if not self._peft and not self.quantize: plain = shared_copy(self.net)
+        with calm(), torch.random.fork_rng(self._cuda_devices()):   # nobody's random numbers move
             torch.manual_seed(seed)
             try:
                 if self._peft: self._peft.add_adapter(name, config)
                 else: self._peft, self._plain = peft.PeftModelForCausalLM(self.net, config, adapter_name=name), plain
-            except ValueError as error: raise ModelError(f"{self.source} cannot be adapted so: {error}") from error
-        self._layers = {path: m for path, m in self.net.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+                self._layers = self._adapted()
+                if state is not None: self.load_role_state(name, state)
+            except BaseException as error:
+                self._take_out(name, *known)
+                if not isinstance(error, ValueError): raise
+                raise ModelError(f"{self.source} cannot be adapted so: {error}") from error
         self._now = None  # peft has switched something on: whatever was known is void
-        self._switch(*before)
+        self._switch(*known[-1])
+
+    def _adapted(self):
+        from peft.tuners.lora import LoraLayer
+        return {path: m for path, m in self.net.named_modules() if isinstance(m, LoraLayer)}
+
+    def _take_out(self, name, peft_model, layers, plain, now):
+        "Undo what was done to the network when putting an adapter in failed half-way."
+        for path, layer in reversed(self._adapted().items()):
+            for by_role in [v for v in [*vars(layer).values(), *layer.children()] if isinstance(v, _BY_ROLE)]:
+                if name in by_role: del by_role[name]
+            parent, _, leaf = path.rpartition(".")
+            if path not in layers: setattr(self.net.get_submodule(parent), leaf, layer.base_layer)
+        if peft_model is None and hasattr(self.net, "peft_config"): del self.net.peft_config
+        if peft_model is not None: peft_model.peft_config.pop(name, None)
+        self._peft, self._layers, self._plain, self._now = peft_model, layers, plain, None
+        self._switch(*now)
 
     def remove_role(self, name: str) -> None:
-        "Remove an adapter and free its memory."
+        "Remove an adapter and free its memory; its name is not given again, lest who still holds it meet another."
         with self.lock:
             self._config(name)
+            self._gone.add(name)
             before, self._now = self._now, None
             with calm(): self._peft.delete_adapter(name)
             self._merged.pop(name, None)
-            self._switch(*before)
+            if self.roles: self._switch(*before)
+            else: self._take_out(name, None, {}, None, before)   # of the last, the network keeps nothing
 
     @property
     def roles(self) -> list[str]:
@@ -299,10 +348,24 @@ class Roles(Vocabulary):
         return [self.device] if self.device.type == "cuda" else []
 
 
-def _lora(rank, alpha, targets, source):
+def _lora(backbone, rank, alpha, targets):
     with calm(): from peft import LoraConfig
+    odd = [path for path, m in backbone.net.named_modules() if targets == "all-linear" and not _multiplies(m)]
+    if targets == "all-linear" and backbone.net.config.get_text_config() is not backbone.net.config:   # it has eyes, too
+        text = {id(m) for m in backbone.net.get_decoder().modules()}
+        odd += [path for path, m in backbone.net.named_modules() if isinstance(m, nn.Linear) and id(m) not in text]
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0,
-                      target_modules=targets, base_model_name_or_path=str(source))
+                      target_modules=targets, exclude_modules=odd or None, base_model_name_or_path=backbone.source)
+
+
+@torch.no_grad()
+def _multiplies(module):
+    "False for linear maps that an architecture made something else of, such as the router of Llama 4."
+    own = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+    if not own or type(module).forward is nn.Linear.forward: return True
+    try: found = module(module.weight.new_zeros(1, module.in_features))
+    except Exception: return False
+    return isinstance(found, Tensor) and found.shape == (1, module.out_features)
 
 # %% ../nbs/api/07_models.ipynb #export-by-role-dict-nn
 _BY_ROLE = (dict, nn.ModuleDict, nn.ParameterDict)   # in which peft's layers keep things by the role's name
@@ -403,23 +466,34 @@ class Backbone(Switching):
         tokenizer: Any,  # Its tokenizer
         prompts: PromptFormat,  # How an instruction becomes a prompt
         source: str = "",  # Where the model came from
-        quantize: str | None = None,  # "nf4" or None
+        quantize: str | None = None,  # "nf4" or None; what the network shows goes before
         settings: dict | None = None,  # What the model's own folder says about it, such as its decoding
     ):
         self.net, self.tokenizer, self.prompts = no_dropout(net.requires_grad_(False).eval()), tokenizer, prompts
         prefer_matmul_attention(net)
-        self.source, self.quantize, self.settings = str(source), quantize, settings or {}
+        self.source, self.quantize, self.settings = str(source), stored_bits(net) or quantize, settings or {}
         self.lock = threading.RLock()
-        self._peft, self._plain, self._layers, self._now = None, None, {}, (None, False)
+        self._peft, self._plain, self._layers, self._now, self._gone = None, None, {}, (None, False), set()
         self.checkpoints = False  # whether activations are computed again on the way back
-        self._merged, self._fingerprint = OrderedDict(), None
+        self._merged, self._fingerprint, self._width = OrderedDict(), None, None
+        self._turn_end = turn_end(tokenizer, prompts.turn_end) if isinstance(prompts, ChatFormat) else None
+        self._beyond = max([len(tokenizer) - 1, *getattr(tokenizer, "added_tokens_decoder", {})]) >= self.n_embeddings
         self.n_parameters = net.num_parameters()  # of the base alone: adapters come later
-        if not self.stop_ids: raise ModelError(f"{source}: neither tokenizer nor model names an end-of-sequence token.")
+        if not self.stop_ids: raise ModelError(f"{source}: neither tokenizer nor model names an end-of-sequence token "
+                                               "that the model knows.")
 
     @property
     def device(self) -> torch.device:
         "Where the network lies."
         return self.net.device
+
+    @property
+    def width(self) -> int:
+        "Numbers in a last hidden state: as one comes out, since a configuration may name another size."
+        if self._width is None:
+            with self.lock, torch.no_grad():
+                self._width = self.hidden(self.net, torch.tensor([[self.eos_id]], device=self.device)).shape[-1]
+        return self._width
 
     @property
     def dtype(self) -> torch.dtype:
@@ -499,7 +573,7 @@ Backbone.merged, Backbone.fold, Backbone.inference = _merged, _fold, _inference
 # %% ../nbs/api/07_models.ipynb #export-def-hidden-self-backbone
 def _hidden(self: Backbone, net: nn.Module, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     "Last hidden states [B,T,D] of ids [B,T]; rows padded on the right need no mask."
-    return net.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return inner_network(net)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
 
 
 def _head(self: Backbone, net: nn.Module, hidden: Tensor) -> Tensor:
@@ -549,7 +623,7 @@ def _states(
     if ids.shape[1] <= SHORT and kept <= self.MOST_PACKED and kept < ids.numel() and self.packs(net):
         ids, mask, positions, place = pack_rows(ids, lengths, mask, positions)
         at = place[at]
-    out = net.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    out = inner_network(net)(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     return out.last_hidden_state.flatten(0, 1)[at]
 
 
@@ -575,9 +649,9 @@ def _reads_apart(net):
     ids, lengths = (torch.tensor(x, device=net.device) for x in ([[a, c, b, a], [c, a, 0, 0]], [4, 2]))
     def packed(ids):
         flat, mask, at, place = pack_rows(ids, lengths)
-        read = net.base_model(input_ids=flat, attention_mask=mask, position_ids=at, use_cache=False)
+        read = inner_network(net)(input_ids=flat, attention_mask=mask, position_ids=at, use_cache=False)
         return read.last_hidden_state[0, place].view(*ids.shape, -1).float()
-    alone, first = net.base_model(input_ids=ids, use_cache=False).last_hidden_state.float(), packed(ids)
+    alone, first = inner_network(net)(input_ids=ids, use_cache=False).last_hidden_state.float(), packed(ids)
     other = packed(torch.where(ids == b, c, ids))
     near = all((first[r, :n] - alone[r, :n]).norm() < .1 * alone[r, :n].norm() for r, n in enumerate(lengths))
     return near and torch.equal(first[1, :2], other[1, :2]) and not torch.equal(first[0], other[0])
@@ -639,11 +713,14 @@ def load_backbone(
     device = _choose_device(device)
     where, extra, settings = _locate(source)
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
-    dtype = _choose_dtype(dtype, config, device, quantize)
-    net = _load_net(where, extra, source, dtype, quantize, device)
+    check_kind(config, source, quantize)
+    dtype = _choose_dtype(dtype, config, device, quantize or stored_method(config))
+    net = _load_net(where, extra, source, dtype, None if stored_method(config) else quantize, device)
     if prompts is None: prompts = _own_prompts(settings, tokenizer, source)
     if Path(where).is_dir() and not extra: source = Path(where).resolve()  # to be found from another folder as well
-    return Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
+    backbone = Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
+    check_reading(backbone)
+    return backbone
 
 
 def _own_prompts(settings, tokenizer, source):
@@ -727,15 +804,29 @@ def _choose_dtype(dtype, config, device, quantize):
 
 # %% ../nbs/api/07_models.ipynb #export-def-choose-device-device
 def _choose_device(device):
-    "The device that was asked for, or a GPU where there is one."
-    if device is None: return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    "The device that was asked for, or a GPU where there is one: under a launcher, that of this process."
     try:
-        found = torch.device(device)
+        found = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        if found.type == "cuda" and found.index is None: found = own_gpu(os.environ, torch.cuda.device_count())
         torch.empty(0, device=found)  # CUDA may be unknown to this build of torch, or the machine have no such GPU
     except (RuntimeError, AssertionError, TypeError) as error:
         raise ModelError(f"device={device!r} cannot be used here ({str(error).splitlines()[0]}): give 'cpu', or None "
                          "for what there is.") from error
     return found
+
+
+def own_gpu(
+    environment: Mapping[str, str],  # Variables that a launcher sets for each of its processes
+    count: int,  # GPUs that this process sees
+) -> torch.device:  # Without an index where there is no launcher
+    "The GPU of this process among those of its machine: each has one, or all would load onto the first."
+    named = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+    ranks = [environment[x] for x in named if environment.get(x, "").isdecimal()]
+    if not ranks: return torch.device("cuda")
+    if count > 1 and int(ranks[0]) >= count:
+        raise ModelError(f"this is process {ranks[0]} on a machine that shows {count} GPUs: start {count} of them, "
+                         "or give each a device.")
+    return torch.device("cuda", int(ranks[0]) if count > 1 else 0)  # a launcher may show each process its own GPU alone
 
 
 def _load_net(where, extra, source, dtype, quantize, device):
@@ -754,13 +845,16 @@ def _load_net(where, extra, source, dtype, quantize, device):
     # is computed from then on passes no gradients: a model that was sampled from could not be trained any more.
     for module in net.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
-    if quantize and device.type == "cpu": read_across_rows(net)
+        if hasattr(module, "compute_type_is_set"): module.compute_dtype = dtype  # a folder may be stored for another
+    if device.type == "cpu" and stored_bits(net) in ("nf4", "fp4"): read_across_rows(net)
     return net
 
 
 def _check_weights(net, told, source):
     "Weights that are absent from the files would be random, and those without a place are lost: neither is the model."
     absent, extra = sorted(told.get("missing_keys") or []), sorted(told.get("unexpected_keys") or [])
+    seeing = ("vision", "visual", "image", "audio", "multi_modal")   # of more than text: the text's part is whole
+    extra = [x for x in extra if not any(s in part for part in x.split(".")[:2] for s in seeing)]
     if not absent and not extra: return
     what = f"{len(absent)} weights are missing ({absent[0]} …)" if absent else \
            f"{len(extra)} weights have no place in the model ({extra[0]} …)"
@@ -975,6 +1069,41 @@ def rows_at_a_time(
     most = 512 if backbone.n_parameters < 5e7 else 256 if backbone.device.type == "cuda" else 64
     return max(1, min(most, int(free // row)))
 
+# %% ../nbs/api/07_models.ipynb #export-check-reading
+def check_reading(
+    backbone: Backbone,  # Just loaded
+) -> None:
+    "Raise `ModelError` unless a network reads from left to right, and with a cache as without; tried on six tokens."
+    this = f"{backbone.source}: a {type(backbone.net).__name__}"
+    if backbone._beyond: backbone.encode_prompt("Hi")  # the prompt format itself may need what the model does not know
+    try: whole, other, steps = _read_in_three_ways(backbone)
+    except Exception as error:  # whatever an architecture raises that works in another way
+        raise ModelError(f"{this} cannot be read as this package reads ({type(error).__name__}: {error}): take a model "
+                         "of another architecture.") from error
+    if not whole.isfinite().all(): return  # broken weights: said where it is sampled from
+    exact = backbone.dtype == torch.float32 and not backbone.quantize
+    apart = lambda a, b, near: (a - b).norm() > near * a.norm()   # experts, outliers: other rows round otherwise
+    if apart(whole[:3], other[:3], 1e-4 if exact else .1 if backbone.quantize == "int8" else 1e-2):
+        raise ModelError(f"{this} reads both ways: what comes later changes what it predicts earlier. A causal "
+                         "language model is needed, one that writes from left to right.")
+    if apart(whole[3:5], steps, 1e-3 if exact else .1):
+        raise ModelError(f"{this} does not read with a cache of keys and values as it reads without: take a model of "
+                         "another architecture.")
+
+
+@torch.no_grad()
+def _read_in_three_ways(backbone):
+    "Logits of six tokens [6,V], of six that end otherwise, and of the fourth and fifth [2,V] by way of a cache."
+    device, last = backbone.device, min(backbone.vocab, backbone.n_embeddings) - 1
+    ids = torch.linspace(min(3, last), last, 6).long()[None].to(device)
+    later = torch.cat([ids[:, :3], ids[:, 3:].flip(1)], 1)
+    with backbone.inference(None) as net:
+        whole, other = (net(input_ids=x, use_cache=False).logits[0].float() for x in (ids, later))
+        rows_at_a_time(backbone, 1)
+        first, cache = read_prompts(backbone, net, [tuple(ids[0, :4].tolist())], [1], 5)
+        mask, at = torch.ones(1, 5, dtype=torch.bool, device=device), torch.tensor([[4]], device=device)
+        return whole, other, torch.cat([first, next_logits(net, ids[:, 4:5], mask, at, cache)])
+
 # %% ../nbs/api/07_models.ipynb #export-class-rewardmodel-a-role
 class RewardModel:
     "A role with a scalar head: scores outputs."
@@ -1099,8 +1228,8 @@ def _score_outputs(self, net, prompts, past, rows):
     for layer, old in zip(cache.layers, past.layers): layer.take(old, index, 0, len(rows), width)
     own = torch.cat([torch.arange(width, device=device) >= width - lengths[:, None], batch.mask], 1)
     position = lengths[:, None] + torch.arange(batch.ids.shape[1], device=device)
-    states = net.base_model(input_ids=batch.ids, attention_mask=own, position_ids=position, past_key_values=cache,
-                            use_cache=True).last_hidden_state
+    states = inner_network(net)(input_ids=batch.ids, attention_mask=own, position_ids=position, past_key_values=cache,
+                                use_cache=True).last_hidden_state
     return self._of_last(states, batch.lengths)
 
 
@@ -1113,8 +1242,7 @@ def scalar_head(
     backbone: Backbone,  # Whose states it reads
 ) -> nn.Linear:  # D → 1, single precision, zeros
     "A new scalar head."
-    width = backbone.net.config.get_text_config().hidden_size
-    head = nn.Linear(width, 1, bias=False, device=backbone.device, dtype=torch.float32)
+    head = nn.Linear(backbone.width, 1, bias=False, device=backbone.device, dtype=torch.float32)
     nn.init.zeros_(head.weight)
     return head
 
@@ -1145,9 +1273,11 @@ def _map_marks(net):
 def _check_marks(backbone, marks, folder):
     "Refuse an adapter that was made for another base."
     mine = base_marks(backbone)
-    if not isinstance(marks, dict) or not {"hash", "embeddings"} <= marks.keys():
+    floats = lambda x: isinstance(x, list) and all(isinstance(y, float) for y in x)
+    read = isinstance(marks, dict) and floats(marks.get("embeddings")) and floats(marks.get("maps", []))
+    if not read or len(marks["embeddings"]) != len(mine["embeddings"]):
         raise ModelError(f"{folder}: its {SETTINGS} does not say which base it belongs to. Save it again.")
-    same = marks["hash"] == mine["hash"] and np.allclose(marks["embeddings"], mine["embeddings"], rtol=3e-3)
+    same = marks.get("hash") == mine["hash"] and np.allclose(marks["embeddings"], mine["embeddings"], rtol=3e-3)
     if "maps" in marks and "maps" in mine:  # half precision moves the sums a little, an adapter that was folded in more
         ours, theirs = np.array(mine["maps"]), np.array(marks["maps"])
         same = same and ours.shape == theirs.shape and np.linalg.norm(ours - theirs) < 5e-3 * np.linalg.norm(ours)
@@ -1190,17 +1320,16 @@ def load_role(
     folder = Path(folder).expanduser()
     restore_swapped(folder)
     about = read_settings(folder)
-    config, state = _adapter_files(folder)
-    if backbone is None: backbone = _load_own_base(folder, about, config)
+    adapter = AdapterFile.read(folder)
+    if backbone is None: backbone = _load_own_base(folder, about, adapter)
     if "base" in about: _check_marks(backbone, about["base"], folder)
     _check_chat(backbone, about.get("chat"), folder)
+    with calm(): from peft import LoraConfig
     with backbone.lock:
-        role = backbone._free_name(about.get("name") or folder.name)
-        backbone._inject(role, config, 0)
-        try: backbone.load_role_state(role, state)
-        except ModelError as error:
-            backbone.remove_role(role)
-            raise ModelError(f"{folder}: {error}") from error
+        config = LoraConfig(task_type="CAUSAL_LM", **adapter.fit(backbone.net))  # what the file says goes no further
+        role = backbone._free_name(str(about.get("name") or folder.name))
+        try: backbone._inject(role, config, 0, adapter.state)
+        except ModelError as error: raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
 
 
@@ -1213,21 +1342,15 @@ def _check_chat(backbone, chat, folder):
         "prompts=ChatFormat(tokenizer, system, date).", stacklevel=4)
 
 
-def _load_own_base(folder, about, config):
+def _load_own_base(folder, about, adapter):
     "The base that an adapter's folder names."
-    source = about.get("base", {}).get("source") or config.base_model_name_or_path
+    base = about.get("base")
+    source = (base.get("source") if isinstance(base, dict) else None) or adapter.source
     if source in (None, "", "new"): raise ModelError(f"{folder} does not say where its base is: give base=….")
+    if (revision := adapter.settings.get("revision")) not in (None, "", "main"):
+        raise ModelError(f"{folder} was made for revision {str(revision)[:60]!r} of {source}: fetch that one, and give "
+                         "base=….")
     return load_backbone(source)
-
-
-def _adapter_files(folder):
-    "The configuration and the weights of an adapter; one sentence where they cannot be had."
-    with calm(): from peft import LoraConfig, PeftConfig
-    from safetensors.torch import load_file
-    try: config, state = PeftConfig.from_pretrained(folder), load_file(folder / "adapter_model.safetensors")
-    except Exception as error: raise ModelError(f"{folder} cannot be loaded as an adapter: {error}") from error
-    if not isinstance(config, LoraConfig): raise ModelError(f"{folder} holds a {config.peft_type} adapter, not LoRA.")
-    return config, state
 
 
 def load_head(
@@ -1268,7 +1391,9 @@ def _whole(backbone, role):
     "A plain network with the role folded in, sharing what it can."
     if role is not None: backbone._config(role)
     if not backbone.foldable:
-        raise ModelError(f"{backbone!r} cannot fold adapters in: load the base with quantize=None, then the adapter.")
+        why = f"its weights are stored in {backbone.quantize}" if backbone.quantize else "its experts are fused"
+        raise ModelError(f"{backbone!r} cannot fold adapters in ({why}): load the base with quantize=None, from a "
+                         "folder that is stored in 16 or 32 bits, then the adapter.")
     return backbone.fold(role)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..core import ConfigError, ModelError, escape
 from ..kernels import SHORT, parts_of
+from ..kinds import stored_method
 from ..models import free_memory
 
 # %% auto #0
@@ -58,9 +59,11 @@ def shape_of(
     from transformers import AutoModelForCausalLM
     with torch.device("meta"): net = AutoModelForCausalLM.from_config(backbone)
     maps, total = _maps(net), net.num_parameters()
+    quantize = stored_method(backbone) or quantize
     packed = sum(i * o for i, o in maps) if quantize else 0
-    # 64 numbers share a scale of one byte, 256 scales a scale of four bytes
-    base = (total - packed) * dtype.itemsize + packed // 2 + packed // 64 + packed // 64 // 256 * 4
+    # 64 numbers share a scale of one byte, 256 scales a scale of four bytes; in 8 bits, a row has a scale
+    scales = 4 * sum(o for _, o in maps) if quantize == "int8" else packed // 64 + packed // 64 // 256 * 4
+    base = (total - packed) * dtype.itemsize + (packed if quantize == "int8" else packed // 2) + scales
     return _shape(backbone, maps, base, dtype.itemsize, bool(quantize), total, False)
 
 # %% ../../nbs/api/15d_memory.ipynb #export-def-maps-net-sizes

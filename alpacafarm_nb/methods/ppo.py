@@ -207,10 +207,10 @@ class ValueHead:
     "A small network on the frozen states of a role."
 
     def __init__(self, backbone, role: str | None, seed: int = 0, width: int = 64):
-        size = backbone.net.config.get_text_config().hidden_size
+
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(seed, "value"))
-            self.net = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, 1))
+            self.net = nn.Sequential(nn.Linear(backbone.width, width), nn.Tanh(), nn.Linear(width, 1))
         for p in self.net[2].parameters(): nn.init.zeros_(p)
         self.backbone, self.role, self.net = backbone, role, self.net.to(backbone.device)
 
