@@ -35,8 +35,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .core import (ModelError, as_json, as_path, atomic_folder, check_counts, check_seed, progress, quiet,
                                 stable_hash)
-from .kernels import (ATTENTION, SHORT, FusedForward, pack_rows, prefer_matmul_attention, read_across_rows,
-                                   state_logps)
+from .kernels import (ATTENTION, SHORT, FusedForward, fused_layers, pack_rows,
+                                   prefer_matmul_attention, read_across_rows, state_logps)
 from .prompts import PLAIN, PromptFormat, as_prompts
 from .records import check_outputs
 
@@ -393,6 +393,11 @@ class Backbone(Switching):
         plain = all(isinstance(getattr(m.base_layer, "weight", None), Tensor) for m in self._layers.values())
         return plain and self.quantize is None
 
+    @property
+    def folds(self) -> bool:
+        "Whether reading with a role goes through a folded copy: of a small base that loses nothing by it."
+        return self.foldable and self.dtype.itemsize >= 4 and self.n_parameters <= self.MERGE_LIMIT
+
     def checkpointing(
         self,
         on: bool = True,  # False to switch it off
@@ -411,16 +416,21 @@ class Backbone(Switching):
 # %% ../nbs/api/07_models.ipynb #export-def-shared-copy-net
 def shared_copy(
     net: nn.Module,  # Any module
+    dtype: torch.dtype | None = None,  # Of its numbers; None: as they are
 ) -> nn.Module:  # New modules around the very same tensors
-    "Copy a network's modules but none of its tensors."
-    copied = copy.deepcopy(net, {id(t): t for t in chain(net.parameters(), net.buffers())})
+    "Copy a network's modules, but none of the tensors that are of this precision already."
+    other = lambda t: dtype is not None and t.is_floating_point() and t.dtype != dtype
+    known = {id(t): nn.Parameter(t.to(dtype), False) if other(t) else t for t in net.parameters()}
+    copied = copy.deepcopy(net, known | {id(t): t for t in net.buffers()})
+    if dtype is not None: copied.config.dtype = dtype
     for module in copied.modules():
         if isinstance(vars(module).get("forward"), FusedForward): del module.forward
     return copied
 
 
 def _merged(self: Backbone, role: str | None) -> nn.Module:
-    "A plain network with the role's adapter folded in, sharing every other tensor with the base; always up to date."
+    """A plain network with the role's adapter folded in, sharing every other tensor with the base, or in single
+    precision where the base is in half; always up to date."""
     with self.lock, torch.inference_mode(False), torch.no_grad():
         if self._peft is None: return self.net if role is None else self._config(role)
         if not self.foldable: raise ModelError(f"{self!r} cannot fold adapters in: load the base with quantize=None.")
@@ -435,24 +445,46 @@ def _merged(self: Backbone, role: str | None) -> nn.Module:
 
 
 @torch.no_grad()
-def _fold(self: Backbone, role: str | None, net: nn.Module | None = None) -> nn.Module:
-    "A new plain network (or `net` again) with base weight + adapter in its linear maps, sharing everything else."
-    if self._peft is None or role is None: return self._plain or self.net
-    net = shared_copy(self._plain) if net is None else net
+def _fold(self: Backbone, role: str | None, net: nn.Module | None = None,
+          dtype: torch.dtype | None = None) -> nn.Module:
+    """A new plain network (or `net` again) with base weight + adapter in its linear maps, sharing what it can; in
+    single precision at least, unless half of it is asked for, which rounds, and warns of what that loses."""
+    if self._peft is None or role is None:
+        net = self._plain or self.net
+        return net if dtype in (None, net.dtype) else shared_copy(net, dtype)
+    dtype, lost = dtype or torch.promote_types(self.dtype, torch.float32), []
+    net = shared_copy(self._plain, dtype) if net is None else net
     for path, layer in self._layers.items():
         weight = layer.base_layer.weight
-        if role in layer.lora_A: weight = nn.Parameter(weight + layer.get_delta_weight(role).to(weight.dtype), False)
-        net.get_submodule(path).weight = weight
+        if role in layer.lora_A:
+            change = layer.get_delta_weight(role).float()
+            weight = nn.Parameter((weight + change).to(dtype), False)
+            if dtype.itemsize < 4: lost.append(_lost(layer.base_layer.weight, change, weight))
+        net.get_submodule(path).weight = nn.Parameter(weight.to(dtype), False) if weight.dtype != dtype else weight
+    _say_what_is_lost(role, lost, dtype)
     return net
+
+
+def _lost(weight, change, rounded):
+    "Squared sizes of what rounding took from a change of a weight, and of the change."
+    return (rounded - weight.float() - change).square().sum().item(), change.square().sum().item()
+
+
+def _say_what_is_lost(role, lost, dtype):
+    "Warn where the rounding of weights is no longer small beside what was learned."
+    share = (sum(a for a, _ in lost) / max(sum(b for _, b in lost), 1e-30)) ** .5
+    if share > .05: warnings.warn(
+        f"rounding to {str(dtype)[6:]} changes the weights by {share:.0%} of what {role} learned: this is not quite "
+        "the model that was trained. In single precision (dtype='fp32') nothing is lost.", stacklevel=4)
 
 
 @contextmanager
 def _inference(self: Backbone, role: str | None) -> Iterator[nn.Module]:
-    "Lend the fastest network for reading with a role: the folded copy, or the live one; no gradients."
+    "Lend the fastest network that is what was trained: the folded copy, or the live one; no gradients."
     with self.lock, torch.no_grad():
-        if self.foldable and (role is None or self.n_parameters <= self.MERGE_LIMIT): yield self.merged(role)
+        if self.folds or (role is None and self.foldable): yield self.merged(role)
         else:
-            with self.using(role) as net: yield net
+            with self.using(role) as net, fused_layers(net, norms=False): yield net
 
 
 Backbone.merged, Backbone.fold, Backbone.inference = _merged, _fold, _inference
@@ -668,12 +700,15 @@ def _named(load, what, where, extra, source, **more):
                          f"right, and is this machine online?): {error}") from error
 
 
+def _as_dtype(dtype):
+    "The precision that a name stands for."
+    if dtype in DTYPES or dtype in DTYPES.values(): return DTYPES.get(dtype, dtype)
+    raise ModelError(f"dtype={dtype!r}: give one of auto, {', '.join(DTYPES)}.")
+
+
 def _choose_dtype(dtype, config, device, quantize):
     "The precision that was asked for, or the one that suits model and device."
-    if dtype not in (None, "auto"):
-        if dtype not in DTYPES and dtype not in DTYPES.values():
-            raise ModelError(f"dtype={dtype!r}: give one of auto, {', '.join(DTYPES)}.")
-        return DTYPES.get(dtype, dtype)
+    if dtype not in (None, "auto"): return _as_dtype(dtype)
     bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     half = torch.bfloat16 if bf16 else torch.float16
     stored = getattr(config, "dtype", None) or torch.float32
@@ -1181,6 +1216,7 @@ def save_backbone(
     backbone: Backbone,  # Whose base is saved
     folder: str | Path,  # To be made, or replaced
     role: str | None = None,  # An adapter to fold in; None for the base alone
+    dtype: str | torch.dtype | None = None,  # None: single where an adapter is folded in, else as the base is kept
     **about: Any,  # Decoding, name and the like, as JSON
 ) -> Path:  # The folder
     "Save a plain transformers folder, with tokenizer and prompt format; raises `ModelError` if the base is quantized."
@@ -1188,24 +1224,24 @@ def save_backbone(
     if isinstance(prompts, PromptFormat):
         settings["prompts"] = {k: getattr(prompts, k) for k in ("prompt_inputs", "prompt_noinputs")}
     with backbone.lock, calm(), atomic_folder(folder) as temp:
-        _whole(backbone, role).save_pretrained(temp)
+        _whole(backbone, role, dtype).save_pretrained(temp)
         backbone.tokenizer.save_pretrained(temp)
         (temp / SETTINGS).write_text(json.dumps(as_json(settings), indent=1), encoding="utf-8")
     return Path(folder)
 
 # %% ../nbs/api/07_models.ipynb #export-def-whole-backbone-role
-def _whole(backbone, role):
+def _whole(backbone, role, dtype=None):
     "A plain network with the role folded in, sharing what it can."
     if role is not None: backbone._config(role)
     if not backbone.foldable:
         raise ModelError(f"{backbone!r} cannot fold adapters in: load the base with quantize=None, then the adapter.")
-    return backbone.fold(role)
+    return backbone.fold(role, dtype=None if dtype is None else _as_dtype(dtype))
 
 
-def _own_copy(self: Backbone, role: str | None) -> nn.Module:
+def _own_copy(self: Backbone, role: str | None, dtype: str | torch.dtype | None = None) -> nn.Module:
     "A plain network that shares nothing with the backbone, the role folded in; raises `ModelError` if quantized."
     with self.lock:
-        net, base = _whole(self, role), {id(t) for t in chain(self.net.parameters(), self.net.buffers())}
+        net, base = _whole(self, role, dtype), {id(t) for t in chain(self.net.parameters(), self.net.buffers())}
         return copy.deepcopy(net, {id(p): p for p in net.parameters() if id(p) not in base})
 
 
