@@ -320,8 +320,9 @@ def fused_layers(
 ):
     "Compute LoRA layers with `FusedLora` and norms with `StateNorm` where that is the same, inside the `with`."
     from peft.tuners.lora import Linear
+    from transformers.pytorch_utils import Conv1D
     plain = [m for m in net.modules() if "forward" not in vars(m)]   # not what is fused already
-    ways = {m: _fused_forward(m) for m in plain if isinstance(m, Linear) and type(m.base_layer) is nn.Linear}
+    ways = {m: _fused_forward(m) for m in plain if isinstance(m, Linear) and type(m.base_layer) in (nn.Linear, Conv1D)}
     for m in plain if norms else ():
         if eps := state_norm_eps(m): ways[m] = partial(_norm_forward, m, eps)
     for layer, way in ways.items(): layer.forward = FusedForward(way)
@@ -334,6 +335,7 @@ def _norm_forward(module, eps, x): return StateNorm.apply(x, module.weight, eps)
 def _fused_forward(layer):
     "A forward pass for a LoRA layer: fused for one plain adapter, else peft's own."
     folds = layer.base_layer.weight.dtype == torch.float32   # worth while for a batch, not for a sampled token a row
+    turned = type(layer.base_layer) is not nn.Linear         # GPT-2 keeps its weights the other way round
     def forward(x, *args, **kwargs):
         role = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
         off = layer.disable_adapters or layer.merged or role not in layer.lora_A
@@ -341,7 +343,8 @@ def _fused_forward(layer):
         if off or args or kwargs or role in layer.lora_variant or _drops(layer, role):
             return type(layer).forward(layer, x, *args, **kwargs)
         down, up = layer.lora_A[role].weight, layer.lora_B[role].weight
-        return FusedLora.apply(x, layer.base_layer.weight, layer.base_layer.bias, down, up, layer.scaling[role])
+        weight, bias = layer.base_layer.weight, layer.base_layer.bias
+        return FusedLora.apply(x, weight.T if turned else weight, bias, down, up, layer.scaling[role])
     return forward
 
 def _drops(layer, role):
