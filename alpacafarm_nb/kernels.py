@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import platform
+import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import cache, partial
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 # %% auto #0
 __all__ = ['ATTENTION', 'SHORT', 'StateLogps', 'state_logps', 'Part', 'MatmulAttention', 'parts_of', 'matmul_attention',
            'prefer_matmul_attention', 'Packing', 'pack_rows', 'StateNorm', 'state_norm_eps', 'FusedForward',
-           'UnpackedLinear', 'unpacked', 'read_across_rows', 'FusedLora', 'fused_layers']
+           'UnpackedLinear', 'unpacked', 'read_across_rows', 'bf16_units', 'fast_half', 'FusedLora', 'fused_layers']
 
 # %% ../nbs/api/06b_kernels.ipynb #export-class-statelogps-torch-autograd
 class StateLogps(torch.autograd.Function):
@@ -284,6 +286,36 @@ def read_across_rows(
         if type(module) is bnb.nn.Linear4bit and module.in_features % module.weight.quant_state.blocksize:
             module.__class__ = _exact_linear()
 
+# %% ../nbs/api/06b_kernels.ipynb #half
+@cache
+def bf16_units() -> bool:
+    "Whether this processor computes fast in bf16: asked, then measured once, in some milliseconds."
+    asked = [getattr(torch.cpu, f"_is_{x}_supported", None) for x in ("avx512_bf16", "amx_tile")]
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "x64", "i386", "i686")
+    if x86 and all(asked) and not any(f() for f in asked): return False
+    if time.get_clock_info("thread_time").resolution > 1e-4: return x86   # too coarse a clock: what was asked counts
+    return _product_seconds(torch.bfloat16) < 1.5 * _product_seconds(torch.float32)
+
+
+@torch.no_grad()
+def _product_seconds(dtype, repeats=5):
+    "Shortest time of a product of two small matrices, after one that is not counted."
+    a, b, times = torch.ones(64, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype), []
+    for _ in range(repeats + 1):
+        start = time.thread_time()
+        a @ b
+        times.append(time.thread_time() - start)
+    return max(min(times[1:]), 1e-9)
+
+
+def fast_half(
+    device: torch.device,  # where it is computed
+) -> torch.dtype | None:  # None on a processor that is faster in single precision
+    "The half precision that a device computes fast."
+    if device.type == "cpu": return torch.bfloat16 if bf16_units() else None
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False): return torch.float16
+    return torch.bfloat16
+
 # %% ../nbs/api/06b_kernels.ipynb #fused-lora
 class FusedLora(torch.autograd.Function):
     "y = x W' + bias + scale (x A') B', with gradients for x, A and B alone; in half precision, rounded once."
@@ -297,7 +329,8 @@ class FusedLora(torch.autograd.Function):
             y = (read @ up.T.to(rows.dtype)).mul_(scale).addmm_(rows, weight.T)   # the small summand first
         ctx.save_for_backward(x, weight, down, up, read)
         ctx.scale = scale
-        return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], weight.shape[0])
+        y = y if bias is None else y.add_(bias)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])   # experts add to such rows in place
 
     @staticmethod
     def backward(ctx, dy):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from .core import (PALETTE, ConfigError, StageError, as_path, atomic_folder, escape, plot_theme,
                                 progress, read_object, seed_for, stable_hash)
-from .kernels import fused_layers
+from .kernels import bf16_units, fused_layers
 from .records import Origin
 
 # %% auto #0
@@ -270,6 +270,9 @@ def make_accelerator(
     on_cpu = torch.device(device).type == "cpu"
     if precision == "fp16" and on_cpu:
         raise ConfigError("fp16 training needs a GPU: use precision 'no' or 'bf16' on the CPU")
+    if precision == "bf16" and on_cpu and not bf16_units(): warnings.warn(
+        "training in bf16 on a processor without units for it, which is many times slower than single precision: load "
+        "the base with dtype='fp32' and train with precision='no'", stacklevel=3)
     if processes() > 1 and not torch.distributed.is_initialized(): atexit.register(_leave_together)
     known = AcceleratorState._shared_state
     now = known and (known.get("_mixed_precision", precision), known["device"].type)
