@@ -747,6 +747,7 @@ def _converted(path):
     try: kept = cache / "gguf" / f"{digest}-{transformers.__version__}-{version('gguf')}"
     except ImportError as error: raise ModelError(f"{path}: reading it needs a package: {error}") from error
     if (kept / "config.json").is_file(): return kept
+    print(f"{path.name} is converted once, and kept in {kept}", flush=True)
     where, extra = str(path.parent), {"gguf_file": path.name}
     tokenizer = _load_tokenizer(where, extra, path)
     net = _load_net(where, extra, path, torch.float32, None, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The demo on an idle machine and beside busy processes: CPU seconds, wall seconds, and whether the figures are the same.
+"""The demo on an idle machine and beside busy processes: CPU seconds, wall seconds, and whether figures are the same.
 
     python benchmarks/busy.py                                  # as the package sets it: idle, then beside two others
     python benchmarks/busy.py --spins default 1000 5000 20000  # other bounds of how long a thread waits awake
