@@ -5,7 +5,7 @@
     python benchmarks/beside_trl.py --profile dpo            # where our time goes
 
 SmolLM2-135M, LoRA of rank 8 on all linear layers, batches of 8, at most 256 tokens. Both sides compute in bf16 where
-the processor has units for it, and in single precision where it has not; the first line says which. Each measurement is a
+the processor has units for it, else in single precision; the first line says which. Each measurement is a
 process of its own with one thread; the two sides take turns. What is timed is everything from the table of texts to the
 trained adapter (tokenizing, reading the reference, the steps); loading the model is not. CPU seconds are counted, since
 other processes make wall times noisy. Tokens are counted once, from the data, so that padding, or a prompt that is read

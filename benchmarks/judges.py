@@ -107,7 +107,8 @@ def main():
         server.terminate()
         server.wait()
     precision = "bf16" if bf16_units() else "fp32"
-    options.out.write_text(json.dumps(dict(model=f"SmolLM2-135M-Instruct, {precision}", line=LINE.strip(), cap=options.cap,
+    name = f"SmolLM2-135M-Instruct, {precision}"
+    options.out.write_text(json.dumps(dict(model=name, line=LINE.strip(), cap=options.cap,
                                            versions=versions(), judges=rows), indent=1) + "\n")
     print(pd.DataFrame(rows).to_string())
 
