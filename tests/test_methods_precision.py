@@ -54,6 +54,8 @@ def test_the_methods_in_low_precision(folder, precision):
     for value in ("head", "adapter"):
         ppo = train_ppo(sft, reward, QUESTIONS, steps=2, rollouts=8, minibatch=4, value=value)
         assert abs(ppo.history["kl"][0]) < .02 and ppo.history["clipped"][0] < .1
+        gaps = [x or 0. for x in ppo.history["sampling_gap"]]  # what is sampled is what is trained, but for rounding
+        assert max(gaps) < .02 and (max(gaps) > 0) == (base.backbone.dtype == torch.bfloat16)
         now, then = (base.backbone.role_parameters(m.role) for m in (ppo, sft))
         assert max((a - b).abs().max().item() for a, b in zip(now, then)) > 1e-5
     assert len(best_of_n(sft, reward, 2).sample(QUESTIONS).output) == 4

@@ -227,8 +227,8 @@ def _cache(shape, plan, length):
     return min(plan.rollouts, 16) * length * 2 * shape.layers * shape.keys * shape.itemsize
 
 def _folded(shape, limit=400_000_000):
-    "Bytes of the folded copies that a small base keeps for reading and sampling."
-    if shape.quantized or shape.n_parameters > limit: return 0
+    "Bytes of the folded copies that a small base in single precision keeps for reading and sampling."
+    if shape.quantized or shape.itemsize < 4 or shape.n_parameters > limit: return 0
     return 2 * shape.itemsize * sum(i * o for i, o in shape.maps)
 
 def _rollouts(shape, plan, config, length, response):

@@ -123,6 +123,7 @@ class Rollout:
     logps: Tensor             # [B, T] log-probabilities under the policy that answered
     ref_logps: Tensor         # [B, T] log-probabilities under the reference
     scores: Tensor            # [B] rewards of the whole answers
+    gap: float | None = None  # nats between a token's log-probability when sampled and when read again, where it was
 
     @property
     def lengths(self): return [len(p) + len(o) for p, o in zip(self.prompts, self.outputs)]
@@ -173,7 +174,8 @@ def roll_out(
         return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
                          config.part, config.answers_each)
     if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
-        with reading(backbone, policy.role, config.precision) as net: rollout.logps = read(net)
+        with reading(backbone, policy.role, config.precision) as net: again = read(net)
+        rollout.gap, rollout.logps = masked_mean((again - rollout.logps).abs(), rollout.mask).item(), again
     with reading(backbone, reference.role, config.precision) as net: rollout.ref_logps = read(net)
     return rollout
 
@@ -436,6 +438,7 @@ def _ppo_figures(self, rollout, values, returns) -> dict:
     figures = {"reward": self.mean_reward, "kl": kl, "kl_coef": self.kl_coef, "objective": objective,
                "n_tokens": mask.sum(1).float().mean().item(), "finished": rollout.table["finished"].mean(),
                "entropy": -masked_mean(rollout.logps, mask).item()}
+    if rollout.gap is not None: figures["sampling_gap"] = rollout.gap
     if self.value.parameters(): figures["explained_variance"] = explained_variance(values, returns, mask)
     if config.kl_target is not None: self.kl_coef = adapt_kl_coef(self.kl_coef, kl, config.kl_target)
     return figures
