@@ -72,8 +72,9 @@ def train_expert_iteration(
     for k in range(1, config.rounds + 1):
         winners = _winners(policy, reward, table, config, seed_for(seed, "candidates", k), stages, k)
         before, start = policy, model if config.learn_from == "start" else policy
-        policy = train_sft(start, winners[["instruction", "input", "output"]], sft_settings(config), name=name,
-                           seed=seed_for(seed, "round", k), run_dir=stages and stages.folder / f"round-{k}")
+        shown = winners[["instruction", "input", "output", "finished"]]
+        policy = train_sft(start, shown, sft_settings(config), name=name, seed=seed_for(seed, "round", k),
+                           run_dir=stages and stages.folder / f"round-{k}")
         if before is not model: before.free()
         _note(history, policy.history, k, winners)
         if evaluate: history.rows[-1].update(evaluate(k, policy) or {})
@@ -87,12 +88,13 @@ def _winners(policy, reward, table, config, seed, stages, k):
         pool = BestOfN(policy, reward, config.n, config.temperature, config.top_p).pool(table, seed=seed)
         if config.keep == "random": kept = _any_of(pool, seed)
         else: kept = pick_best(pool)
-        return kept[["instruction", "input", "output", "score"]].assign(mean_score=[np.mean(s) for s in pool["score"]])
+        kept = kept[["instruction", "input", "output", "finished", "score"]]
+        return kept.assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
     weights = policy.backbone.role_state(policy.role) if policy.role else policy.backbone.source
-    return stages.run(f"winners-{k}", [config, seed, table[["instruction", "input"]], weights, reward_marks(reward)],
-                      compute, lambda t, f: save_table(t, f / "winners.jsonl"),
-                      lambda f: read_table(f / "winners.jsonl")[0])
+    asked = table[["instruction", "input"]]
+    return stages.run(f"winners-{k}", [config, seed, "finished", asked, weights, reward_marks(reward)], compute,
+                      lambda t, f: save_table(t, f / "winners.jsonl"), lambda f: read_table(f / "winners.jsonl")[0])
 
 def _any_of(pool, seed):
     "One candidate of each row at random, in place of the best: the control."
@@ -106,4 +108,5 @@ def _note(history, rows, k, winners):
     offset = len(history)
     history.rows += [{**row, "step": offset + row["step"], "round": k} for row in rows.rows]
     history.interrupted = rows.interrupted
-    history.add(history.rows[-1]["step"], winner_score=winners["score"].mean(), mean_score=winners["mean_score"].mean())
+    history.add(history.rows[-1]["step"], winner_score=winners["score"].mean(), mean_score=winners["mean_score"].mean(),
+                finished=winners["finished"].mean())

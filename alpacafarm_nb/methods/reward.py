@@ -22,7 +22,7 @@ from ..learner import (Learner, Settings, encode_examples, in_single_precision, 
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
 from ..models import RewardModel, scalar_head
-from ..records import located_pairs, training_pairs
+from ..records import located_pairs, side_of, training_pairs
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -262,8 +262,7 @@ def reward_accuracy(
 ) -> float:
     "Share of the pairs of which the better answer gets the higher score; equal scores count half."
     pairs, score = training_pairs(preferences), as_reward(reward)
-    side = lambda column: score(pairs[["instruction", "input"]].assign(output=pairs[column]))
-    return _accuracy(side("chosen"), side("rejected"))
+    return _accuracy(score(side_of(pairs, "chosen")), score(side_of(pairs, "rejected")))
 
 def reward_marks(
     reward,  # a reward model, or a function from a table to an array
