@@ -18,6 +18,7 @@ from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds,
                                           simpo_loss)
 from .memory import check_memory
 from .reward import EncodedPairs, pair_answer_logps
+from .sft import ADAPTER_RATES, how_far, warn_if_still
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -117,10 +118,10 @@ class DPOConfig(Settings):
             self.beta = _LossBeta(PREFERENCE_LOSSES[self.loss].beta)
 
     @classmethod
-    def paper(cls) -> "DPOConfig":
-        "The settings of AlpacaFarm: beta 0.1, learning rate 1e-6 of all weights, two epochs, batches of 64."
-        return cls(beta=.1, epochs=2, batch_size=8, accumulation=8, lr=1e-6, schedule="cosine", warmup=.03,
-                   max_length=512)
+    def paper(cls, lora: bool = False) -> "DPOConfig":
+        "The settings of AlpacaFarm: beta 0.1, 1e-6 for all weights (or LoRA's rate), two epochs, batches of 64."
+        return cls(epochs=2, batch_size=8, accumulation=8, lr=ADAPTER_RATES["dpo"] if lora else 1e-6, schedule="cosine",
+                   warmup=.03, max_length=512)
 
 # %% ../../nbs/api/14_dpo.ipynb #export-def-pair-logps-model
 def pair_logps(
@@ -175,7 +176,10 @@ def train_dpo(
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
                           fingerprint=[config, seed, pairs.content, ref, backbone.role_state(role)])
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
-    return Model(backbone, role, name, learner.history, replace(model.decoding))
+    policy = Model(backbone, role, name, learner.history, replace(model.decoding))
+    moved = how_far(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
+    warn_if_still(moved, name, config.lr, learner.history)
+    return policy
 
 @torch.no_grad()
 def _figures(terms, loss, beta):

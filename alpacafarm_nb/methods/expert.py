@@ -34,6 +34,7 @@ class ExpertConfig(SFTConfig):
     n: int = 16                 # candidates an instruction
     temperature: float = 1.     # of the candidates
     top_p: float = 1.           # of the candidates
+    max_new_tokens: int | None = None  # longest candidate; None for the model's own setting
     learn_from: str = "start"   # what each round's fine-tuning starts from: the "start", or the "last" round's policy
     keep: str = "best"          # "best"; for comparison "random": any of the candidates
 
@@ -44,10 +45,9 @@ class ExpertConfig(SFTConfig):
                 raise ConfigError(f"ExpertConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
 
     @classmethod
-    def paper(cls) -> "ExpertConfig":
-        "AlpacaFarm's: one round of best-of-16 at temperature 1 and top-p 0.9, learned as SFT is."
-        return cls(epochs=3, batch_size=8, accumulation=16, lr=2e-5, schedule="cosine", warmup=.03, max_length=512,
-                   rounds=1, n=16, temperature=1., top_p=.9)
+    def paper(cls, lora: bool = False) -> "ExpertConfig":
+        "AlpacaFarm's: one round of best-of-16, temperature 1, top-p 0.9, at most 300 tokens, learned as SFT is."
+        return cls(**vars(SFTConfig.paper(lora)), rounds=1, n=16, temperature=1., top_p=.9, max_new_tokens=300)
 
 # %% ../../nbs/api/13b_expert.ipynb #export-def-train-expert-iteration
 def train_expert_iteration(
@@ -85,7 +85,8 @@ def train_expert_iteration(
 def _winners(policy, reward, table, config, seed, stages, k):
     "The candidates that a round learns from, with their score and the mean score of all."
     def compute():
-        pool = BestOfN(policy, reward, config.n, config.temperature, config.top_p).pool(table, seed=seed)
+        best = BestOfN(policy, reward, config.n, config.temperature, config.top_p)
+        pool = best.pool(table, seed=seed, max_new_tokens=config.max_new_tokens)
         if config.keep == "random": kept = _any_of(pool, seed)
         else: kept = pick_best(pool)
         kept = kept[["instruction", "input", "output", "finished", "score"]]
