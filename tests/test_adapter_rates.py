@@ -13,6 +13,8 @@ from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.binary import FeedMEConfig, RewardConditioningConfig, train_feedme  # noqa: E402
 from alpacafarm_nb.methods.dpo import DPOConfig, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import ExpertConfig  # noqa: E402
+from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
+from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, how_far, train_sft  # noqa: E402
 from alpacafarm_nb.models import new_backbone  # noqa: E402
@@ -50,7 +52,7 @@ def test_a_run_that_ends_as_it_began_says_so(name, base):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(base, table, kind.paper(lora=True), batch_size=2, accumulation=1)
-        train(base, table)
+        train(base, table, batch_size=2)
 
 
 def by_transformers(model, question, answer):
@@ -78,3 +80,14 @@ def test_an_interrupted_run_may_end_early(base):
     with patch.object(Learner, "advance", stopped), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert train_sft(base, SHOWN).history.interrupted
+
+
+@pytest.mark.parametrize("train", [train_ppo, train_quark])
+def test_so_does_a_policy_that_learned_from_its_own_answers(train, base):
+    longest = lambda table: table["output"].str.len().to_numpy(dtype=float)
+    few = dict(steps=1, rollouts=4)
+    with pytest.warns(UserWarning, match=f"{train.__name__[6:]} ends as it began: 1 steps .* moved it by "):
+        train(base, longest, QUESTIONS, lr=1e-12, **few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(base, longest, QUESTIONS, lr=3e-2, **few)

@@ -22,7 +22,8 @@ from ..records import check_texts
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['ADAPTER_RATES', 'STILL', 'take', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still', 'train_sft']
+__all__ = ['ADAPTER_RATES', 'STILL', 'take', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
+           'warn_if_policy_still', 'train_sft']
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-take-prompts-sequence
 def take(
@@ -91,7 +92,7 @@ def sft_settings(config: SFTConfig) -> SFTConfig:
     return SFTConfig(**{f.name: getattr(config, f.name) for f in fields(SFTConfig)})
 
 # %% ../../nbs/api/11_sft.ipynb #warn-if-still
-STILL = 2e-3  # nats a token, or logits of a score: a run that moved its model by less has done nothing
+STILL = 5e-3  # nats a token, or logits of a score: a run that moved its model by less has done nothing
 
 def how_far(
     start: Model,                # a model
@@ -114,12 +115,24 @@ def warn_if_still(
     lr: float,         # its learning rate
     history: History,  # of the training
     unit: str = "nats a token",  # of `moved`
+    depth: int = 3,    # calls from here to the user's own line
 ) -> None:
     "Warn where a run ended as it began (one that was interrupted may)."
     if moved < STILL and not history.interrupted:
         warnings.warn(f"{name} ends as it began: {len(history)} steps with the learning rate {lr:g} have moved it by "
                       f"{moved:.1g} {unit}; the rates of `.paper()` are for training all weights, adapters want those "
-                      "of `.paper(lora=True)` or of the defaults", stacklevel=3)
+                      "of `.paper(lora=True)` or of the defaults", stacklevel=depth)
+
+def warn_if_policy_still(
+    start: Model,  # the policy that training began with
+    end: Model,    # what it became, with its history
+    asked,         # a checked table of instructions
+    lr: float,     # the learning rate
+) -> None:
+    "The same for a policy that learned from its own answers: how far it moved on the likeliest answers of the start."
+    drawn = start.sample(asked.head(4), greedy=True, max_new_tokens=32, return_ids=True)
+    moved = how_far(start, end, drawn["prompt_ids"].tolist(), drawn["output_ids"].tolist())
+    warn_if_still(moved, end.name, lr, end.history, depth=4)
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-train-sft-model
 def train_sft(
