@@ -115,7 +115,8 @@ class Farm:
         return self.figures(model, self.base)
 
     def rewarded(self, lr):
-        from alpacafarm_nb import RewardConfig, reward_accuracy, train_reward_model
+        from alpacafarm_nb import RewardConfig, train_reward_model
+        from alpacafarm_nb.methods.reward import reward_accuracy
         train, held = self.pairs
         reward = train_reward_model(self.start, train, RewardConfig.paper(), lr=lr, batch_size=4, seed=self.seed,
                                     standardise=False)
