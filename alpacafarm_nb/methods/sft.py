@@ -60,7 +60,7 @@ def pretrain(
     return model
 
 # %% ../../nbs/api/11_sft.ipynb #export-dataclass-class-sftconfig-setting
-ADAPTER_RATES = {"sft": 5e-4, "reward": 3e-4, "dpo": 2e-4, "ppo": 2e-4, "quark": 2e-4}  # of `.paper(lora=True)`
+ADAPTER_RATES = {"sft": 2e-4, "reward": 3e-4, "dpo": 2e-4, "ppo": 2e-4, "quark": 2e-4}  # of `.paper(lora=True)`
 
 @dataclass
 class SFTConfig(Settings):
