@@ -31,7 +31,7 @@ from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic
                                 plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
 from .kernels import bf16_units, fused_layers
 from .marks import marks_of
-from .records import Origin
+from .records import Origin, finished
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
@@ -191,20 +191,25 @@ def length_batches(
 # %% ../nbs/api/09_learner.ipynb #export-def-encode-examples-backbone
 def encode_examples(
     backbone,              # whose tokenizer and prompt format are used
-    table,                 # a checked table with `instruction`, `input` and the column
+    table,                 # a checked table with `instruction`, `input`, the column and maybe whether it is finished
     column: str = "output",  # which texts are the responses
     max_length: int | None = None,  # longest example, in tokens; None for what the model can read
     origin: Origin | None = None,  # where the table came from; its index says on which row each example stood
     control: str = "",     # text behind each prompt, unless the table has a column `control`
 ) -> tuple[list[list[int]], list[list[int]]]:
-    "Token ids of prompts and responses; raises `RecordError` for a prompt that leaves no room for a response."
+    """Token ids of prompts and responses; these end with an end token unless they were cut off. Raises `RecordError`
+    for a prompt that leaves no room for a response."""
     limit = min(max_length or backbone.max_length, backbone.max_length)
-    prompts, outputs = backbone.encode_prompts(table, control), backbone.encode_outputs(list(table[column]))
+    ends = finished(table, column)
+    prompts, outputs = backbone.encode_prompts(table, control), backbone.encode_outputs(list(table[column]), ends)
     full = {i: f"makes a prompt of {len(p)} tokens" for i, p in zip(table.index, prompts) if len(p) >= limit}
     if full: raise (origin or Origin("table")).error(full, "instruction", "That leaves no room for a response in "
                                                      f"{limit} tokens: shorten it, or leave the row out.")
     cut = sum(len(p) + len(o) > limit for p, o in zip(prompts, outputs))
     if cut: warnings.warn(f"{cut} of {len(outputs)} texts in {column!r} were cut to {limit} tokens", stacklevel=3)
+    if open_ := len(ends) - sum(ends):
+        warnings.warn(f"{open_} of {len(outputs)} texts in {column!r} are unfinished: no end token stands behind them",
+                      stacklevel=3)
     return prompts, [o[:limit - len(p)] for p, o in zip(prompts, outputs)]
 
 # %% ../nbs/api/09_learner.ipynb #export-contextmanager-def-fused-lora

@@ -46,7 +46,7 @@ from .kernels import (ATTENTION, SHORT, FusedForward, bf16_units, fast_half, fus
                                    pack_rows, prefer_matmul_attention, read_across_rows, state_logps)
 from .kinds import check_kind, stored_bits, stored_method, turn_end
 from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
-from .records import check_outputs
+from .records import check_outputs, finished
 
 # %% ../nbs/api/07_models.ipynb #export-contextmanager-def-calm-iterator
 @contextmanager
@@ -120,12 +120,14 @@ class TextSide:
     def encode_outputs(
         self,
         texts: list[str],  # Responses
-        eos: bool = True,  # Whether to end each with the end-of-sequence token
+        eos: bool | list[bool] = True,  # Whether to end each with the end-of-sequence token; a list says so of each
     ) -> list[list[int]]:  # Token ids
-        "Ids of responses; special tokens written out in them are plain text."
+        "Ids of responses; special tokens written out are plain text. By a list, a text of no tokens ends all the same."
         if not len(texts): return []
         ids = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return self._known([x + [self.eos_id] * eos for x in ids["input_ids"]])
+        if isinstance(eos, bool): eos = [eos] * len(texts)
+        else: eos = [end or not x for x, end in zip(ids["input_ids"], eos, strict=True)]
+        return self._known([x + [self.eos_id] * end for x, end in zip(ids["input_ids"], eos)])
 
     def encode_output(
         self,
@@ -1239,17 +1241,18 @@ class RewardModel:
 
     def score(
         self,
-        table: pd.DataFrame,  # Columns instruction, input, output (a text, or a list of texts)
+        table: pd.DataFrame,  # Columns instruction, input, output (a text, or a list of texts), and maybe finished
         batch_size: int | None = None,  # Rows at a time; None for what suits the model's size
     ) -> np.ndarray:  # A score a row, or [rows, n] where every row holds a list of n
-        "Score the outputs of a table."
+        "Score the outputs of a table: at their end, or at the last token where `finished` says that they were cut off."
         table = check_outputs(table, "answers")
         lists = [[o] if isinstance(o, str) else list(o) for o in table["output"]]
+        flat = list(zip(chain(*lists), chain(*(f if isinstance(f, list) else [f] for f in finished(table)))))
         prompts = self.backbone.encode_prompts(table)
-        texts = list(dict.fromkeys(chain(*lists)))
-        ids = dict(zip(texts, self.backbone.encode_outputs(texts)))
+        distinct = list(dict.fromkeys(flat))
+        ids = dict(zip(distinct, self.backbone.encode_outputs(*map(list, zip(*distinct))) if distinct else []))
         repeated = [p for p, os in zip(prompts, lists) for _ in os]
-        return self.as_in_table(self.score_ids(repeated, [ids[o] for o in chain(*lists)], batch_size), table["output"])
+        return self.as_in_table(self.score_ids(repeated, [ids[x] for x in flat], batch_size), table["output"])
 
     @staticmethod
     def as_in_table(

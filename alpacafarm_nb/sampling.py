@@ -384,7 +384,8 @@ def ask(
     return model.sample(pd.DataFrame({"instruction": [text], "input": [input]}), **decoding)["output"].iloc[0]
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-sample-pairs-model
-_OF_SAMPLES = ("output", "generator", "sample_mode", "finished", "n_tokens", "prompt_ids", "output_ids", "logps")
+_OF_SAMPLES = ("output", "generator", "sample_mode", "finished", "n_tokens", "prompt_ids", "output_ids", "logps",
+               "score", "n_tokens_drawn")
 
 
 def sample_pairs(
@@ -395,14 +396,15 @@ def sample_pairs(
     seed: int = 0,  # Same seed, same pairs
     keep_identical: bool = False,  # Keep pairs of two equal outputs
     **decoding: Any,  # As for `Model.sample`
-) -> pd.DataFrame:  # The columns given, and output_1, output_2, generator_1, generator_2
+) -> pd.DataFrame:  # The columns given, and output, finished and generator, each with _1 and _2
     "Draw pairs of outputs to compare."
     check_counts(n_pairs=(n_pairs, 1))
     table = model.sample(instructions, n=2 * n_pairs, temperature=temperature, seed=seed, **decoding)
     kept = table.drop(columns=[c for c in table if c in _OF_SAMPLES])
     pairs = kept.loc[kept.index.repeat(n_pairs)].reset_index(drop=True)
-    outputs = [o for row in table["output"] for o in row]
-    pairs["output_1"], pairs["output_2"] = outputs[::2], outputs[1::2]
+    for column in [c for c in ("output", "finished") if c in table]:
+        values = [v for row in table[column] for v in row]
+        pairs[f"{column}_1"], pairs[f"{column}_2"] = values[::2], values[1::2]
     pairs["generator_1"] = pairs["generator_2"] = getattr(model, "name", "model")
     if keep_identical: return pairs
     different = pairs[pairs["output_1"] != pairs["output_2"]].reset_index(drop=True)

@@ -292,13 +292,13 @@ class Run:
         "A reward model, and how often it prefers what was preferred, beside the rule that longer is better."
         from alpacafarm_nb import train_reward_model
         from alpacafarm_nb.methods.reward import EncodedPairs
-        from alpacafarm_nb.records import training_pairs
+        from alpacafarm_nb.records import side_of, training_pairs
         args, held = self.args, training_pairs(self.data["pairs_held"])
         tokens = args.pair_epochs * sum(EncodedPairs.of(self.base.backbone, self.data["pairs"]).lengths)
         with Clock() as clock:
             reward = train_reward_model(self.sft, self.data["pairs"], epochs=args.pair_epochs, batch_size=args.batch,
                                         lr=3e-4, warmup=2, seed=args.seed)
-        chosen, rejected = (reward.score(held.assign(output=held[side])) for side in ("chosen", "rejected"))
+        chosen, rejected = (reward.score(side_of(held, side)) for side in ("chosen", "rejected"))
         accuracy, error = share(chosen > rejected)
         longer, _ = share(held["chosen"].str.len() > held["rejected"].str.len())
         return reward, {**clock.rate(tokens), **ends(reward.history, "loss", "accuracy"),

@@ -14,7 +14,7 @@ import pandas as pd
 from .judges import SEEN, Frame
 from .pool import Annotates, LogOddsAnnotator, flip_with, same_kind
 from ..core import FarmError, progress, seed_for
-from ..records import check_pairs, check_preferences
+from ..records import check_pairs, check_preferences, side_of
 
 # %% ../../nbs/api/16e_local.ipynb #rule
 class RuleJudge(LogOddsAnnotator):
@@ -47,7 +47,7 @@ class RewardJudge(LogOddsAnnotator):
 
     def log_odds(self, pairs: pd.DataFrame, first: np.ndarray) -> np.ndarray:
         "The difference of the scores, over the temperature."
-        score = lambda k: self.model.score(pairs[["instruction", "input"]].assign(output=pairs[k]))
+        score = lambda k: self.model.score(side_of(pairs, k))
         return (score("output_2") - score("output_1")) / self.temperature
 
 # %% ../../nbs/api/16e_local.ipynb #model

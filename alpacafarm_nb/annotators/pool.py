@@ -14,7 +14,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 from ..core import ConfigError, FarmError, RecordError, seed_for
-from ..records import check_outputs, check_pairs
+from ..records import check_outputs, check_pairs, finished
 
 # %% ../../nbs/api/16_pool.ipynb #sigmoid
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -54,16 +54,18 @@ def pairs_from_samples(
     table = check_outputs(outputs)
     lists = isinstance(table["output"].iloc[0], list)
     grouped = {}
-    for instruction, given, output in zip(table["instruction"], table["input"], table["output"]):
-        grouped.setdefault((instruction, given), []).extend(output if lists else [output])
+    for instruction, given, output, ends in zip(table["instruction"], table["input"], table["output"], finished(table)):
+        grouped.setdefault((instruction, given), []).extend(zip(output, ends) if lists else [(output, ends)])
     if max(map(len, grouped.values())) < 2:
         raise RecordError("no instruction has two samples to compare.", "samples")
     rng, rows = np.random.default_rng(seed_for("samples", seed)), []
     for (instruction, given), texts in grouped.items():
         if len(texts) < 2: continue
         chosen = combinations(range(len(texts)), 2) if every_pair else [rng.choice(len(texts), 2, replace=False)]
-        rows += [(instruction, given, texts[i], texts[j], int(i), int(j)) for i, j in chosen]
-    return pd.DataFrame(rows, columns=["instruction", "input", "output_1", "output_2", "sample_1", "sample_2"])
+        rows += [(instruction, given, *texts[i], *texts[j], int(i), int(j)) for i, j in chosen]
+    pairs = pd.DataFrame(rows, columns=["instruction", "input", "output_1", "finished_1", "output_2", "finished_2",
+                                        "sample_1", "sample_2"])
+    return pairs if "finished" in table else pairs.drop(columns=["finished_1", "finished_2"])
 
 # %% ../../nbs/api/16_pool.ipynb #head-to-head
 def pairs_head_to_head(
@@ -77,12 +79,14 @@ def pairs_head_to_head(
             raise RecordError("one output an instruction is needed; pairs of samples are for annotate_samples.",
                               f"outputs_{i}", column="output")
     same = ["instruction", "input"]
-    first, second = (t.assign(time=t.groupby(same).cumcount()) for t in (first, second))   # asked twice: in order
-    pairs = second.merge(first[[*same, "time", "output"]], on=[*same, "time"], how="left", suffixes=("_2", "_1"))
+    first, second = (t.assign(time=t.groupby(same).cumcount())   # asked twice: in order
+                     .filter([*same, "time", "output", "finished"]).rename(columns=lambda c: f"{c}_{i}"
+                     if c in ("output", "finished") else c) for i, t in enumerate((first, second), 1))
+    pairs = second.merge(first, on=[*same, "time"], how="left")
     if (lost := pairs["output_1"].isna()).any():
         raise RecordError(f"{lost.sum()} of {len(pairs)} instructions have no output of the other model; the first is "
                           f"{pairs.loc[lost, 'instruction'].iloc[0]!r:.80}.", "outputs_1")
-    return pairs[[*same, "output_1", "output_2"]]
+    return pairs.filter([*same, "output_1", "output_2", "finished_1", "finished_2"])
 
 # %% ../../nbs/api/16_pool.ipynb #annotates
 def same_kind(annotate):

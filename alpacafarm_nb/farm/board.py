@@ -91,7 +91,10 @@ def _one_row_an_output(outputs, name: str) -> pd.DataFrame:
     if "output" in lists: table = table.explode(lists, ignore_index=True)
     table["input"] = table["input"].fillna("") if "input" in table else ""
     given = table["output"].notna()
-    if given.any(): check_outputs(table[given], name)
+    checked = check_outputs(table[given], name) if given.any() else {}
+    if "finished" in checked:   # what is not known stays so: the share is of what is known
+        known = pd.Series(checked["finished"].tolist(), table.index[given], dtype=object)
+        table["finished"] = known.where(table["finished"].notna())
     table["output"] = table["output"].astype(object).where(given, None)
     return table
 

@@ -43,10 +43,11 @@ class BestOfN:
         n = n or self.n
         settings = {"temperature": self.temperature, "top_p": self.top_p, **decoding}
         table = self.model.sample(instructions, n=n, seed=seed, **settings)
-        for column in ("output", "finished", "n_tokens"):
+        for column in [c for c in ("output", "finished", "n_tokens") if c in table]:
             if n == 1: table[column] = pd.Series([[x] for x in table[column]], index=table.index, dtype=object)
         flat = table[["instruction", "input"]].loc[table.index.repeat(n)].reset_index(drop=True)
-        flat["output"] = [output for row in table["output"] for output in row]
+        for column in [c for c in ("output", "finished") if c in table]:
+            flat[column] = [value for row in table[column] for value in row]
         table["score"] = pd.Series(list(as_reward(self.reward)(flat).reshape(-1, n)), index=table.index, dtype=object)
         return table
 

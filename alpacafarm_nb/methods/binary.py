@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core import ConfigError, seed_for
 from .sft import SFTConfig, sft_settings, train_sft
-from ..records import located_pairs
+from ..records import located_pairs, side_of
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -46,15 +46,16 @@ def train_feedme(
     check_policy(model)
     config = FeedMEConfig.make(config, **overrides)
     pairs, _ = located_pairs(preferences)
-    demonstrations = pairs[["instruction", "input"]].assign(output=_kept(pairs, config.keep, seed))
+    demonstrations = _kept(pairs, config.keep, seed)
     return train_sft(model, demonstrations, sft_settings(config), name=name, seed=seed, run_dir=run_dir)
 
 def _kept(pairs, keep, seed):
-    "Which answer of each pair is learned."
+    "The answer of each pair that is learned."
+    chosen, rejected = side_of(pairs, "chosen"), side_of(pairs, "rejected")
     if keep == "random":
-        second = np.random.default_rng(seed_for(seed, "either answer")).random(len(pairs)) < .5
-        return pairs["chosen"].where(second, pairs["rejected"])
-    return pairs["chosen" if keep == "preferred" else "rejected"]
+        either = np.random.default_rng(seed_for(seed, "either answer")).random(len(pairs)) < .5
+        return chosen.assign(**{column: chosen[column].where(either, rejected[column]) for column in chosen})
+    return chosen if keep == "preferred" else rejected
 
 # %% ../../nbs/api/15c_binary.ipynb #export-dataclass-class-rewardconditionin
 @dataclass
@@ -84,7 +85,7 @@ def train_reward_conditioning(
     check_policy(model)
     config = RewardConditioningConfig.make(config, **overrides)
     pairs, _ = located_pairs(preferences)
-    sides = [pairs[["instruction", "input"]].assign(output=pairs[column], control=text)
+    sides = [side_of(pairs, column).assign(control=text)
              for column, text in (("chosen", config.good), ("rejected", config.bad))]
     demonstrations = pd.concat(sides, ignore_index=True)
     if not config.conditioned: demonstrations = demonstrations.drop(columns="control")

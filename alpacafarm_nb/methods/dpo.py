@@ -15,13 +15,16 @@ import torch
 from ..core import ConfigError, progress
 from ..learner import Learner, Settings, length_batches, new_role, precision_for, reading, start_of
 from ..marks import marks_of
-from .losses import bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
+from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
+                                          simpo_loss)
 from .memory import check_memory
 from .reward import EncodedPairs, pair_answer_logps
+from .sft import ADAPTER_RATES, how_far, warn_if_still
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'PreferenceLoss', 'DPOConfig', 'pair_logps', 'train_dpo']
+__all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'log_ratio_reward', 'mean_ratio_reward', 'mean_reward', 'log_odds_reward',
+           'PreferenceLoss', 'DPOConfig', 'pair_logps', 'train_dpo']
 
 # %% ../../nbs/api/14_dpo.ipynb #export-dataclass-class-pairterms-what
 @dataclass
@@ -45,33 +48,52 @@ class PairTerms:
     @property
     def rejected_mean(self): return self.rejected / self.rejected_length
 
+def log_ratio_reward(logps, ref_logps, tokens, beta): return beta * (logps - ref_logps)
+def mean_ratio_reward(logps, ref_logps, tokens, beta): return beta * (logps - ref_logps) / tokens
+def mean_reward(logps, ref_logps, tokens, beta): return beta * logps / tokens
+def log_odds_reward(logps, ref_logps, tokens, beta): return log_odds(logps / tokens)
+
 @dataclass
 class PreferenceLoss:
-    "A loss of pairs, and what has to be read for it."
+    "A loss of pairs, what it takes an answer to be worth, its beta, and what has to be read for it."
     of: Callable[[PairTerms, "DPOConfig"], torch.Tensor]  # losses [B]
     reference: bool = True  # whether it needs the reference
     drift: bool = False     # whether it needs the drift
+    reward: Callable = log_ratio_reward  # of logps [B], ref_logps [B], tokens [B] and beta: rewards [B] of the answers
+    beta: float = .1        # where the settings give none
 
 PREFERENCE_LOSSES = {
+    # its paper's, and AlpacaFarm's; on the farm, .05 and .2 were no better
     "dpo": PreferenceLoss(lambda t, c: dpo_loss(t.chosen, t.rejected, t.ref_chosen, t.ref_rejected, c.beta, t.target)),
+    # the best of .5, 1 and 2 on the farm
     "dpo_per_token": PreferenceLoss(lambda t, c: bradley_terry_loss(
-        c.beta * t.chosen_ratio / t.chosen_length, c.beta * t.rejected_ratio / t.rejected_length, t.target)),
+        c.beta * t.chosen_ratio / t.chosen_length, c.beta * t.rejected_ratio / t.rejected_length, t.target),
+        reward=mean_ratio_reward, beta=.5),
+    # asks that the log-ratios of two answers differ by 5 nats
     "ipo": PreferenceLoss(lambda t, c: ipo_loss(t.chosen_ratio, t.rejected_ratio, c.beta, t.target)),
+    # asks for half a nat a token; .1 would ask for 5, a probability that is 148 times as large at each token
     "ipo_per_token": PreferenceLoss(lambda t, c: ipo_loss(
-        t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c.beta, t.target)),
+        t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c.beta, t.target),
+        reward=mean_ratio_reward, beta=1.),
+    # its paper's
     "kto": PreferenceLoss(lambda t, c: kto_loss(t.chosen_ratio, t.rejected_ratio, t.drift, c.beta, t.target),
                           drift=True),
+    # its paper's (2 to 2.5): with the margin .5 it asks for a quarter of a nat a token; .1 would ask for 5
     "simpo": PreferenceLoss(lambda t, c: simpo_loss(t.chosen_mean, t.rejected_mean, c.beta, c.margin, t.target),
-                            reference=False),
-    "orpo": PreferenceLoss(lambda t, c: orpo_loss(t.chosen_mean, t.rejected_mean, c.beta, t.target), reference=False),
+                            reference=False, reward=mean_reward, beta=2.),
+    # its paper's; here it is the weight of the odds ratio beside the likelihood
+    "orpo": PreferenceLoss(lambda t, c: orpo_loss(t.chosen_mean, t.rejected_mean, c.beta, t.target), reference=False,
+                           reward=log_odds_reward),
 }
 
 # %% ../../nbs/api/14_dpo.ipynb #export-dataclass-class-dpoconfig-setting
+class _LossBeta(float): "A beta that nobody chose: where the loss is replaced, so is it."
+
 @dataclass
 class DPOConfig(Settings):
     "Settings of direct preference optimisation and its family."
     loss: str = "dpo"           # a name in PREFERENCE_LOSSES, such as "dpo_per_token", "ipo", "kto", "simpo", "orpo"
-    beta: float = .1            # strength of the KL penalty that the loss implies: smaller moves further
+    beta: float | None = None   # strength of the KL penalty that the loss implies; None: the loss's own (.1 for "dpo")
     margin: float = .5          # by how much the chosen answer shall be ahead; for "simpo"
     epochs: int = 1             # times each pair is seen
     batch_size: int = 32        # pairs a batch
@@ -93,12 +115,14 @@ class DPOConfig(Settings):
         super().__post_init__()
         if self.loss not in PREFERENCE_LOSSES:
             raise ConfigError(f"DPOConfig: loss is {self.loss!r}: give one of {', '.join(PREFERENCE_LOSSES)}")
+        if self.beta is None or isinstance(self.beta, _LossBeta):
+            self.beta = _LossBeta(PREFERENCE_LOSSES[self.loss].beta)
 
     @classmethod
-    def paper(cls) -> "DPOConfig":
-        "The settings of AlpacaFarm: beta 0.1, learning rate 1e-6 of all weights, two epochs, batches of 64."
-        return cls(beta=.1, epochs=2, batch_size=8, accumulation=8, lr=1e-6, schedule="cosine", warmup=.03,
-                   max_length=512)
+    def paper(cls, lora: bool = False) -> "DPOConfig":
+        "The settings of AlpacaFarm: beta 0.1, 1e-6 for all weights (or LoRA's rate), two epochs, batches of 64."
+        return cls(epochs=2, batch_size=8, accumulation=8, lr=ADAPTER_RATES["dpo"] if lora else 1e-6, schedule="cosine",
+                   warmup=.03, max_length=512)
 
 # %% ../../nbs/api/14_dpo.ipynb #export-def-pair-logps-model
 def pair_logps(
@@ -146,7 +170,7 @@ def train_dpo(
             drift = _drift(backbone, net, strangers, rows, ref) if loss.drift else chosen.new_zeros(())
             terms = PairTerms(chosen, rejected, *ref[rows, :2].T, *lengths[rows].T,
                               pairs.target[rows].to(chosen.device), drift)
-            return loss.of(terms, config).mean(), _figures(terms, config.beta)
+            return loss.of(terms, config).mean(), _figures(terms, loss, config.beta)
 
         learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
@@ -154,12 +178,16 @@ def train_dpo(
                           fingerprint=[config, seed, pairs.content, ref, run_dir and marks_of(loss, "loss"),
                                        start_of(backbone, role)])
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
-    return Model(backbone, role, name, learner.history, replace(model.decoding))
+    policy = Model(backbone, role, name, learner.history, replace(model.decoding))
+    moved = how_far(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
+    warn_if_still(moved, name, config.lr, learner.history)
+    return policy
 
 @torch.no_grad()
-def _figures(terms, beta):
-    "What to watch: the implied rewards of both answers, how often and how far the chosen one is ahead."
-    up, down = beta * terms.chosen_ratio, beta * terms.rejected_ratio
+def _figures(terms, loss, beta):
+    "What to watch: the loss's implied rewards of both answers, how often and how far the chosen one is ahead."
+    up = loss.reward(terms.chosen, terms.ref_chosen, terms.chosen_length, beta)
+    down = loss.reward(terms.rejected, terms.ref_rejected, terms.rejected_length, beta)
     return {"accuracy": ((up > down).float() + (up == down).float() / 2).mean(), "margin": (up - down).mean(),
             "chosen_reward": up.mean(), "rejected_reward": down.mean()}
 

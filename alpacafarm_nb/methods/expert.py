@@ -35,6 +35,7 @@ class ExpertConfig(SFTConfig):
     n: int = 16                 # candidates an instruction
     temperature: float = 1.     # of the candidates
     top_p: float = 1.           # of the candidates
+    max_new_tokens: int | None = None  # longest candidate; None for the model's own setting
     learn_from: str = "start"   # what each round's fine-tuning starts from: the "start", or the "last" round's policy
     keep: str = "best"          # "best"; for comparison "random": any of the candidates
 
@@ -45,10 +46,9 @@ class ExpertConfig(SFTConfig):
                 raise ConfigError(f"ExpertConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
 
     @classmethod
-    def paper(cls) -> "ExpertConfig":
-        "AlpacaFarm's: one round of best-of-16 at temperature 1 and top-p 0.9, learned as SFT is."
-        return cls(epochs=3, batch_size=8, accumulation=16, lr=2e-5, schedule="cosine", warmup=.03, max_length=512,
-                   rounds=1, n=16, temperature=1., top_p=.9)
+    def paper(cls, lora: bool = False) -> "ExpertConfig":
+        "AlpacaFarm's: one round of best-of-16, temperature 1, top-p 0.9, at most 300 tokens, learned as SFT is."
+        return cls(**vars(SFTConfig.paper(lora)), rounds=1, n=16, temperature=1., top_p=.9, max_new_tokens=300)
 
 # %% ../../nbs/api/13b_expert.ipynb #export-def-train-expert-iteration
 def train_expert_iteration(
@@ -73,8 +73,9 @@ def train_expert_iteration(
     for k in range(1, config.rounds + 1):
         winners = _winners(policy, reward, table, config, seed_for(seed, "candidates", k), stages, k)
         before, start = policy, model if config.learn_from == "start" else policy
-        policy = train_sft(start, winners[["instruction", "input", "output"]], sft_settings(config), name=name,
-                           seed=seed_for(seed, "round", k), run_dir=stages and stages.folder / f"round-{k}")
+        shown = winners[["instruction", "input", "output", "finished"]]
+        policy = train_sft(start, shown, sft_settings(config), name=name, seed=seed_for(seed, "round", k),
+                           run_dir=stages and stages.folder / f"round-{k}")
         if before is not model: before.free()
         _note(history, policy.history, k, winners)
         if evaluate: history.rows[-1].update(evaluate(k, policy) or {})
@@ -85,12 +86,14 @@ def train_expert_iteration(
 def _winners(policy, reward, table, config, seed, stages, k):
     "The candidates that a round learns from, with their score and the mean score of all."
     def compute():
-        pool = BestOfN(policy, reward, config.n, config.temperature, config.top_p).pool(table, seed=seed)
+        best = BestOfN(policy, reward, config.n, config.temperature, config.top_p)
+        pool = best.pool(table, seed=seed, max_new_tokens=config.max_new_tokens)
         if config.keep == "random": kept = _any_of(pool, seed)
         else: kept = pick_best(pool)
-        return kept[["instruction", "input", "output", "score"]].assign(mean_score=[np.mean(s) for s in pool["score"]])
+        kept = kept[["instruction", "input", "output", "finished", "score"]]
+        return kept.assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
-    depends_on = [config, seed, table[["instruction", "input"]], marks_of(policy), reward_marks(reward)]
+    depends_on = [config, seed, "finished", table[["instruction", "input"]], marks_of(policy), reward_marks(reward)]
     return stages.run(f"winners-{k}", depends_on, compute, lambda t, f: save_table(t, f / "winners.jsonl"),
                       lambda f: read_table(f / "winners.jsonl")[0])
 
@@ -106,4 +109,5 @@ def _note(history, rows, k, winners):
     offset = len(history)
     history.rows += [{**row, "step": offset + row["step"], "round": k} for row in rows.rows]
     history.interrupted = rows.interrupted
-    history.add(history.rows[-1]["step"], winner_score=winners["score"].mean(), mean_score=winners["mean_score"].mean())
+    history.add(history.rows[-1]["step"], winner_score=winners["score"].mean(), mean_score=winners["mean_score"].mean(),
+                finished=winners["finished"].mean())

@@ -16,9 +16,9 @@ from ..models import masked_mean
 
 # %% auto #0
 __all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
-           'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef', 'at_last_token',
-           'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages', 'grpo_advantages_with_kl',
-           'ppo_policy_loss', 'value_loss', 'explained_variance']
+           'log_odds', 'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef',
+           'at_last_token', 'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages',
+           'grpo_advantages_with_kl', 'ppo_policy_loss', 'value_loss', 'explained_variance']
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-sft-loss-logps
 def sft_loss(
@@ -101,6 +101,12 @@ def simpo_loss(
     "Simple preference optimisation, equation 6 [B]."
     return either_way(lambda c, r: -F.logsigmoid(beta * (c - r) - margin), chosen, rejected, target)
 
+def log_odds(
+    means: Tensor,  # [B] mean log-probability of an answer's tokens
+) -> Tensor:
+    "Logarithm of the odds of each answer [B] (ORPO, equation 4); of one with probability 1, of nearly that."
+    return means - torch.log1p(-torch.exp(means.clamp_max(-1e-6)))
+
 def orpo_loss(
     chosen: Tensor,    # [B] mean log-probability of the chosen answer's tokens
     rejected: Tensor,  # [B] the same of the rejected answer
@@ -108,7 +114,6 @@ def orpo_loss(
     target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
 ) -> Tensor:
     "Odds ratio preference optimisation, equations 6 and 7 [B]."
-    log_odds = lambda x: x - torch.log1p(-torch.exp(x.clamp_max(-1e-6)))   # an answer of probability 1 has no odds
     return either_way(lambda c, r: -c - beta * F.logsigmoid(log_odds(c) - log_odds(r)), chosen, rejected, target)
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-kl-estimate-logps

@@ -27,7 +27,7 @@ from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_wit
                                           token_rewards, value_loss, whiten)
 from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
-from .sft import take
+from .sft import take, warn_if_policy_still
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
 from ..sampling import Model, check_policy
@@ -319,6 +319,7 @@ def train_ppo(
                 run.look_back(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
+    warn_if_policy_still(model, policy, table, config.lr)
     return policy
 
 # %% ../../nbs/api/15_ppo.ipynb #export-class-pporun-what-a

@@ -24,7 +24,7 @@ from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
 from .ppo import deal, warn_of_evaluation
 from .reward import as_reward, reward_marks
-from .sft import take
+from .sft import take, warn_if_policy_still
 from ..models import Batch, RewardModel, check_prompts
 from ..records import check_instructions
 from ..sampling import Model, check_policy
@@ -162,6 +162,7 @@ def train_quark(
                 run.look(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
+    warn_if_policy_still(model, policy, table, config.lr)
     return policy
 
 # %% ../../nbs/api/15b_quark.ipynb #export-class-quarkrun-what-a

@@ -23,8 +23,9 @@ from ..learner import (Learner, Settings, base_content, encode_examples, in_sing
 from ..marks import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
+from .sft import ADAPTER_RATES, warn_if_still
 from ..models import Backbone, RewardModel, scalar_head
-from ..records import located_pairs, training_pairs
+from ..records import located_pairs, side_of, training_pairs
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -53,9 +54,10 @@ class RewardConfig(Settings):
     checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
 
     @classmethod
-    def paper(cls) -> "RewardConfig":
-        "The settings of AlpacaFarm: one epoch, learning rate 3e-6 of all weights, batches of 16, 512 tokens."
-        return cls(epochs=1, batch_size=16, lr=3e-6, schedule="cosine", warmup=.03, max_length=512)
+    def paper(cls, lora: bool = False) -> "RewardConfig":
+        "The settings of AlpacaFarm: one epoch, 3e-6 for all weights (or LoRA's rate), batches of 16, 512 tokens."
+        return cls(epochs=1, batch_size=16, lr=ADAPTER_RATES["reward"] if lora else 3e-6, schedule="cosine",
+                   warmup=.03, max_length=512)
 
 # %% ../../nbs/api/12_reward.ipynb #export-dataclass-class-answerrows-a
 @dataclass
@@ -210,6 +212,8 @@ def train_reward_model(
     batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)
     with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
         reward = RewardModel(backbone, role, _small_head(backbone, seed), name)
+        few = range(min(4, len(pairs)))
+        before = np.concatenate(_pair_scores(reward, pairs, few))
 
         def loss_fn(rows):
             chosen, rejected = pair_scores(reward, net, pairs.batch(rows, backbone)).chunk(2)
@@ -225,6 +229,8 @@ def train_reward_model(
         reward.history = learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every,
                                      each_epoch)
     reward.head.requires_grad_(False)
+    moved = float(np.abs(np.concatenate(_pair_scores(reward, pairs, few)) - before).mean())
+    warn_if_still(moved, name, config.lr, reward.history, "in a score")
     if config.standardise: _normalise(reward, pairs)
     return reward
 
@@ -265,8 +271,7 @@ def reward_accuracy(
 ) -> float:
     "Share of the pairs of which the better answer gets the higher score; equal scores count half."
     pairs, score = training_pairs(preferences), as_reward(reward)
-    side = lambda column: score(pairs[["instruction", "input"]].assign(output=pairs[column]))
-    return _accuracy(side("chosen"), side("rejected"))
+    return _accuracy(score(side_of(pairs, "chosen")), score(side_of(pairs, "rejected")))
 
 def _model_marks(model):
     "A policy or a reward model: its kind, weights, head and plain settings (the name is none)."

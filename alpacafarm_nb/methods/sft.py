@@ -5,12 +5,16 @@
 # %% ../../nbs/api/11_sft.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
+
 from ..core import ModelError
-from ..learner import Learner, Settings, encode_examples, length_batches, new_role, precision_for, start_of
+from ..learner import (History, Learner, Settings, encode_examples, length_batches, new_role, precision_for,
+                                   reading, start_of)
 from .losses import sft_loss
 from .memory import check_memory, most_tokens
 from ..models import Batch, pad_batch, token_logps
@@ -18,7 +22,8 @@ from ..records import check_texts
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['take', 'pretrain', 'SFTConfig', 'sft_settings', 'train_sft']
+__all__ = ['ADAPTER_RATES', 'STILL', 'take', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
+           'warn_if_policy_still', 'train_sft']
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-take-prompts-sequence
 def take(
@@ -55,6 +60,8 @@ def pretrain(
     return model
 
 # %% ../../nbs/api/11_sft.ipynb #export-dataclass-class-sftconfig-setting
+ADAPTER_RATES = {"sft": 2e-4, "reward": 3e-4, "dpo": 2e-4, "ppo": 2e-4, "quark": 2e-4}  # of `.paper(lora=True)`
+
 @dataclass
 class SFTConfig(Settings):
     "Settings of supervised fine-tuning."
@@ -74,14 +81,58 @@ class SFTConfig(Settings):
     checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
 
     @classmethod
-    def paper(cls) -> "SFTConfig":
-        "The settings of AlpacaFarm: batches of 128, three epochs, learning rate 2e-5, 512 tokens."
-        return cls(epochs=3, batch_size=8, accumulation=16, lr=2e-5, schedule="cosine", warmup=.03, max_length=512)
+    def paper(cls, lora: bool = False) -> "SFTConfig":
+        "The settings of AlpacaFarm: batches of 128, three epochs, 2e-5 for all weights (or LoRA's rate), 512 tokens."
+        return cls(epochs=3, batch_size=8, accumulation=16, lr=ADAPTER_RATES["sft"] if lora else 2e-5,
+                   schedule="cosine", warmup=.03, max_length=512)
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-sft-settings-config
 def sft_settings(config: SFTConfig) -> SFTConfig:
     "The settings of SFT in those of a method that is built on it."
     return SFTConfig(**{f.name: getattr(config, f.name) for f in fields(SFTConfig)})
+
+# %% ../../nbs/api/11_sft.ipynb #warn-if-still
+STILL = 5e-3  # nats a token, or logits of a score: a run that moved its model by less has done nothing
+
+def how_far(
+    start: Model,                # a model
+    end: Model,                  # another, or what the first became
+    prompts: list[list[int]],    # token ids, encoded for both
+    outputs: list[list[int]],    # token ids of the answers
+    precision: str = "auto",     # what training computed in
+) -> float:
+    "By how much the log-probability of a token of some answers differs between two models, in the mean, in nats."
+    found = []
+    for model in (start, end):
+        batch = take(prompts, outputs, range(len(prompts)), model.backbone)
+        with reading(model.backbone, model.role, precision) as net, torch.no_grad():
+            found.append(token_logps(model.backbone, net, batch)[batch.output_mask].float())
+    return (found[0] - found[1]).abs().mean().item()
+
+def warn_if_still(
+    moved: float,      # how far training has moved the model
+    name: str,         # of the model
+    lr: float,         # its learning rate
+    history: History,  # of the training
+    unit: str = "nats a token",  # of `moved`
+    depth: int = 3,    # calls from here to the user's own line
+) -> None:
+    "Warn where a run ended as it began (one that was interrupted may)."
+    if moved < STILL and not history.interrupted:
+        warnings.warn(f"{name} ends as it began: {len(history)} steps with the learning rate {lr:g} have moved it by "
+                      f"{moved:.1g} {unit}; the rates of `.paper()` are for training all weights, adapters want those "
+                      "of `.paper(lora=True)` or of the defaults", stacklevel=depth)
+
+def warn_if_policy_still(
+    start: Model,  # the policy that training began with
+    end: Model,    # what it became, with its history
+    asked,         # a checked table of instructions
+    lr: float,     # the learning rate
+) -> None:
+    "The same for a policy that learned from its own answers: how far it moved on the likeliest answers of the start."
+    drawn = start.sample(asked.head(4), greedy=True, max_new_tokens=32, return_ids=True)
+    moved = how_far(start, end, drawn["prompt_ids"].tolist(), drawn["output_ids"].tolist())
+    warn_if_still(moved, end.name, lr, end.history, depth=4)
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-train-sft-model
 def train_sft(
@@ -114,4 +165,6 @@ def train_sft(
                           fingerprint=[config, seed, prompts, outputs, start_of(backbone, role)])
         learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows), config.accumulation, run_dir,
                     config.checkpoint_every)
-    return Model(backbone, role, name, learner.history, replace(model.decoding))
+    policy = Model(backbone, role, name, learner.history, replace(model.decoding))
+    warn_if_still(how_far(model, policy, prompts[:4], outputs[:4], config.precision), name, config.lr, learner.history)
+    return policy

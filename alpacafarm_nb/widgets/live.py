@@ -164,8 +164,9 @@ class Watch:
             except FarmError as error: self.asked, self.problem = None, f"The policy could not be asked: {error}"
 
     def _answers(self, policy):
-        table = policy.sample(self.asked)[["instruction", "input", "output"]]
-        return table if self.reward is None else table.assign(reward=self.reward.score(table))
+        drawn = policy.sample(self.asked)
+        table = drawn[["instruction", "input", "output"]]
+        return table if self.reward is None else table.assign(reward=self.reward.score(drawn))
 
 # %% ../../nbs/api/35_training_board.ipynb #watch-results
 def _done(self) -> int:
