@@ -195,6 +195,8 @@ def _instance(reader, obj):
     kind = type(obj)
     if callable(getattr(obj, "fingerprint", None)): return {kind.__name__: stable_hash(obj)}
     if hasattr(obj, "isoformat"): return {kind.__name__: obj.isoformat()}
+    if hasattr(obj, "judges") and hasattr(obj, "annotate_pairs"):   # its cache, costs and connection decide no verdict
+        return [kind.__qualname__, reader.of(obj.judges), reader.of(getattr(obj, "models", None))]
     held = dict(getattr(obj, "__dict__", {}))
     slots = [n for k in kind.__mro__ for n in _names(vars(k).get("__slots__", ())) if hasattr(obj, n)]
     if not held and not slots and not hasattr(obj, "__dict__"): return reader.refuse(obj)
@@ -213,6 +215,7 @@ def _names(slots): return [slots] if isinstance(slots, str) else list(slots)
 Reader.instance = _instance
 
 # %% ../nbs/api/00b_marks.ipynb #export-marks-of
+_GROWING = (".sqlite", ".db", ".log")  # files that are written to: caches of answers, notes
 _named = lambda reader, obj: type(obj).__name__   # locks and the like decide no result
 _READERS = [
     (types.FunctionType, _function), (type, _class), (functools.partial, lambda r, p: [
@@ -230,7 +233,7 @@ _READERS = [
     (Enum, lambda r, e: [type(e).__qualname__, e.name, r.of(e.value)]),
     (re.Pattern, lambda r, p: ["pattern", p.pattern, p.flags]),
     ((range, slice), lambda r, x: repr(x)),
-    (Path, lambda r, p: ["path", p.as_posix(), stable_hash(p) if p.is_file() else None]),
+    (Path, lambda r, p: ["path", p.as_posix(), stable_hash(p) if p.is_file() and p.suffix not in _GROWING else None]),
     (random.Random, lambda r, x: r.of(x.getstate())),
     ((type(threading.Lock()), type(threading.RLock()), threading.local, types.GenericAlias), _named),
 ]

@@ -264,3 +264,22 @@ def test_things_that_contain_themselves():
     loop.append(loop)
     assert stable_hash(marks_of(even)) == stable_hash(marks_of(even)) != stable_hash(marks_of(odd))
     assert stable_hash(marks_of(lambda: loop)) == stable_hash(marks_of(lambda: loop))
+
+
+def test_annotators_are_known_by_what_they_say(tmp_path):
+    "A pool of judges by its judges and models, whatever it has cached; the farm's own annotators by the farm."
+    from alpacafarm_nb import load_pool
+    from alpacafarm_nb.farm.farms import load_farm
+    from alpacafarm_nb.farm.loop import _annotator_marks
+    pool = lambda model, file: load_pool("single", base_url="http://127.0.0.1:9/v1", models={"strong": model},
+                                         answers=tmp_path / file, api_key="k")
+    farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(marks_of(annotator, "annotator"))
+    one = pool("m", "a.sqlite")
+    assert mark(one) == mark(pool("m", "b.sqlite")) != mark(pool("n", "a.sqlite"))
+    before = mark(one)
+    one.report = {"spent": 3.}
+    assert mark(one) == before
+    assert _annotator_marks(farm, farm.simulated) is None
+    assert _annotator_marks(farm, farm.gold) != _annotator_marks(farm, one)
+    scored = lambda annotator: (lambda table: annotator)
+    assert mark(scored(one)) == mark(scored(pool("m", "c.sqlite"))) != mark(scored(pool("n", "a.sqlite")))

@@ -20,6 +20,7 @@ from .points import REWARD, WORDS, Look, best_of_n_points
 from .report import (agreement_figure, outputs_side_by_side, overoptimization_figure,
                                        training_figure, write_report)
 from ..learner import History, Settings
+from ..marks import marks_of
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
@@ -133,9 +134,15 @@ def _preferences(
     if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
     flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
     make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-    needs = ["pairs", {"annotator": annotator.name}, flip]
+    needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_marks(self.farm, annotator)}, flip]
     return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
                       f"is better ({100 * flip:.0f} % of the labels flipped)")
+
+def _annotator_marks(farm, annotator):
+    "What tells an annotator of one's own from another of its name; those of the farm's world are in its fingerprint."
+    if farm.world is not None and annotator is farm.simulated: return None
+    return marks_of(annotator, "annotator")
+
 Loop.sft, Loop.pairs, Loop.preferences = _sft, _pairs, _preferences
 
 # %% ../../nbs/api/22_loop.ipynb #method-stages
