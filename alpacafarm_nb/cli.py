@@ -91,7 +91,7 @@ def lab(
 def annotate(
     pairs: Annotated[Path, typer.Argument(help="Pairs to judge: .json, .jsonl, .csv or .parquet.")],
     to: Annotated[Path, typer.Option(help="File that is written.")] = Path("labels.json"),
-    pool: Annotated[str, typer.Option(help="alpaca_farm, p_sim_ann, single, a YAML file or an evaluator's folder.")]
+    pool: Annotated[str, typer.Option(help="alpaca_farm, p_sim_ann, single, single_reasoned, a YAML file or a folder.")]
         = "alpaca_farm",
     base_url: Annotated[str | None, typer.Option(help="Address of the server, up to /v1.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="class=model, as in strong=my-model; repeatable.")] = None,
