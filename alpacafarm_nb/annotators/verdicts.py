@@ -43,15 +43,15 @@ def _spoken(answer):
     return "".join([*kept, text[at:]]).rpartition("</think>")[2]
 
 # %% ../../nbs/api/16b_verdicts.ipynb #stoppable
-_PATIENCE = {}   # {pattern that was stopped: seconds that it gets now}
+_PATIENCE, _STOPPED = 1., {}   # seconds of search; {pattern that was stopped: seconds that it gets now}
 
 def _found(pattern, text):
     "Where a pattern is found. Raises `Unparsed` where that takes too long."
     import regex   # as `re`, and it can be stopped
-    seconds = _PATIENCE.get(pattern, 1.)
+    seconds = _STOPPED.get(pattern, _PATIENCE)
     try: return [m.start() for m in regex.finditer(pattern, text, timeout=seconds, concurrent=True)]
     except TimeoutError:
-        _PATIENCE[pattern] = max(seconds / 2, .02)
+        _STOPPED[pattern] = max(seconds / 2, .02)
         raise Unparsed(f"the pattern {_shown(pattern)} was stopped after {seconds:g} s of search in {len(text):,} "
                        "characters: write it so that no two repetitions in it can match the same text") from None
 
@@ -94,11 +94,12 @@ def _without_last_word(text):
     return text[:end]
 
 # %% ../../nbs/api/16b_verdicts.ipynb #json-find
+_OPENING = re.compile(r'\{(?=\s{0,99}["}])|\[(?=\s{0,99}[\[\]{"\dtfnNI-])')   # a brace of code or prose is none of JSON
+
 def _objects(text):
     "All outermost JSON values in a text that are objects or lists, in their order."
     decoder, at, effort = json.JSONDecoder(object_pairs_hook=_once_each), 0, 1_000_000 + 4 * len(text)
-    opening = re.compile(r"[\[{]")
-    while (start := opening.search(text, at)):
+    while (start := _OPENING.search(text, at)):
         try: value, at = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError) as error:
             at = start.start() + 1
@@ -107,9 +108,10 @@ def _objects(text):
         else: yield from value if isinstance(value, list) and all(isinstance(v, dict) for v in value) else [value]
 
 def _read_in_vain(error, text, at):
-    "How many characters were read, at most, before what began there turned out to be no JSON."
+    "What it cost, in characters, to find that no JSON begins there: those read, and those in which lines were counted."
     told = isinstance(error, json.JSONDecodeError) and not error.msg.startswith("Unterminated")
-    return (error.pos if told else len(text)) - at + 1
+    end = error.pos if told else len(text)
+    return end - at + 50 + end // 64
 
 def _once_each(pairs):
     "An object; one that says two things under one name says nothing."
