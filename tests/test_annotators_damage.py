@@ -157,6 +157,7 @@ def test_limits_of_other_clients_are_sent_and_the_rest_is_named(tmp_path, limit)
 
 def test_names_of_outputs_that_cannot_be_told_apart_are_refused():
     judge = dict(frame=[dict(user="{pairs}")], block="{instruction}{output_1}{output_2}")
-    for settings in (dict(names={1: "a", 2: "a"}), dict(names={1: "a", 2: ""}), dict(names={1: 1, 2: 2}), dict(nouns="(")):
+    for settings in (dict(names={1: "a", 2: "a"}), dict(names={1: "a", 2: ""}), dict(names={1: 1, 2: 2}),
+                     dict(nouns="(")):
         with pytest.raises(ConfigError, match="names"):
             load_judges(dict(judges=dict(j=judge | dict(parser=dict(kind="reasoned") | settings))))

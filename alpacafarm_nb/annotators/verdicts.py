@@ -98,7 +98,7 @@ _OPENING = re.compile(r'\{(?=\s{0,99}["}])|\[(?=\s{0,99}[\[\]{"\dtfnNI-])')   # 
 
 def _objects(text):
     "All outermost JSON values in a text that are objects or lists, in their order."
-    decoder, at, effort = json.JSONDecoder(object_pairs_hook=_once_each), 0, 1_000_000 + 4 * len(text)
+    decoder, at, effort = json.JSONDecoder(object_pairs_hook=_once_each), 0, 300_000 + 4 * len(text)
     while (start := _OPENING.search(text, at)):
         try: value, at = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError) as error:
