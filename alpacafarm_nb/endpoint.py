@@ -109,7 +109,7 @@ def read_answer(
         raise Refused("filtered", "the server's content filter held the answer back", used)
     if message.get("refusal"): raise Refused("refusal", f"the model refused: {_start(message['refusal'])}", used)
     if not (answer.text.strip() or answer.arguments or answer.logprobs):
-        more = ": allow more tokens, or less hidden reasoning" if answer.finish == "length" else ""
+        more = _why_empty(answer, message)
         raise Refused("empty", f"the answer is empty (it ended by {answer.finish or 'nothing'}){more}", used)
     return answer
 
@@ -128,21 +128,41 @@ def _text(content):
 
 def _whole(count):
     "A number of tokens, 0 where none is told."
-    return int(count) if isinstance(count, (int, float)) and math.isfinite(count) and count > 0 else 0
+    told = isinstance(count, (int, float)) and not isinstance(count, bool) and math.isfinite(count) and count > 0
+    return int(count) if told else 0
 
 def _arguments(message):
     "The arguments of the functions called, in the new and the old layout."
-    calls = [c["function"] for c in message.get("tool_calls") or () if c.get("function")]
-    calls += [message["function_call"]] if message.get("function_call") else []
-    return tuple(str(c.get("arguments") or "") for c in calls)
+    calls = message.get("tool_calls")
+    called = [c.get("function") for c in calls if isinstance(c, dict)] if isinstance(calls, list) else []
+    said = [c.get("arguments") for c in (*called, message.get("function_call")) if isinstance(c, dict)]
+    return tuple(text if isinstance(text, str) else "" if text is None else json.dumps(text) for text in said)
 
 def _top_logprobs(choice):
-    "For each token written, the log-probabilities of the likeliest: of a chat or of a text completion."
-    found = choice.get("logprobs") or {}
-    if found.get("content"):
-        return tuple({t["token"]: float(t["logprob"]) for t in (*at.get("top_logprobs", ()), at)}
-                     for at in found["content"])
-    return tuple({t: float(p) for t, p in at.items()} for at in found.get("top_logprobs") or () if at)
+    """For each token written, the log-probabilities of the likeliest: of a chat or of a text completion. A token of
+    which they cannot be read has none, and keeps its place."""
+    found = choice.get("logprobs")
+    chat, text = (found.get(k) for k in ("content", "top_logprobs")) if isinstance(found, dict) else (None, None)
+    if isinstance(chat, list): places = tuple(map(_readable, chat))
+    else: places = tuple(_readable(dict(top_logprobs=[dict(token=t, logprob=p) for t, p in at.items()]))
+                         for at in (text if isinstance(text, list) else ()) if isinstance(at, dict) and at)
+    return places if any(places) else ()
+
+def _readable(at):
+    "The log-probabilities of a place that are numbers, by their tokens."
+    if not isinstance(at, dict): return {}
+    tops = at.get("top_logprobs")
+    rows = [row for row in (*(tops if isinstance(tops, list) else ()), at) if isinstance(row, dict)]
+    number = lambda p: isinstance(p, (int, float)) and not isinstance(p, bool) and not math.isnan(p)
+    return {row["token"]: float(row["logprob"]) for row in rows
+            if isinstance(row.get("token"), str) and number(row.get("logprob"))}
+
+def _why_empty(answer, message):
+    "What to do about an answer without text."
+    thought = any(message.get(k) for k in ("reasoning_content", "reasoning"))
+    said = "; the model only reasoned (its reasoning_content has text, its content none)" if thought else ""
+    if answer.finish == "length": return f"{said}: allow more tokens, or less hidden reasoning"
+    return f"{said}: switch its reasoning off, or the server's parser of it" if thought else ""
 
 # %% ../nbs/api/08c_endpoint.ipynb #pace
 class Pace:

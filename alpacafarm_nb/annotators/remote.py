@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .judges import SEEN, Judge, ModelTable, load_judges
+from .judges import SEEN, SHIPPED, Judge, ModelTable, load_judges
 from .pool import (Annotates, flip_with, identical, like, pairs_from_samples,
                                            pairs_head_to_head)
 from .verdicts import Unparsed
@@ -505,8 +505,8 @@ EndpointPool.estimate = _estimate
 
 # %% ../../nbs/api/16d_remote.ipynb #load
 def load_pool(
-    source="alpaca_farm",  # "alpaca_farm" (or "p_sim_eval"), "p_sim_ann", "single", a YAML file (or what it holds),
-                           # an evaluator's folder, a judge, or a list of judges
+    source="alpaca_farm",  # "alpaca_farm" (or "p_sim_eval"), "p_sim_ann", "single", "single_reasoned", a YAML file
+                           # (or what it holds), an evaluator's folder, a judge, or a list of judges
     base_url: str | None = None,  # address of the server up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
     models=None,  # {"strong": …, "medium": …, "completion": …}, or a file like data/judges/models.yaml
     answers: Answers | str | Path = "annotations.sqlite",  # where answers are kept
@@ -515,7 +515,7 @@ def load_pool(
     **limits,  # of the `Endpoint`: concurrency, requests_per_minute, tokens_per_minute, max_cost, max_calls, prices …
 ) -> EndpointPool:
     "Judges by name, file or folder, behind a server. `p_sim_ann` flips a quarter of its labels, as in the paper."
-    known = {"alpaca_farm": "alpaca_farm", "p_sim_eval": "alpaca_farm", "p_sim_ann": "alpaca_farm", "single": "single"}
+    known = {name: name for name in SHIPPED} | {"p_sim_eval": "alpaca_farm", "p_sim_ann": "alpaca_farm"}
     judges = source if isinstance(source, list) else [source] if isinstance(source, Judge) else load_judges(
         known.get(source, source) if isinstance(source, str) else source)
     if strange := set(limits) - set(inspect.signature(Endpoint).parameters):

@@ -13,7 +13,8 @@ _MODULES = {
              "Bootstrap bootstrap crossed_error order_weights BestOfNCurve best_of_n_curve best_of_n_kl Agreement "
              "agreement_rate Calibration calibration",
     "length": "LengthControl length_controlled_win_rate",
-    "reliability": "label_table AgreementReport agreement cohen_kappa judge_agreement bias_and_variance likings",
+    "reliability": "label_table AgreementReport agreement cohen_kappa judge_agreement bias_and_variance likings "
+                   "order_accuracy",
     "rankings": "bradley_terry elo rank_correlation paper_results RankCorrelation Ratings",
     "corrected": "corrected_win_rate labels_needed CorrectedWinRate",
     "overoptimization": "fit_overoptimization OverOptimization",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIES', 'label_table', 'match_weights', 'ItemSums', 'item_counts', 'AgreementReport', 'agreement', 'cohen_kappa',
-           'judge_agreement', 'bias_and_variance', 'likings']
+           'judge_agreement', 'bias_and_variance', 'likings', 'order_accuracy']
 
 # %% ../../nbs/api/06d_reliability.ipynb #imports
 import warnings
@@ -380,7 +380,7 @@ def _majorities_match(a, b, match):
     return np.einsum("ik,il,kl->i", share(a), share(b), match)
 
 # %% ../../nbs/api/06d_reliability.ipynb #likings
-_LIST = r"(?m)^\s*(?:[-*•‣◦]|\d{1,3}[.)])\s+\S"
+_LIST = r"(?m)^[^\S\n]*(?:[-*•‣◦]|\d{1,3}[.)])\s+\S"
 
 def likings(
     annotations,  # table (or path, records, dataset) with output_1, output_2, preference, and maybe presented_first
@@ -418,3 +418,37 @@ def _shown_first(column, source):
         raise RecordError(f"holds {given.unique()[:4].tolist()}, where 1 and 2 say which output was shown first",
                           source, column="presented_first")
     return pd.to_numeric(column, errors="coerce").to_numpy(float)
+
+# %% ../../nbs/api/06d_reliability.ipynb #orders
+def order_accuracy(
+    annotations,  # table (or path, records, dataset) with preference_1_first and preference_2_first
+    truth,  # the better output of each row: 1, 2 (or 1.5), or the name of the column that says so
+    missing: str = "drop",  # of a verdict that is missing: "drop" the row, "wrong" counts it as an error
+    level: float = .95,  # of Wilson's interval
+    source: str = "annotations",  # what error messages call it
+) -> pd.DataFrame:  # rows output_1_first, output_2_first, mean, both, equal: share in percent, with its interval
+    """Accuracy by the order in which outputs were shown, in both orders, and the share of equal verdicts. A tie is half
+    right against a decision. With "wrong", a pair without a verdict in both orders counts as equal. Raises
+    `RecordError` where a column lacks or there is no row to count, `ConfigError` for another `missing`."""
+    _level(level, "order_accuracy")
+    if missing not in ("drop", "wrong"): raise ConfigError(f'missing is {missing!r}: give "drop" or "wrong".')
+    table, origin = read_table(annotations, source)
+    columns = ("preference_1_first", "preference_2_first")
+    require_columns(table, origin, (*columns, *([truth] if isinstance(truth, str) else ())))
+    named = lambda values, what: 1 + np.sign(_scored(table.assign(preference=values), f"{source}, {what}")[1] - .5)
+    if not isinstance(truth, str) and len(truth) != len(table):
+        raise RecordError(f"has {len(table)} rows, and truth {len(truth)}", source)
+    true = named(table[truth] if isinstance(truth, str) else list(truth), "truth")
+    seen = np.stack([named(table[c], c) for c in columns])   # 0, 1 (a tie), 2 or nan
+    right = np.where(np.isnan(seen), 0., 1 - abs(seen - true) / 2)
+    among = ~np.isnan(true) & (np.ones_like(seen, bool) if missing == "wrong" else ~np.isnan(seen))
+    equal = (seen[0] == seen[1]) | np.isnan(seen).all(0)
+    what = dict(output_1_first=(right[0], among[0]), output_2_first=(right[1], among[1]),
+                mean=(right.mean(0), among.all(0)), both=((right == 1).all(0), among.all(0)),
+                equal=(equal, among.all(0)))
+    if not among.all(0).any(): raise RecordError("no row has a truth and a verdict in both orders", source)
+    units, rows = instruction_ids(table), {}
+    for name, (x, keep) in what.items():
+        e = _rate_estimate(x[keep].astype(float), units[keep], level)
+        rows[name] = dict(share=e.value, standard_error=e.standard_error, low=e.low, high=e.high, n=int(keep.sum()))
+    return pd.DataFrame.from_dict(rows, orient="index")
