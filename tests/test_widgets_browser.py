@@ -74,14 +74,12 @@ def test_desk(lab, theme):
         labelled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
         expect(status).to_have_text("0 of 6 pairs labelled")
         left, first = root.locator(".af-output .af-text").nth(0).text_content(), root.locator("h3").text_content()
-        root.get_by_role("button", name="← left").click()          # mouse
+        root.get_by_role("button", name="left is better").click()            # mouse
         expect(status).to_have_text("1 of 6 pairs labelled")
         row = value(page, "desk.labels().iloc[0].to_dict()")
         assert row["instruction"] == first and row[f"output_{row['preference']:.0f}"] == left
-        root.locator(".af-choice").nth(1).click()                            # the output itself
-        expect(status).to_have_text("2 of 6 pairs labelled")
         work.focus()                                                         # keyboard
-        for key, n in {"ArrowDown": 3, "2": 4, "u": 3, "t": 4, "ArrowLeft": 5}.items():
+        for key, n in zip("201u00", (2, 3, 4, 3, 4, 5)):
             page.keyboard.press(key)
             expect(status).to_have_text(f"{n} of 6 pairs labelled")
         assert [p for _, p in labelled()[2:4]] == [1.5, 1.5]
@@ -91,8 +89,9 @@ def test_desk(lab, theme):
         expect(root.locator("h3")).to_have_text(shown)
         expect(root.locator("tbody tr")).to_have_count(2)
         shot(page, f"desk-{theme}")
-        page.keyboard.press("ArrowRight")
-        expect(root.locator("section")).to_have_text("Every pair has your label.")
+        page.keyboard.press("2")
+        expect(root.get_by_text("Every pair has your label.")).to_be_visible()
+        expect(root.locator(".af-outputs")).to_be_hidden()
         root.get_by_role("button", name="undo").click()
         expect(status).to_have_text("5 of 6 pairs labelled")
         root.get_by_label("your name").focus()                               # another person; typing is no labelling
@@ -109,6 +108,36 @@ def test_desk(lab, theme):
         page.ask("from alpacafarm_nb import Answers")
         kept = value(page, "Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
         assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
+        assert page.problems == []
+
+
+def test_desk_labels_what_is_meant_and_nothing_else(lab):
+    "Text can be selected and long outputs scrolled, by mouse and keyboard; neither is a label, and arrows never are."
+    long = "pairs = pairs.assign(output_1=pairs['output_1'] + '\\n.' * 99, output_2='A long one. ' * 999)\n"
+    with lab.open(PAIRS, long + DESK.removeprefix(PAIRS).replace('"Ada"', '"Ute"'), "desk") as page:
+        root = page.locator(".af-desk")
+        expect(root.locator(".af-output")).to_have_count(2)
+        for k in range(2):
+            output = root.locator(".af-output").nth(k)
+            output.scroll_into_view_if_needed()
+            box = output.locator(".af-text").bounding_box()
+            page.mouse.move(box["x"] + 5, box["y"] + 8)                      # a stroke of the mouse over some words
+            page.mouse.down()
+            page.mouse.move(box["x"] + 150, box["y"] + 30)
+            page.mouse.up()
+            assert len(page.evaluate("getSelection().toString()")) > 5
+            output.locator(".af-text").dblclick(position=dict(x=20, y=8))
+            output.focus()
+            for key in ("ArrowDown", "PageDown", "ArrowDown"): page.keyboard.press(key)
+            page.wait_for_function("e => e.scrollTop > 60", arg=output.element_handle())
+            for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "Enter", "Backspace", "Space", "Control+1", "Alt+2"):
+                page.keyboard.press(key)
+        root.locator(".af-work").focus()
+        for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Space", "Tab"): page.keyboard.press(key)
+        assert value(page, "[desk.heard, len(desk.labels()), desk.view['done']]") == [0, 0, 0]
+        page.keyboard.press("1")                                             # the same place: a key that is meant
+        expect(root.locator(".af-status[role=status]")).to_have_text("1 of 6 pairs labelled")
+        assert root.locator(".af-output").evaluate_all("all => all.map(e => e.scrollTop)") == [0, 0], "a new pair"
         assert page.problems == []
 
 
