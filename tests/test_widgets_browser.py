@@ -114,7 +114,8 @@ def test_desk(lab, theme):
 def test_desk_labels_what_is_meant_and_nothing_else(lab):
     "Text can be selected and long outputs scrolled, by mouse and keyboard; neither is a label, and arrows never are."
     long = "pairs = pairs.assign(output_1=pairs['output_1'] + '\\n.' * 99, output_2='A long one. ' * 999)\n"
-    with lab.open(PAIRS, long + DESK.removeprefix(PAIRS).replace('"Ada"', '"Ute"'), "desk") as page:
+    made = long + DESK.removeprefix(PAIRS).replace('"Ada"', '"Ute"')
+    with lab.open(PAIRS, made, "desk") as page:
         root = page.locator(".af-desk")
         expect(root.locator(".af-output")).to_have_count(2)
         for k in range(2):
@@ -133,7 +134,7 @@ def test_desk_labels_what_is_meant_and_nothing_else(lab):
             for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "Enter", "Backspace", "Space", "Control+1", "Alt+2"):
                 page.keyboard.press(key)
         root.locator(".af-work").focus()
-        for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Enter", "Space", "Tab"): page.keyboard.press(key)
+        for key in "ArrowLeft ArrowRight ArrowUp ArrowDown Enter Space Tab".split(): page.keyboard.press(key)
         assert value(page, "[desk.heard, len(desk.labels()), desk.view['done']]") == [0, 0, 0]
         page.keyboard.press("1")                                             # the same place: a key that is meant
         expect(root.locator(".af-status[role=status]")).to_have_text("1 of 6 pairs labelled")

@@ -186,4 +186,5 @@ def kept_page(
     inside = "".join((part if hasattr(part, "html") else figure_numbers(part)).html for part in parts)
     child, own = ".jp-OutputArea-child", f'[data-af-kept="{mark}"]'
     lost = f"{child}:has(.jupyter-widgets):not(:has(.af)):has(+ {child} {own})"
-    return Page(f'<div data-af-kept="{mark}"><style>{lost} {{ display: none }}</style>{inside}</div>')
+    note = "<p><i>As this cell showed it last: run it to use the widget.</i></p>"
+    return Page(f'<div data-af-kept="{mark}"><style>{lost} {{ display: none }}</style>{note}{inside}</div>')
