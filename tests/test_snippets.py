@@ -76,7 +76,7 @@ def reader(farm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(alpacafarm_nb, "load_farm", lambda name: farm, raising=False)
     short = dict(train_sft=dict(epochs=1), train_reward_model=dict(epochs=1),
-                 train_ppo=dict(rollouts=4, minibatch=4, max_new_tokens=8))
+                 train_ppo=dict(rollouts=2, minibatch=2, inner_epochs=1, max_new_tokens=4))
     for name, settings in short.items():
         whole = getattr(alpacafarm_nb, name)
 
@@ -102,10 +102,12 @@ def evaluated(farm):
     judged = pd.concat([judge.annotate_pairs(pairs, seed=k).assign(annotator=f"judge {k}") for k in range(2)])
     judged[judged["annotator"] == "judge 0"].to_json("annotations.json", orient="records")
     truth = farm.gold.annotate_pairs(pairs[:6])
+    judged["item"] = judged.index
     return dict(labels=judged, few_true_labels=truth, many_judge_labels=judge.annotate_pairs(pairs),
                 kl=np.arange(1., 8)**2, scores=np.array([50., 53, 55, 56, 55, 53, 50]))
 
 
+@pytest.mark.slow
 def test_readme(reader, farm):
     "All blocks one after the other, as somebody would type them; paths and addresses are replaced by real ones."
     blocks = fenced(ROOT / "README.md")
@@ -125,6 +127,7 @@ def test_readme(reader, farm):
     assert ran == len(blocks) >= 6 and reader["board"].models and len(reader["ppo"].history)
 
 
+@pytest.mark.slow
 def test_lessons(reader, farm):
     "Blocks in the lessons' prose, with the names that the lesson has by then."
     base = alpacafarm_nb.load_base(farm.model)
