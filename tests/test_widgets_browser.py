@@ -183,6 +183,110 @@ def test_agreement_board(lab, theme):
         assert page.problems == []
 
 
+def test_board_chart_stays_while_labels_are_turned_round(lab):
+    "Fourteen annotators: names beside points, no two alike, axes that stay, and a line from where each point was."
+    whole = BOARD.replace("[farm.gold, *farm.simulated.annotators[:4]]", "[farm.gold, farm.simulated]")
+    with lab.open(whole, "board") as page:
+        root = page.locator(".af-board")
+        dots, ticks = root.locator(".af-dot[role=img]"), root.locator(".af-chart > svg > g > text:not(.af-name)")
+        expect(dots).to_have_count(13)
+        names = root.locator(".af-name")
+        assert sorted(names.all_text_contents()) == sorted(value(page, "board.board['names'][1:]"))
+        assert names.evaluate_all(OVERLAPS) == []
+        looks = dots.evaluate_all("""all => all.map(d => getComputedStyle(d).fill + d.lastChild.outerHTML)""")
+        assert len(set(looks)) == 13
+        teal = page.evaluate("getComputedStyle(document.querySelector('.af')).getPropertyValue('--af-0').trim()")
+        assert teal == "#228899" and not [look for look in looks if look.startswith("rgb(34, 136, 153)")], "gold's own"
+        axes, at = ticks.all_text_contents(), dots.first.get_attribute("transform")
+        assert root.locator(".af-trail").count() == 0
+        slider = root.get_by_label("labels flipped")
+        for _ in range(3):
+            slider.press("ArrowRight")
+            expect(dots.first).not_to_have_attribute("transform", at)
+            assert ticks.all_text_contents() == axes
+            assert root.locator(".af-trail").count() == 13
+            x, y = (float(v) for v in at.removeprefix("translate(").removesuffix(")").split())
+            ring = root.locator(".af-trail circle").first
+            assert [float(ring.get_attribute(a)) for a in ("cx", "cy")] == pytest.approx([x, y], abs=.1)
+        dots.first.hover()
+        expect(root.locator(".af-said")).to_contain_text("; without noise: bias")
+        shot(page, "board-noise")
+        assert page.problems == []
+
+
+OVERLAPS = """all => { const boxes = all.map(e => e.getBoundingClientRect());
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).map((b, j) => [all[i].textContent, all[i + 1 + j].textContent,
+        Math.min(a.right, b.right) - Math.max(a.left, b.left), Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top)]))
+        .filter(([, , x, y]) => x > 2 && y > 5) }"""
+RUNS = """
+import pandas as pd
+from alpacafarm_nb import explore
+asked, hens = "Which eggs do the hens lay on this farm?", "The hens lay brown eggs every day of the week."
+answers = dict(sft=hens.replace("brown", "white"), dpo="Ask the vet (soon); nobody else knows.", ppo=hens + " Often.")
+texts = [dict(instruction=asked, generator_1="reference", generator_2=m, output_1=hens, output_2=o)
+         for m, o in answers.items()]
+greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hi.")
+texts.insert(1, greet)
+words = ["<b>Brown</b> is right: (a).", None, "(b), since " + "it is so, " * 2000, None]
+x = explore(pd.concat([pd.DataFrame(texts).assign(annotator=a, preference=[1, 2, 1.5, 2], raw_completion=w)
+                       for a, w in (("gpt", words), ("other", [None] * 4))]))
+"""
+
+
+def test_explorer_tells_pairs_apart_and_marks_calmly(lab):
+    with lab.open(RUNS, "x") as page:
+        root = page.locator(".af-explorer")
+        lines, own = root.locator(".af-list li"), root.locator(".af-pair mark.af-own")
+        expect(lines).to_have_count(4)
+        assert root.locator(".af-list .af-asked").all_text_contents() == [value(page, "asked"), "Greet me."]   # grouped
+        told = [line.inner_text() for line in lines.all()]
+        assert "reference | sft 10 | 10 words" in told[0] and "reference | dpo 10 | 7 words" in told[1]
+        assert "…the week. Often." in told[2] or "Often." in told[2], told[2]
+        assert own.all_text_contents() == ["brown ", "white "]                   # alike: what differs is marked …
+        root.get_by_label("mark words that differ").uncheck()                    # … unless it is not wanted
+        shown = "e => getComputedStyle(e).textDecorationLine"
+        assert own.first.evaluate(shown) == "none"
+        root.get_by_label("mark words that differ").check()
+        assert own.first.evaluate(shown) == "underline"
+        assert int(own.first.evaluate("e => getComputedStyle(e).fontWeight")) < 600, "calmly"
+        reasons = root.locator(".af-reasons details")
+        expect(reasons).to_have_count(1)
+        reasons.locator("summary").click()
+        expect(reasons).to_contain_text("<b>Brown</b> is right: (a).")           # as text
+        assert reasons.locator("b").count() == 0
+        lines.nth(1).click()                                                     # hardly a word in common: no marks
+        expect(root.locator(".af-pair")).to_contain_text("too few words in common to mark what differs")
+        assert own.count() == 0
+        root.get_by_label("contains").fill("HENS LAY BROWN EGGS EVERY")          # hits cross marked words, in any case
+        expect(root.locator(".af-count")).to_have_text("3 of 4 pairs")
+        hits = root.locator(".af-pair .af-output mark.af-hit")
+        expect(hits.first).to_be_visible()
+        lines.nth(0).click()
+        expect(own).to_have_count(2)
+        joined = root.locator(".af-output").first.locator("mark.af-hit").all_text_contents()
+        assert "".join(joined) == "hens lay brown eggs every" and len(joined) == 3
+        assert root.locator(".af-list mark.af-hit").count() >= 3
+        root.get_by_label("contains").fill("(soon); [")                          # no pattern, but text
+        expect(root.locator(".af-count")).to_have_text("0 of 4 pairs")
+        root.get_by_label("contains").fill("(SOON)")
+        expect(hits).to_have_text(["(soon)"])
+        shot(page, "explorer-hits")
+        assert page.problems == []
+
+
+def test_layout_follows_the_widget_and_not_the_window(lab):
+    with lab.open(RUNS, "x") as page:
+        root = page.locator(".af-explorer")
+        columns = lambda part: len(root.locator(part).evaluate("e => getComputedStyle(e).gridTemplateColumns").split())
+        assert (columns(".af-columns"), columns(".af-outputs")) == (2, 2)
+        root.evaluate("e => { e.parentElement.style.width = '700px'; }")         # the window is as wide as before
+        assert (columns(".af-columns"), columns(".af-outputs")) == (1, 2)
+        root.evaluate("e => { e.parentElement.style.width = '420px'; }")
+        assert (columns(".af-columns"), columns(".af-outputs")) == (1, 1)
+        assert root.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "wider than its place"
+        shot(page, "explorer-narrow")
+
+
 CURVES = """
 import numpy as np, pandas as pd
 from alpacafarm_nb import curves

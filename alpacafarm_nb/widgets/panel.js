@@ -1,7 +1,7 @@
 // The farm panel: settings above, the run below them, then the rows, and the pairs of the row that is open.
 
 const CAPTION = "Win-rates against the reference outputs and paired differences, each ± one standard error; "
-  + "the dashed mark stands at 50 %.";
+  + "the dashed mark stands at 50 %. Tokens are those that were generated for an answer, discarded candidates and all.";
 const BUSY = ["running", "stopping"];
 const LEASH = { "": "leash", kl_coef: "KL coefficient", beta: "beta" };
 
@@ -75,7 +75,7 @@ function rowsTable(wish) {
       [cell(`${plusMinus(f.rate, f.error)} `, rateBar(f.rate, f.error, colours[k])), cell(signed(f.gap, f.gap_error))]);
     return node("tr", { class: open ? "af-chosen" : "" },
       node("th", { scope: "row" }, node("b", {}, r.name), node("div", { class: "af-note" }, r.about)), figures,
-      cell(fixed(r.words)), cell(r.n), cell(r.own ? fixed(r.seconds, 0) : ""),
+      cell(fixed(r.words)), cell(fixed(r.tokens, 0)), cell(r.n), cell(r.own ? fixed(r.seconds, 0) : ""),
       node("td", { class: "af-buttons" }, act(open ? "close" : "open", "open", r.name), " ",
         r.own ? act("remove", "remove", r.name, { disabled: busy }) : null));
   };
@@ -84,7 +84,7 @@ function rowsTable(wish) {
     if (now === drawn) return;
     drawn = now;
     const focus = document.activeElement, held = element.contains(focus) ? focus.getAttribute("data-key") : null;
-    const heads = ["model", ...v.judges.flatMap((j) => [`${j}, %`, "Δ to SFT"]), "words", "judged on", "seconds", ""];
+    const heads = ["model", ...v.judges.flatMap((j) => [`${j}, %`, "Δ to SFT"]), "words", "tokens drawn", "judged on", "seconds", ""];
     const filled = [node("p", { class: "af-note" }, CAPTION), table(heads, v.rows.map((r) => row(v, r)), { class: "af-rows" })];
     element.replaceChildren(...(v.rows.length ? filled : []));
     if (held) refocus([...element.querySelectorAll("[data-key]")].find((b) => b.getAttribute("data-key") === held));
