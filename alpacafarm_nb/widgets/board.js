@@ -70,7 +70,8 @@ function likingsTable({ names, kinds, likings }) {
 export default widget("board", (model, el, kernel) => {
   const slider = { min: 0, max: 0.5, step: 0.05, range: true, shown: (v) => `${Math.round(100 * v)} %` };
   const flip = number("labels flipped", slider, () => model.get("flip"), (v) => { model.set("flip", v); model.save_changes(); });
-  const said = node("p", { role: "status" }), matrix = node("div"), plot = node("div");
+  const said = node("p", { role: "status" }), picked = node("p", { class: "af-note", role: "status" });
+  const matrix = node("div"), plot = node("div");
   const likings = scroller("what each prefers"), heading = node("h4", {});
   likings.classList.add("af-likings");
   const pairs = node("section", { class: "af-explorer", "aria-label": "pairs" });
@@ -83,7 +84,7 @@ export default widget("board", (model, el, kernel) => {
     const held = matrix.contains(focus) ? focus.getAttribute("data-key") : null;
     flip.show();
     said.textContent = b.said;
-    matrix.replaceChildren(node("h4", {}, "Agreement of each two, percent (choose a cell: the pairs on which they differ are listed below)"),
+    matrix.replaceChildren(node("h4", {}, "Agreement of each two, percent (choose a cell: the pairs on which they differ are listed at the end)"),
       grid(b.names, b.matrix, b.shared, pick, held));
     if (held) refocus(matrix.querySelector(`[data-key="${held}"]`));
     redraw(plot, spreadChart(b));
@@ -92,8 +93,9 @@ export default widget("board", (model, el, kernel) => {
   const name = () => {
     const { relation, a, b } = model.get("query"), [first, second = first] = model.get("names").annotators;
     heading.textContent = relation === "disagree" ? `Where ${a ?? first} and ${b ?? second} disagree` : "Pairs";
+    picked.textContent = relation === "disagree" ? `Listed at the end: where ${a ?? first} and ${b ?? second} disagree.` : " ";
   };
-  el.append(node("div", { class: "af-fields" }, flip.element), said, matrix, plot, likings, heading, pairs);
+  el.append(node("div", { class: "af-fields" }, flip.element), said, matrix, picked, plot, likings, heading, pairs);
   const stop = browse(model, pairs, kernel);
   model.on("change:board", draw);
   model.on("change:query", name);
