@@ -96,6 +96,26 @@ def test_tables_escape_what_a_model_wrote(lesson):
     assert "x" * 200 in page and "\nsecond line" in page, "whole texts, with their lines"
 
 
+LINK = re.compile(r"\]\(([^)\s#]+)[^)\s]*\)")
+OURS = "https://github.com/alpacafarm-nb/alpacafarm_nb/blob/main/"
+
+
+def test_links_lead_somewhere_from_where_lessons_are_opened(tmp_path):
+    "In the folder that `alpacafarm lab` makes there is no repository: what is relative lies beside, the rest is there."
+    from alpacafarm_nb.cli import copy_lessons
+    copy_lessons(tmp_path / "lessons")
+    dead, seen = [], 0
+    for page in sorted((tmp_path / "lessons").iterdir()):
+        if page.suffix not in (".ipynb", ".md"): continue
+        for link in LINK.findall(page.read_text() if page.suffix == ".md" else prose(page)):
+            seen += 1
+            if link.startswith(OURS): there = (ROOT / link.removeprefix(OURS)).exists()
+            elif "://" in link: continue
+            else: there = (page.parent / link).resolve().is_relative_to(tmp_path) and (page.parent / link).exists()
+            if not there: dead.append(f"{page.name}: {link}")
+    assert not dead and seen > 100, dead
+
+
 def test_what_is_not_executed_fits_the_library():
     "The lines for real data of lesson 13: every function is there and takes what it is given."
     import alpacafarm_nb

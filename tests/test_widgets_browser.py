@@ -74,14 +74,12 @@ def test_desk(lab, theme):
         labelled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
         expect(status).to_have_text("0 of 6 pairs labelled")
         left, first = root.locator(".af-output .af-text").nth(0).text_content(), root.locator("h3").text_content()
-        root.get_by_role("button", name="← left").click()          # mouse
+        root.get_by_role("button", name="left is better").click()            # mouse
         expect(status).to_have_text("1 of 6 pairs labelled")
         row = value(page, "desk.labels().iloc[0].to_dict()")
         assert row["instruction"] == first and row[f"output_{row['preference']:.0f}"] == left
-        root.locator(".af-choice").nth(1).click()                            # the output itself
-        expect(status).to_have_text("2 of 6 pairs labelled")
         work.focus()                                                         # keyboard
-        for key, n in {"ArrowDown": 3, "2": 4, "u": 3, "t": 4, "ArrowLeft": 5}.items():
+        for key, n in zip("201u00", (2, 3, 4, 3, 4, 5)):
             page.keyboard.press(key)
             expect(status).to_have_text(f"{n} of 6 pairs labelled")
         assert [p for _, p in labelled()[2:4]] == [1.5, 1.5]
@@ -91,8 +89,9 @@ def test_desk(lab, theme):
         expect(root.locator("h3")).to_have_text(shown)
         expect(root.locator("tbody tr")).to_have_count(2)
         shot(page, f"desk-{theme}")
-        page.keyboard.press("ArrowRight")
-        expect(root.locator("section")).to_have_text("Every pair has your label.")
+        page.keyboard.press("2")
+        expect(root.get_by_text("Every pair has your label.")).to_be_visible()
+        expect(root.locator(".af-outputs")).to_be_hidden()
         root.get_by_role("button", name="undo").click()
         expect(status).to_have_text("5 of 6 pairs labelled")
         root.get_by_label("your name").focus()                               # another person; typing is no labelling
@@ -109,6 +108,37 @@ def test_desk(lab, theme):
         page.ask("from alpacafarm_nb import Answers")
         kept = value(page, "Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
         assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
+        assert page.problems == []
+
+
+def test_desk_labels_what_is_meant_and_nothing_else(lab):
+    "Text can be selected and long outputs scrolled, by mouse and keyboard; neither is a label, and arrows never are."
+    long = "pairs = pairs.assign(output_1=pairs['output_1'] + '\\n.' * 99, output_2='A long one. ' * 999)\n"
+    made = long + DESK.removeprefix(PAIRS).replace('"Ada"', '"Ute"')
+    with lab.open(PAIRS, made, "desk") as page:
+        root = page.locator(".af-desk")
+        expect(root.locator(".af-output")).to_have_count(2)
+        for k in range(2):
+            output = root.locator(".af-output").nth(k)
+            output.scroll_into_view_if_needed()
+            box = output.locator(".af-text").bounding_box()
+            page.mouse.move(box["x"] + 5, box["y"] + 8)                      # a stroke of the mouse over some words
+            page.mouse.down()
+            page.mouse.move(box["x"] + 150, box["y"] + 30)
+            page.mouse.up()
+            assert len(page.evaluate("getSelection().toString()")) > 5
+            output.locator(".af-text").dblclick(position=dict(x=20, y=8))
+            output.focus()
+            for key in ("ArrowDown", "PageDown", "ArrowDown"): page.keyboard.press(key)
+            page.wait_for_function("e => e.scrollTop > 60", arg=output.element_handle())
+            for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "Enter", "Backspace", "Space", "Control+1", "Alt+2"):
+                page.keyboard.press(key)
+        root.locator(".af-work").focus()
+        for key in "ArrowLeft ArrowRight ArrowUp ArrowDown Enter Space Tab".split(): page.keyboard.press(key)
+        assert value(page, "[desk.heard, len(desk.labels()), desk.view['done']]") == [0, 0, 0]
+        page.keyboard.press("1")                                             # the same place: a key that is meant
+        expect(root.locator(".af-status[role=status]")).to_have_text("1 of 6 pairs labelled")
+        assert root.locator(".af-output").evaluate_all("all => all.map(e => e.scrollTop)") == [0, 0], "a new pair"
         assert page.problems == []
 
 
@@ -151,6 +181,110 @@ def test_agreement_board(lab, theme):
         page.keyboard.press("ArrowDown")
         expect(root.locator(".af-said")).to_contain_text("strong_2: bias")
         assert page.problems == []
+
+
+def test_board_chart_stays_while_labels_are_turned_round(lab):
+    "Fourteen annotators: names beside points, no two alike, axes that stay, and a line from where each point was."
+    whole = BOARD.replace("[farm.gold, *farm.simulated.annotators[:4]]", "[farm.gold, farm.simulated]")
+    with lab.open(whole, "board") as page:
+        root = page.locator(".af-board")
+        dots, ticks = root.locator(".af-dot[role=img]"), root.locator(".af-chart > svg > g > text:not(.af-name)")
+        expect(dots).to_have_count(13)
+        names = root.locator(".af-name")
+        assert sorted(names.all_text_contents()) == sorted(value(page, "board.board['names'][1:]"))
+        assert names.evaluate_all(OVERLAPS) == []
+        looks = dots.evaluate_all("""all => all.map(d => getComputedStyle(d).fill + d.lastChild.outerHTML)""")
+        assert len(set(looks)) == 13
+        teal = page.evaluate("getComputedStyle(document.querySelector('.af')).getPropertyValue('--af-0').trim()")
+        assert teal == "#228899" and not [look for look in looks if look.startswith("rgb(34, 136, 153)")], "gold's own"
+        axes, at = ticks.all_text_contents(), dots.first.get_attribute("transform")
+        assert root.locator(".af-trail").count() == 0
+        slider = root.get_by_label("labels flipped")
+        for _ in range(3):
+            slider.press("ArrowRight")
+            expect(dots.first).not_to_have_attribute("transform", at)
+            assert ticks.all_text_contents() == axes
+            assert root.locator(".af-trail").count() == 13
+            x, y = (float(v) for v in at.removeprefix("translate(").removesuffix(")").split())
+            ring = root.locator(".af-trail circle").first
+            assert [float(ring.get_attribute(a)) for a in ("cx", "cy")] == pytest.approx([x, y], abs=.1)
+        dots.first.hover()
+        expect(root.locator(".af-said")).to_contain_text("; without noise: bias")
+        shot(page, "board-noise")
+        assert page.problems == []
+
+
+OVERLAPS = """all => { const boxes = all.map(e => e.getBoundingClientRect());
+    return boxes.flatMap((a, i) => boxes.slice(i + 1).map((b, j) => [all[i].textContent, all[i + 1 + j].textContent,
+        Math.min(a.right, b.right) - Math.max(a.left, b.left), Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top)]))
+        .filter(([, , x, y]) => x > 2 && y > 5) }"""
+RUNS = """
+import pandas as pd
+from alpacafarm_nb import explore
+asked, hens = "Which eggs do the hens lay on this farm?", "The hens lay brown eggs every day of the week."
+answers = dict(sft=hens.replace("brown", "white"), dpo="Ask the vet (soon); nobody else knows.", ppo=hens + " Often.")
+texts = [dict(instruction=asked, generator_1="reference", generator_2=m, output_1=hens, output_2=o)
+         for m, o in answers.items()]
+greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hi.")
+texts.insert(1, greet)
+words = ["<b>Brown</b> is right: (a).", None, "(b), since " + "it is so, " * 2000, None]
+x = explore(pd.concat([pd.DataFrame(texts).assign(annotator=a, preference=[1, 2, 1.5, 2], raw_completion=w)
+                       for a, w in (("gpt", words), ("other", [None] * 4))]))
+"""
+
+
+def test_explorer_tells_pairs_apart_and_marks_calmly(lab):
+    with lab.open(RUNS, "x") as page:
+        root = page.locator(".af-explorer")
+        lines, own = root.locator(".af-list li"), root.locator(".af-pair mark.af-own")
+        expect(lines).to_have_count(4)
+        assert root.locator(".af-list .af-asked").all_text_contents() == [value(page, "asked"), "Greet me."]   # grouped
+        told = [line.inner_text() for line in lines.all()]
+        assert "reference | sft 10 | 10 words" in told[0] and "reference | dpo 10 | 7 words" in told[1]
+        assert "…the week. Often." in told[2] or "Often." in told[2], told[2]
+        assert own.all_text_contents() == ["brown ", "white "]                   # alike: what differs is marked …
+        root.get_by_label("mark words that differ").uncheck()                    # … unless it is not wanted
+        shown = "e => getComputedStyle(e).textDecorationLine"
+        assert own.first.evaluate(shown) == "none"
+        root.get_by_label("mark words that differ").check()
+        assert own.first.evaluate(shown) == "underline"
+        assert int(own.first.evaluate("e => getComputedStyle(e).fontWeight")) < 600, "calmly"
+        reasons = root.locator(".af-reasons details")
+        expect(reasons).to_have_count(1)
+        reasons.locator("summary").click()
+        expect(reasons).to_contain_text("<b>Brown</b> is right: (a).")           # as text
+        assert reasons.locator("b").count() == 0
+        lines.nth(1).click()                                                     # hardly a word in common: no marks
+        expect(root.locator(".af-pair")).to_contain_text("too few words in common to mark what differs")
+        assert own.count() == 0
+        root.get_by_label("contains").fill("HENS LAY BROWN EGGS EVERY")          # hits cross marked words, in any case
+        expect(root.locator(".af-count")).to_have_text("3 of 4 pairs")
+        hits = root.locator(".af-pair .af-output mark.af-hit")
+        expect(hits.first).to_be_visible()
+        lines.nth(0).click()
+        expect(own).to_have_count(2)
+        joined = root.locator(".af-output").first.locator("mark.af-hit").all_text_contents()
+        assert "".join(joined) == "hens lay brown eggs every" and len(joined) == 3
+        assert root.locator(".af-list mark.af-hit").count() >= 3
+        root.get_by_label("contains").fill("(soon); [")                          # no pattern, but text
+        expect(root.locator(".af-count")).to_have_text("0 of 4 pairs")
+        root.get_by_label("contains").fill("(SOON)")
+        expect(hits).to_have_text(["(soon)"])
+        shot(page, "explorer-hits")
+        assert page.problems == []
+
+
+def test_layout_follows_the_widget_and_not_the_window(lab):
+    with lab.open(RUNS, "x") as page:
+        root = page.locator(".af-explorer")
+        columns = lambda part: len(root.locator(part).evaluate("e => getComputedStyle(e).gridTemplateColumns").split())
+        assert (columns(".af-columns"), columns(".af-outputs")) == (2, 2)
+        root.evaluate("e => { e.parentElement.style.width = '700px'; }")         # the window is as wide as before
+        assert (columns(".af-columns"), columns(".af-outputs")) == (1, 2)
+        root.evaluate("e => { e.parentElement.style.width = '420px'; }")
+        assert (columns(".af-columns"), columns(".af-outputs")) == (1, 1)
+        assert root.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "wider than its place"
+        shot(page, "explorer-narrow")
 
 
 CURVES = """

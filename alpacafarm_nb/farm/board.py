@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PER_OUTPUT', 'SHOWN', 'JUDGES', 'is_model', 'named_sources', 'judge_pairs', 'Leaderboard', 'leaderboard', 'printable',
-           'judge_numbers', 'plot_text', 'load_leaderboard']
+           'judge_numbers', 'judge_looks', 'plot_text', 'load_leaderboard']
 
 # %% ../../nbs/api/20_leaderboard.ipynb #export-import-html-import-json
 import html
+import itertools
 import json
 import re
 import time
@@ -331,7 +332,9 @@ def _caption(board: Leaderboard) -> str:
     known = f", utility {first['reference_utility'].mean():.2f}" if "reference_utility" in first else ""
     paired = f"; Δ: paired difference to {board.baseline}" if board.baseline else ""
     about = f"{board.reference} ({length:.0f} characters, {words:.1f} words{known})"
-    return f"Win-rate in % against {about} on {len(first)} instructions, ± one standard error{paired}."
+    drawn = board.outputs["n_tokens_drawn"].notna().any() if "n_tokens_drawn" in board.outputs else False
+    cost = " Tokens: all that were generated, those of discarded candidates, too." * bool(drawn)
+    return f"Win-rate in % against {about} on {len(first)} instructions, ± one standard error{paired}.{cost}"
 
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-printable-text-str
 def printable(text) -> str:
@@ -378,10 +381,18 @@ JUDGES = ("gold", "simulated", "reward model")  # those that often stand side by
 def judge_numbers(
     judges: list[str],  # names of those in one figure
 ) -> dict[str, int]:  # the number of each one's colour and dash
-    "One look for each well-known judge in every figure; others take what is left, in order."
+    "One look for each well-known judge in every figure, and the first two colours for nobody else."
     known = {name: JUDGES.index(name) for name in judges if name in JUDGES}
-    free = (k for k in range(len(JUDGES) + len(judges)) if k not in known.values())
+    free = (k for k in itertools.count(2) if k % len(PALETTE) > 1 and k not in known.values())
     return {name: known[name] if name in known else next(free) for name in judges}
+
+
+def judge_looks(
+    judges: list[str],  # names of those in one figure
+) -> dict[str, tuple[str, int]]:  # colour, and a number from 0 to 5 of dash and symbol
+    "Gold is teal and the simulation orange everywhere; up to 24 judges, no two look the same."
+    numbers, size = judge_numbers(judges), len(PALETTE)
+    return {name: (PALETTE[k % size], (k + k // size) % size) for name, k in numbers.items()}
 
 
 def plot_text(
@@ -396,10 +407,10 @@ def _plot(self):
     import plotly.graph_objects as go
     table, bars = self.to_pandas().iloc[::-1], []            # from below: the best, and its first annotator, on top
     names = [plot_text(name) for name in table.index]
-    for annotator, number in reversed(judge_numbers(self.annotators).items()):
+    for annotator, (colour, _) in reversed(judge_looks(self.annotators).items()):
         error = dict(array=table[f"standard_error_{annotator}"], color=NEUTRAL, thickness=1.5, width=4)
         bars.append(go.Bar(x=table[f"win_rate_{annotator}"], y=names, error_x=error, orientation="h", opacity=.8,
-                           name=plot_text(annotator), marker_color=PALETTE[number % len(PALETTE)],
+                           name=plot_text(annotator), marker_color=colour,
                            hovertemplate="%{y}: %{x:.1f} ± %{error_x.array:.1f} %"))
     fig = go.Figure(bars, dict(
         template=plot_theme(), barmode="group", bargap=.3, height=130 + 34 * len(names) * len(bars) ** .6,

@@ -196,8 +196,8 @@ def _answers(self: Loop) -> pd.DataFrame:
         drawn = [m.sample(asked, temperature=s.temperature, seed=seed) for m in models]
         greedy = self.sft().sample(asked, greedy=True).assign(generator="sft_greedy")
         best = pick_best(self.pool()).assign(generator=f"best_of_{s.n}")
-        columns = [c for c in drawn[0] if c in best]
-        return pd.concat([t[columns] for t in (*drawn, greedy, best)], ignore_index=True)
+        columns = [c for c in (*drawn[0], "n_tokens_drawn") if c in best]      # discarded candidates are paid for, too
+        return pd.concat([t.reindex(columns=columns) for t in (*drawn, greedy, best)], ignore_index=True)
     return self.table("answers", ["sft", "dpo", "ppo", "pool", s.temperature], make,
                       f"have every model answer {len(asked)} instructions that no training touched")
 

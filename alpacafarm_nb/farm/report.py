@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DASHES, NEUTRAL, PALETTE, ConfigError, atomic_write, check_counts, escape, plot_theme
-from .board import Leaderboard, judge_numbers, plot_text, printable
+from ..core import DASHES, NEUTRAL, ConfigError, atomic_write, check_counts, escape, plot_theme
+from .board import Leaderboard, judge_looks, plot_text, printable
 
 # %% ../../nbs/api/21_report.ipynb #export-dataclass-class-sidebyside-some
 @dataclass
@@ -162,10 +162,11 @@ def agreement_figure(
         yaxis=dict(categoryorder="array", categoryarray=list(table["annotator"]), dtick=1,
                    ticklabelstandoff=6),
         margin=dict(t=80 if title else 50, b=90 if groups.nunique() > 1 else 50)))
-    for k, (group, rows) in enumerate(table.groupby(groups, sort=False)):
+    looks = judge_looks([str(group) for group in groups.unique()])
+    for group, rows in table.groupby(groups, sort=False):
         error = dict(array=rows["standard_error"], color=NEUTRAL, thickness=1.5, width=4)
         fig.add_scatter(x=rows["agreement"], y=rows["annotator"], error_x=error, mode="markers", name=plot_text(group),
-                        marker=dict(size=10, color=PALETTE[k % len(PALETTE)]),
+                        marker=dict(size=10, color=looks[str(group)][0], symbol=looks[str(group)][1]),
                         hovertemplate="%{y}: %{x:.1f} ± %{error_x.array:.1f} %<extra></extra>")
     for k, (name, value) in enumerate((ceilings or {}).items()):
         label = dict(text=plot_text(name), yanchor="bottom", y=1, yref="paper", yshift=15 * (k % 2))  # in two rows
@@ -186,7 +187,7 @@ def overoptimization_figure(
         raise ConfigError(f"overoptimization_figure: the table has no column {sorted(missing)[0]!r}")
     table = table if "labeller" in table else table.assign(labeller="")
     labellers, judges = list(dict.fromkeys(table["labeller"])), list(dict.fromkeys(table["judge"]))
-    width, numbers = min(width, len(labellers)), judge_numbers(judges)
+    width, looks = min(width, len(labellers)), judge_looks(judges)
     height = -(-len(labellers) // width)
     fig = make_subplots(rows=height, cols=width, subplot_titles=[plot_text(name) for name in labellers],
                         specs=[[{"secondary_y": bool(right)}] * width] * height,
@@ -196,17 +197,17 @@ def overoptimization_figure(
             rows = table[(table["labeller"] == labeller) & (table["judge"] == judge)].sort_values(x)
             place = dict(row=k // width + 1, col=k % width + 1) | ({"secondary_y": judge in right} if right else {})
             name = plot_text(judge) + " (right axis)" * (judge in right)
-            _band(fig, rows, x, name, numbers[judge], place, first=k == 0)
+            _band(fig, rows, x, name, looks[judge], place, first=k == 0)
     fig.update_layout(template=plot_theme(), height=110 + 280 * height, hovermode="x unified", margin=dict(t=80),
                       legend=dict(orientation="h", yref="container", y=1, yanchor="top"))
     _axes(fig, table, x, y_title, right, width, len(labellers))
     return fig
 
 # %% ../../nbs/api/21_report.ipynb #export-def-band-fig-rows
-def _band(fig, rows: pd.DataFrame, x: str, judge: str, number: int, place: dict, first: bool):
+def _band(fig, rows: pd.DataFrame, x: str, judge: str, look: tuple, place: dict, first: bool):
     "One judge's line in one panel, with its band."
     if rows.empty: return
-    colour = PALETTE[number % len(PALETTE)]
+    colour, number = look
     r, g, b = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
     at, value = rows[x].to_numpy(), rows["value"].to_numpy(float)
     if {"low", "high"} <= set(rows.columns): low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
@@ -217,7 +218,7 @@ def _band(fig, rows: pd.DataFrame, x: str, judge: str, number: int, place: dict,
                     fillcolor=f"rgba({r},{g},{b},.18)", line=dict(width=0), hoverinfo="skip", showlegend=False,
                     legendgroup=judge, **place)
     fig.add_scatter(x=at, y=value, name=judge, legendgroup=judge, showlegend=first, mode="lines+markers",
-                    line=dict(color=colour, dash=DASHES[number % len(DASHES)]), customdata=high - value,
+                    line=dict(color=colour, dash=DASHES[number]), customdata=high - value,
                     hovertemplate="%{y:.1f} ± %{customdata:.1f}", **place)
 
 
@@ -256,7 +257,7 @@ def training_figure(
     height = -(-len(panels) // width)
     fig = make_subplots(rows=height, cols=width, vertical_spacing=min(.3, .28 / height),
                         subplot_titles=[plot_text(f"{name}: {column.replace('_', ' ')}") for name, _, column in panels])
-    colours = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(histories)}
+    colours = {name: colour for name, (colour, _) in judge_looks(list(histories)).items()}
     for k, (name, table, column) in enumerate(panels):
         place = dict(row=k // width + 1, col=k % width + 1)
         _curve(fig, table[["step", column]].dropna(), column, colours[name], place)

@@ -26,12 +26,12 @@ function grid(names, matrix, shared, pick, held) {
     if (!cells[i]?.[j]) return;
     for (const c of all) c.setAttribute("tabindex", -1);
     cells[i][j].setAttribute("tabindex", 0);
-    cells[i][j].focus();
+    refocus(cells[i][j]);
   };
   const heads = [null, ...names.map((name) => node("span", {}, name))];
   const rows = names.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name), cells[i].map((c) => node("td", {}, c ?? "·"))));
   const about = { class: "af-matrix", onkeydown: go, "aria-label": "agreement of each two annotators, percent" };
-  return node("div", { class: "af-scroll" }, table(heads, rows, about));
+  return node("div", { class: "af-scroll" }, table(heads, rows, about));   // its cells take the focus: no stop of its own
 }
 
 function liking(cell) {
@@ -39,19 +39,27 @@ function liking(cell) {
   const at = (v) => v * 0.7;
   const drawn = svg("svg", { width: 70, height: 12, "aria-hidden": true },
     svg("line", { class: "af-mark", x1: at(50), x2: at(50), y1: 0, y2: 12 }),
-    svg("g", { style: "--own: var(--af-0)" }, svg("line", { class: "af-bar", x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }),
+    svg("g", { style: "--own: currentColor" }, svg("line", { class: "af-bar", x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }),
       svg("circle", { class: "af-dot", cx: at(cell.share), cy: 6, r: 3.5 })));
   return node("td", {}, `${fixed(cell.share, 0)} [${fixed(cell.low, 0)}, ${fixed(cell.high, 0)}] `, drawn);
 }
 
-function spreadChart({ spread, reference, why }) {
+// The axes stay while labels are turned round, and a faint line leads from where each point stood without noise.
+function spreadChart({ spread, reference, why, names, calm, frame }) {
   if (!spread.length) return node("p", { class: "af-note" }, why);
-  const point = (s) => ({
-    x: s.variance, y: s.bias, low: s.bias - s.bias_error, high: s.bias + s.bias_error,
-    note: `${s.name}: bias ${plusMinus(s.bias, s.bias_error)} %, variance ${plusMinus(s.variance, s.variance_error)} %`,
-  });
-  const series = spread.map((s, i) => ({ name: s.name, colour: i, points: [point(s)] }));
-  return chart({ title: `Bias and variance, beside ${reference}`, x: "variance, %", y: "bias, %", height: 300, series });
+  const looks = looksOf(coloursOf(names)), before = new Map(calm.map((s) => [s.name, s]));
+  const point = (s) => {
+    const from = before.get(s.name), moved = from && (from.bias !== s.bias || from.variance !== s.variance);
+    const came = moved ? `; without noise: bias ${fixed(from.bias)} %, variance ${fixed(from.variance)} %` : "";
+    return {
+      x: s.variance, y: s.bias, low: s.bias - s.bias_error, high: s.bias + s.bias_error, key: s.name,
+      from: moved ? { x: from.variance, y: from.bias } : null,
+      note: `${s.name}: bias ${plusMinus(s.bias, s.bias_error)} %, variance ${plusMinus(s.variance, s.variance_error)} %${came}`,
+    };
+  };
+  const series = spread.map((s) => ({ name: s.name, look: looks[names.indexOf(s.name)], points: [point(s)] }));
+  const axes = { x: "variance, %", y: "bias, %", frame, named: true, height: 380 };
+  return chart({ title: `Bias and variance, beside ${reference}; ± one standard error of the bias`, ...axes, series });
 }
 
 function likingsTable({ names, kinds, likings }) {
@@ -59,39 +67,38 @@ function likingsTable({ names, kinds, likings }) {
   return table([null, ...kinds.map((kind) => LIKINGS[kind] ?? kind)], rows);
 }
 
-export default {
-  render({ model, el }) {
-    room(el, "board");
-    const slider = { min: 0, max: 0.5, step: 0.05, range: true, shown: (v) => `${Math.round(100 * v)} %` };
-    const flip = number("labels flipped", slider, () => model.get("flip"), (v) => { model.set("flip", v); model.save_changes(); });
-    const said = node("p", { role: "status" }), matrix = node("div"), plot = node("div");
-    const likings = node("div", { class: "af-scroll af-likings" }), heading = node("h4", {});
-    const pairs = node("section", { class: "af-explorer", "aria-label": "pairs" });
-    const pick = (a, b) => {
-      model.set("query", { ...model.get("query"), a, b, relation: "disagree", order: "disagreement", page: 0, at: 0 });
-      model.save_changes();
-      heading.scrollIntoView({ block: "nearest" });
-    };
-    const draw = () => {
-      const b = model.get("board"), focus = document.activeElement;
-      const held = matrix.contains(focus) ? focus.getAttribute("data-key") : null;
-      flip.show();
-      said.textContent = b.said;
-      matrix.replaceChildren(node("h4", {}, "Agreement of each two, percent (choose a cell to see where they differ)"),
-        grid(b.names, b.matrix, b.shared, pick, held));
-      if (held) matrix.querySelector(`[data-key="${held}"]`)?.focus();
-      redraw(plot, spreadChart(b));
-      likings.replaceChildren(node("h4", {}, "How often each prefers, percent with 95 % interval (50: no liking)"), likingsTable(b));
-    };
-    const name = () => {
-      const { relation, a, b } = model.get("query"), [first, second = first] = model.get("names").annotators;
-      heading.textContent = relation === "disagree" ? `Where ${a ?? first} and ${b ?? second} disagree` : "Pairs";
-    };
-    el.append(node("div", { class: "af-fields" }, flip.element), said, matrix, node("div", { class: "af-charts" }, plot, likings), heading, pairs);
-    const stop = browse(model, pairs);
-    model.on("change:board", draw);
-    model.on("change:query", name);
-    draw(); name();
-    return () => { stop(); flip.stop(); model.off("change:board", draw); model.off("change:query", name); };
-  },
-};
+export default widget("board", (model, el, kernel) => {
+  const slider = { min: 0, max: 0.5, step: 0.05, range: true, shown: (v) => `${Math.round(100 * v)} %` };
+  const flip = number("labels flipped", slider, () => model.get("flip"), (v) => { model.set("flip", v); model.save_changes(); });
+  const said = node("p", { role: "status" }), picked = node("p", { class: "af-note", role: "status" });
+  const matrix = node("div"), plot = node("div");
+  const likings = scroller("what each prefers"), heading = node("h4", {});
+  likings.classList.add("af-likings");
+  const pairs = node("section", { class: "af-explorer", "aria-label": "pairs" });
+  const pick = (a, b) => {
+    model.set("query", { ...model.get("query"), a, b, relation: "disagree", order: "disagreement", page: 0, at: 0 });
+    model.save_changes();
+  };
+  const draw = () => {
+    const b = model.get("board"), focus = document.activeElement;
+    const held = matrix.contains(focus) ? focus.getAttribute("data-key") : null;
+    flip.show();
+    said.textContent = b.said;
+    matrix.replaceChildren(node("h4", {}, "Agreement of each two, percent (choose a cell: the pairs on which they differ are listed at the end)"),
+      grid(b.names, b.matrix, b.shared, pick, held));
+    if (held) refocus(matrix.querySelector(`[data-key="${held}"]`));
+    redraw(plot, spreadChart(b));
+    likings.replaceChildren(node("h4", {}, "How often each prefers, percent with 95 % interval (50: no liking)"), likingsTable(b));
+  };
+  const name = () => {
+    const { relation, a, b } = model.get("query"), [first, second = first] = model.get("names").annotators;
+    heading.textContent = relation === "disagree" ? `Where ${a ?? first} and ${b ?? second} disagree` : "Pairs";
+    picked.textContent = relation === "disagree" ? `Listed at the end: where ${a ?? first} and ${b ?? second} disagree.` : " ";
+  };
+  el.append(node("div", { class: "af-fields" }, flip.element), said, matrix, picked, plot, likings, heading, pairs);
+  const stop = browse(model, pairs, kernel);
+  model.on("change:board", draw);
+  model.on("change:query", name);
+  draw(); name();
+  return () => { stop(); flip.stop(); model.off("change:board", draw); model.off("change:query", name); };
+});

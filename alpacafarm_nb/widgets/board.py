@@ -92,6 +92,12 @@ def _spread(labels, reference, ties):
             for n, row in found.dropna(subset=columns).iterrows()], ""
 
 
+def spread_frame(spread):
+    "Axes for bias and variance, percent, that hold all of these points with their errors."
+    top = lambda k: max([10.] + [5 * np.ceil((s[k] + s[f"{k}_error"] + 2) / 5) for s in spread])
+    return dict(x=[0., top("variance")], y=[0., top("bias")])
+
+
 def _liking(table, kind):
     "A share with its interval."
     if kind not in table.index or not table.at[kind, "n"] > 0: return None
@@ -113,7 +119,7 @@ class AgreementBoard(Explorer):
     ):
         self.labels, self.reference, self.ties, self.seed = labels, reference, ties, seed
         super().__init__(table)
-        self.board = board_view(labels, reference, ties)
+        self.board = self._whole(labels)
         self.observe(self._noise, "flip")
 
     def _noise(self, _=None):
@@ -121,8 +127,16 @@ class AgreementBoard(Explorer):
         share = min(max(float(self.flip), 0.), 1.)
         labels = flipped(self.labels, share, self.reference, self.seed)
         self.table = PairTable(labels)
-        self.board = board_view(labels, self.reference, self.ties)
+        self.board = self._whole(labels)
         self._answer()
+
+    def _whole(self, labels):
+        "The figures, those without noise beside them, and axes that hold both: a slider moves points alone."
+        view = board_view(labels, self.reference, self.ties)
+        if not self.board:
+            noise, _ = _spread(flipped(labels, .5, self.reference, self.seed), self.reference, self.ties)
+            self._calm = dict(calm=view["spread"], frame=spread_frame(view["spread"] + noise))
+        return view | self._calm
 
     def to_pandas(self) -> pd.DataFrame:  # annotators by annotators, percent
         "The matrix as it is shown."
@@ -148,14 +162,17 @@ def spread_figure(
     spread: list,  # rows with name, bias, bias_error, variance, variance_error
     reference: str,  # what bias is measured by
 ):  # a plotly figure
-    "Bias against variance, an annotator a point with one standard error."
+    "Bias against variance, an annotator a point with one standard error; no two look the same."
     import plotly.graph_objects as go
-    from alpacafarm_nb.farm.board import plot_text
+    from alpacafarm_nb.farm.board import judge_looks, plot_text
+    looks = judge_looks([s["name"] for s in spread])
     fig = go.Figure(layout=dict(template=plot_theme(), height=420, xaxis_title="variance, %", yaxis_title="bias, %",
                                 title=f"Bias and variance, beside {plot_text(reference)}; ± one standard error"))
-    for k, s in enumerate(spread):
+    for s in spread:
+        colour, k = looks[s["name"]]
         fig.add_scatter(x=[s["variance"]], y=[s["bias"]], name=plot_text(s["name"]), mode="markers",
-                        marker=dict(size=9, symbol=k % 8), error_x=dict(array=[s["variance_error"]], thickness=1),
+                        marker=dict(size=9, color=colour, symbol=k),
+                        error_x=dict(array=[s["variance_error"]], thickness=1),
                         error_y=dict(array=[s["bias_error"]], thickness=1))
     return fig
 

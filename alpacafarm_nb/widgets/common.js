@@ -24,21 +24,116 @@ function room(el, name) {
   return el;
 }
 
+// Makes an item of a list visible in that list. `scrollIntoView` would move the page, too.
+function showIn(list, item) {
+  if (!item) return;
+  const [box, own] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
+  if (own.top < box.top) list.scrollTop -= box.top - own.top;
+  else if (own.bottom > box.bottom) list.scrollTop += Math.min(own.bottom - box.bottom, own.top - box.top);
+}
+
+// A redraw gives the focus back, and leaves the page where it is.
+const refocus = (element) => element?.focus({ preventScroll: true });
+
+// ── The kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+const TICK = 400, LATE = 2200;            // ms: between looks at the kernel; silence that is noticed
+const AGAIN = 20_000, CHANGED = 5_000;    // ms: until the next "here"; after a change, so that what is kept is new
+const ABSENT = ["dead", "terminating", "restarting", "autorestarting", "starting"];
+
+// Knows whether the kernel answers. The kernel sends a beat every second while a page asks for it, also while it
+// computes; where the page can see the kernel's status (JupyterLab, Notebook), "busy" and "gone" are told apart, and
+// elsewhere it is "unsure". `onchange` is called with the state when it changes; a banner above the widget says it.
+function watchKernel(model, el, onchange = () => {}) {
+  const banner = node("p", { class: "af-banner", role: "alert", hidden: true });
+  const words = {
+    gone: "⚠ No answer from the kernel. What you do here now has no effect and is not kept: "
+      + "once a kernel runs, run this cell again.",
+    unsure: "⚠ No answer from the kernel: it is busy, or gone. What you do here now may have no effect.",
+    busy: "⏳ The kernel is busy with something else. What you do here waits for it.",
+  };
+  let last = Date.now(), asked = 0, hushed = "";
+  const watch = { state: "alive", off, gone: () => { look(); return watch.state === "gone"; } };
+  const beat = (message) => { if (message?.beat) { last = Date.now(); look(); } };
+  function seen() {   // what the page itself knows of the kernel
+    const manager = model.widget_manager;
+    if (el.closest(".jupyter-widgets-disconnected")) return "gone";
+    if (!manager || !("kernel" in manager)) return null;
+    const kernel = manager.kernel;
+    if (!kernel || ABSENT.includes(kernel.status)) return "gone";
+    if (kernel.connectionStatus && kernel.connectionStatus !== "connected") return "gone";
+    return kernel.status;
+  }
+  function look() {
+    const status = seen(), late = Date.now() - last > LATE;
+    const silent = status === null ? "unsure" : status === "busy" ? "busy" : "gone";
+    const now = status === "gone" ? "gone" : late ? silent : "alive";
+    if (now === watch.state) return;
+    watch.state = now;
+    banner.textContent = words[now] ?? "";
+    banner.hidden = now === "alive";
+    onchange(now);
+  }
+  function tick() {
+    if (Date.now() - asked > AGAIN && !["gone", "busy"].includes(seen())) {
+      asked = Date.now();
+      if (watch.state === "busy") last = asked;   // free again: its beat is on its way
+      model.send({ do: "here" });
+    }
+    look();
+  }
+  const timer = setInterval(tick, TICK);
+  const comm = () => look(), changed = () => { asked = Math.min(asked, Date.now() - AGAIN + CHANGED); };
+  function off() { clearInterval(timer); model.off("change:view", changed); model.off("msg:custom", beat); model.off("comm_live_update", comm); }
+  model.on("msg:custom", beat);
+  model.on("comm_live_update", comm);
+  model.on("change:view", changed);
+  el.prepend(banner);
+  tick();
+  return watch;
+}
+
+// While a widget is to be seen, what the kernel put below it for readers without a kernel is not.
+function hideKept(model) {
+  const id = model.get("kept_mark");
+  if (!id || !document.adoptedStyleSheets) return () => {};
+  const sheet = new CSSStyleSheet(), mark = `[data-af-kept="${CSS.escape(id)}"]`;
+  sheet.replaceSync(`${mark}, .jp-OutputArea-child:has(${mark}) { display: none !important }`);
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  return () => { document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => s !== sheet); };
+}
+
+// What every widget does: `render(model, el, kernel)` draws it and gives what is to be called at its end.
+const widget = (name, render) => ({
+  render({ model, el }) {
+    room(el, name);
+    const changed = [], kernel = watchKernel(model, el, (state) => { for (const f of changed) f(state); });
+    kernel.onchange = (f) => changed.push(f);
+    const shown = hideKept(model), stop = render(model, el, kernel);
+    return () => { stop?.(); kernel.off(); shown(); };
+  },
+});
+
 // Sends wishes to the kernel, one at a time. Of those made while one is on its way, the last of each kind is sent
-// afterwards; kinds in `dropped` are not, since they may be meant for what is gone by then.
-function wisher(model, dropped = []) {
+// afterwards; kinds in `dropped` are not, since they may be meant for what is gone by then. `onwait` is called with the
+// name of the wish that waits for its answer, and with "" when that came; a wish that is not sent gives false.
+function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
   const kept = new Map();
   let busy = false;
-  const send = (wish) => { busy = true; model.send(wish); };
+  const send = (wish) => { busy = true; model.send(wish); onwait(wish.do); };
   const heard = () => {
     busy = false;
+    onwait("");
     for (const [name, wish] of kept) { kept.delete(name); send(wish); return; }
   };
   model.on("change:heard", heard);
   const wish = (name, more = {}) => {
     const made = { do: name, ...more };
+    if (kernel?.gone()) return false;
     if (!busy) send(made);
     else if (!dropped.includes(name)) kept.set(name, made);
+    else return false;
+    return true;
   };
   return { wish, off: () => model.off("change:heard", heard) };
 }
@@ -124,8 +219,28 @@ const SYMBOLS = [   // around 0, 0; told apart without colour
   () => svg("path", { d: "M-4-4 4 4M-4 4 4-4", class: "af-open" }), () => svg("path", { d: "M0-5V5M-5 0H5", class: "af-open" }),
 ];
 
-// Dash and symbol of a series: its own `look`, moved by its colour, so that no two of them look the same in grey.
-const styleOf = (s, i) => ((s.colour ?? i) + (s.look > 0 ? s.look * 2 : 0)) % 6;
+// One colour for one thing: gold is teal and the simulation orange everywhere, in figures, too; nothing else is.
+const OWN_COLOURS = { gold: 0, simulated: 1 }, FREE = [2, 3, 4, 5];
+const coloursOf = (names) => {
+  const others = names.filter((name) => !(name in OWN_COLOURS));
+  return names.map((name) => OWN_COLOURS[name] ?? FREE[others.indexOf(name) % FREE.length]);
+};
+
+// A look {colour, symbol, hollow} for each of these colours: no two are the same (up to 12 of one colour), and those
+// that follow each other differ in grey, too. `shift` moves the first symbol tried.
+function looksOf(colours, shift = (i) => i) {
+  const taken = new Set();
+  return colours.map((colour, i) => {
+    for (let k = 0; k < 12; k++) {
+      const look = { colour, symbol: (shift(i) + k) % 6, hollow: k >= 6 }, name = JSON.stringify(look);
+      if (!taken.has(name)) { taken.add(name); return look; }
+    }
+    return { colour, symbol: i % 6, hollow: false };
+  });
+}
+const lookOf = (s, i) => s.look ?? { colour: i % 6, symbol: i % 6, hollow: false };
+const paint = ({ colour }) => `--own: var(--af-${colour})`;
+const symbolOf = ({ symbol, hollow }) => svg("g", { class: hollow ? "af-hollow" : null }, SYMBOLS[symbol]());
 
 function ticks(low, high, log) {
   if (log) {
@@ -142,23 +257,45 @@ function ticks(low, high, log) {
   return found;
 }
 
-// Series of {name, points: [{x, y, low, high, key, note}], line, colour}. Each point can be reached with the arrow keys;
-// `onpick` is called with (series, point) for a click or Enter, and what is under the pointer is said below the chart.
-function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, range }) {
+// Names beside points {x, y, text}, where they cover least of each other; [{x, y, anchor}], a place for each.
+function namePlaces(points, { left, right, top, bottom }) {
+  const boxes = points.map((p) => [p.x - 5, p.y - 5, p.x + 5, p.y + 5]);
+  const covered = (a) => boxes.reduce((sum, b) =>
+    sum + Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1])), 0);
+  const tries = [0, -12, 12, -24, 24, -36, 36, -48, 48, -60, 60].flatMap((dy) => [[9, dy], [-9, dy]]);
+  return points.map((p) => {
+    const wide = 6.2 * p.text.length;
+    const made = tries.map(([dx, dy]) => {
+      const x = p.x + dx, y = Math.max(top + 9, Math.min(bottom - 2, p.y + 4 + dy)), start = dx > 0 ? x : x - wide;
+      const box = [start, y - 10, start + wide, y + 2], out = Math.max(0, left - box[0]) + Math.max(0, box[2] - right);
+      return { x, y, anchor: dx > 0 ? "start" : "end", box, cost: covered(box) + 20 * out + Math.abs(dy) / 4 };
+    });
+    const best = made.reduce((a, b) => b.cost < a.cost ? b : a);
+    boxes.push(best.box);
+    return best;
+  });
+}
+
+// Series of {name, points: [{x, y, low, high, key, note, from}], line, look}. Each point can be reached with the arrow
+// keys; `onpick` is called with (series, point) for a click or Enter, and what is under the pointer is said below.
+// `frame` {x, y} fixes the axes, `named` writes the series' name beside its first point, and `from` {x, y} is where a
+// point came from.
+function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, frame = {}, named = false }) {
   const points = series.flatMap((s) => s.points);
   const own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
   if (!points.length) return node("p", { class: "af-note" }, `${title}: nothing to show yet`);
-  let [left, right] = [Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))];
-  let [low, high] = range ?? [Math.min(...points.flatMap(own)), Math.max(...points.flatMap(own))];
+  let [left, right] = frame.x ?? [Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))];
+  let [low, high] = frame.y ?? [Math.min(...points.flatMap(own)), Math.max(...points.flatMap(own))];
   if (left === right) { left -= log ? left / 2 : 1; right += log ? right : 1; }
   if (low === high) { low -= Math.abs(low) / 10 || 1; high += Math.abs(high) / 10 || 1; }
-  const gap = range ? 0 : (high - low) * 0.06;
+  const gap = frame.y ? 0 : (high - low) * 0.06;
   [low, high] = [low - gap, high + gap];
   const edge = { left: 52, right: 12, top: 10, bottom: 38 }, scale = log ? Math.log2 : (v) => v;
-  const spare = log ? 0 : (right - left) * 0.02, span = scale(right) - scale(left) + 2 * spare;
+  const spare = log || frame.x ? 0 : (right - left) * 0.02, span = scale(right) - scale(left) + 2 * spare;
   const end = WIDE - edge.right, floor = height - edge.bottom;
-  const across = (v) => edge.left + (scale(v) - scale(left) + spare) / span * (end - edge.left);
-  const up = (v) => floor - (v - low) / (high - low) * (floor - edge.top);
+  const within = (v, from, to, fixed) => fixed ? Math.max(from, Math.min(to, v)) : v;   // outside of a frame: at its edge
+  const across = (v) => edge.left + (scale(within(v, left, right, frame.x)) - scale(left) + spare) / span * (end - edge.left);
+  const up = (v) => floor - (within(v, low, high, frame.y) - low) / (high - low) * (floor - edge.top);
   const centred = { "text-anchor": "middle" };
   const drawn = svg("g"), said = node("output", { class: "af-said", "aria-live": "polite" }, " ");
   for (const t of ticks(low, high)) {
@@ -175,9 +312,13 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   }
   const dots = [];
   series.forEach((s, i) => {
-    const colour = `var(--af-${(s.colour ?? i) % 6})`, look = styleOf(s, i);
+    const look = lookOf(s, i);
     const through = (places) => places.map(([at, v]) => `${across(at)} ${up(v)}`).join("L");
-    const inner = svg("g", { style: `--own: ${colour}`, "data-series": s.name });
+    const inner = svg("g", { style: paint(look), "data-series": s.name });
+    for (const p of s.points.filter((p) => p.from)) {
+      const at = { x1: across(p.from.x), y1: up(p.from.y), x2: across(p.x), y2: up(p.y) };
+      inner.append(svg("g", { class: "af-trail" }, svg("line", at), svg("circle", { cx: at.x1, cy: at.y1, r: 3 })));
+    }
     const banded = s.points.filter((p) => p.low != null);
     if (s.line && banded.length > 1) {
       const above = banded.map((p) => [p.x, p.high]), below = banded.map((p) => [p.x, p.low]).reverse();
@@ -188,7 +329,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     }
     if (s.line) {
       const d = `M${through(s.points.map((p) => [p.x, p.y]))}`;
-      inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d }));
+      inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look.symbol], d }));
     }
     const row = s.points.map((p) => {
       const worth = plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1);
@@ -197,14 +338,23 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
         class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text,
         "aria-pressed": onpick ? String(chosen != null && p.key === chosen) : null,
         transform: `translate(${across(p.x)} ${up(p.y)})`, "data-key": p.key ?? "",
-        onfocus: tell, onpointermove: tell, onclick: () => { dot.focus(); onpick?.(s, p); },
-      }, svg("circle", { class: "af-reach", r: 10 }), SYMBOLS[look]());
+        onfocus: tell, onpointermove: tell, onclick: () => { refocus(dot); onpick?.(s, p); },
+      }, svg("circle", { class: "af-reach", r: 10 }), symbolOf(look));
       return dot;
     });
     dots.push(row);
     inner.append(...row);
     drawn.append(inner);
   });
+  if (named) {
+    const heads = series.map((s) => ({ x: across(s.points[0].x), y: up(s.points[0].y), text: short(s.name, 22) }));
+    namePlaces(heads, { left: edge.left, right: end, top: edge.top, bottom: floor }).forEach((place, i) => {
+      const far = Math.abs(place.y - 4 - heads[i].y) > 14;          // a thin line leads to a name that stands away
+      const leader = { class: "af-leader", x1: heads[i].x, y1: heads[i].y, x2: place.x, y2: place.y - 4 };
+      drawn.prepend(far ? svg("line", leader) : "");
+      drawn.append(svg("text", { class: "af-name", x: place.x, y: place.y, "text-anchor": place.anchor }, heads[i].text));
+    });
+  }
   if (dots.flat().length) dots.flat()[0].setAttribute("tabindex", 0);
   const go = (event) => {
     const dot = event.target.closest(".af-dot"), i = dots.findIndex((row) => row.includes(dot));
@@ -218,13 +368,13 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     if (!next) return;
     for (const d of dots.flat()) d.setAttribute("tabindex", -1);
     next.setAttribute("tabindex", 0);
-    next.focus();
+    refocus(next);
   };
   const legend = series.length > 1 || series[0].name ? node("ul", { class: "af-legend" }, series.map((s, i) => {
-    const look = styleOf(s, i);
-    const key = svg("g", { style: `--own: var(--af-${(s.colour ?? i) % 6})` },
-      s.line ? svg("path", { class: "af-line", "stroke-dasharray": DASHES[look], d: "M0 6H30" }) : null,
-      svg("g", { class: "af-dot", transform: "translate(15 6)" }, SYMBOLS[look]()));
+    const look = lookOf(s, i);
+    const key = svg("g", { style: paint(look) },
+      s.line ? svg("path", { class: "af-line", "stroke-dasharray": DASHES[look.symbol], d: "M0 6H30" }) : null,
+      svg("g", { class: "af-dot", transform: "translate(15 6)" }, symbolOf(look)));
     return node("li", {}, svg("svg", { width: 30, height: 12, "aria-hidden": true }, key), " ", s.name);
   })) : null;
   return node("figure", { class: "af-chart", onkeydown: go }, node("figcaption", {}, title),
@@ -238,7 +388,7 @@ function redraw(place, made) {
   place.replaceChildren(...[made].flat());
   if (!dot) return;
   const same = (d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === label;
-  [...place.querySelectorAll(".af-dot[role]")].find(same)?.focus();
+  refocus([...place.querySelectorAll(".af-dot[role]")].find(same));
 }
 
 // ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -247,4 +397,31 @@ const SIDES = { 1: "◀ output 1", 1.5: "= tie", 2: "output 2 ▶" };
 const verdict = (p) => p == null ? "no verdict"
   : SIDES[p] ?? (p < 1.5 ? `◀ output 1 (${Math.round(100 * (2 - p))} %)` : `output 2 (${Math.round(100 * (p - 1))} %) ▶`);
 const sideOf = (p) => p == null ? "none" : p === 1.5 ? "tie" : p < 1.5 ? "one" : "two";
-const pieces = (parts) => parts.map(([own, text]) => own ? node("mark", {}, text) : document.createTextNode(text));
+const short = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
+
+// Where `text` has what is searched for, in capitals or not: [[start, end], …].
+function hitsIn(text, wanted) {
+  if (!wanted) return [];
+  const searched = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
+  return [...text.matchAll(searched)].map((hit) => [hit.index, hit.index + hit[0].length]);
+}
+
+// Parts [own, text] as elements: words of its own and hits of a search are marked.
+function pieces(parts, wanted = "") {
+  const hits = hitsIn(parts.map(([, text]) => text).join(""), wanted), made = [];
+  let at = 0;
+  for (const [own, text] of parts) {
+    const end = at + text.length, inside = hits.filter(([from, to]) => from < end && to > at);
+    const cuts = [at, ...inside.flatMap(([from, to]) => [Math.max(from, at), Math.min(to, end)]), end];
+    const bits = cuts.slice(1).map((to, k) => [text.slice(cuts[k] - at, to - at), k % 2 === 1]).filter(([bit]) => bit);
+    const shown = bits.map(([bit, hit]) => hit ? node("mark", { class: "af-hit" }, bit) : document.createTextNode(bit));
+    made.push(...(own ? [node("mark", { class: "af-own" }, shown)] : shown));
+    at = end;
+  }
+  return made;
+}
+const withHits = (text, wanted) => pieces([[false, text]], wanted);
+
+// What may be wider than its place scrolls there, by keyboard, too.
+const scroller = (label, ...children) =>
+  node("div", { class: "af-scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);

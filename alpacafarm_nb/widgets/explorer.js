@@ -1,3 +1,3 @@
 // The preference explorer.
 
-export default { render({ model, el }) { return browse(model, room(el, "explorer")); } };
+export default widget("explorer", (model, el, kernel) => browse(model, el, kernel));

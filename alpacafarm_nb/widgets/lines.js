@@ -1,9 +1,19 @@
-// Curves of methods: a chart for each measure, judges told apart by dash and symbol, methods by colour.
+// Curves of methods: a chart for each measure. Colour tells the judge where several judged, and else the method; what
+// the colour does not tell, dash and symbol do.
 
 const AXES = { step: "training step", n: "candidates (n)", kl: "KL from the start, nats" };
 
+// The look of each series, whichever of them are shown.
+function seriesLooks({ series, methods, judges }) {
+  const several = judges.length > 1, judge = coloursOf(judges), method = coloursOf(methods);
+  const colour = (s) => several ? judge[judges.indexOf(s.judge)] ?? "grey" : method[methods.indexOf(s.method)];
+  const kinds = [...new Map(series.map((s) => [`${s.method}\n${s.judge}`, s])).values()];
+  const looks = looksOf(kinds.map(colour), (i) => methods.indexOf(kinds[i].method));
+  return (s) => looks[kinds.findIndex((k) => k.method === s.method && k.judge === s.judge)];
+}
+
 // Series of one measure as the chart wants them.
-function seriesOf(data, measure, { axis, methods, judges, bands }) {
+function seriesOf(data, looks, measure, { axis, methods, judges, bands }) {
   const wanted = data.series.filter((s) =>
     s.measure === measure && methods.includes(s.method) && (!s.judge || judges.includes(s.judge)));
   const point = (p) => {
@@ -12,7 +22,7 @@ function seriesOf(data, measure, { axis, methods, judges, bands }) {
   };
   return wanted.map((s) => ({
     name: s.judge ? `${s.method} by ${s.judge}` : s.method, line: true,
-    colour: data.methods.indexOf(s.method), look: data.judges.indexOf(s.judge),
+    look: looks(s),
     points: s.points.filter((p) => p[axis] != null).map(point).sort((a, b) => a.x - b.x),
   })).filter((s) => s.points.length);
 }
@@ -26,57 +36,54 @@ function answersAt(answers, sampled) {
   }
   const cell = (text) => node("td", { class: "af-text" }, text);
   const rows = answers.rows.map((r) => node("tr", {}, cell(r.instruction), cell(r.output)));
-  return [node("h4", {}, answers.title), table(["instruction", "output"], rows, { class: "af-answers" })];
+  return [node("h4", {}, answers.title), scroller("answers", table(["instruction", "output"], rows, { class: "af-answers" }))];
 }
 
-export default {
-  render({ model, el }) {
-    room(el, "curves");
-    const { wish, off } = wisher(model), data = model.get("data"), shown = () => model.get("shown");
-    let resting;
-    const look = (key) => { clearTimeout(resting); wish("look", { key }); };
-    const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
-    const own = (make, label, values, key) => make(label, values, () => shown()[key], (v) => change({ [key]: v }));
-    const fields = [
-      data.axes.length > 1 ? own(select, "against", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
-      own(ticked, "methods", data.methods, "methods"),
-      data.judges.length > 1 ? own(ticked, "win-rate by", data.judges, "judges") : null,
-    ].filter(Boolean);
-    const bands = node("input", { type: "checkbox", onchange: () => change({ bands: bands.checked }) });
-    const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" });
-    const answers = node("section", { "aria-label": "outputs at a point" });
-    const one = (measure) => {
-      const { axis } = shown(), { key, peaks } = model.get("view"), series = seriesOf(data, measure, shown());
-      if (!series.length) return null;
-      const tops = peaks.filter((p) => p.measure === measure);
-      return chart({
-        title: measure, x: AXES[axis] ?? axis, y: measure, series, log: axis === "n", chosen: key,
-        marks: tops.map((p) => ({ x: p.x, text: `highest: ${p.method}` })),
-        onpick: data.sampled ? (_, p) => look(p.key) : null,
-      });
-    };
-    const draw = () => {
-      const view = model.get("view");
-      for (const f of fields) f.show();
-      bands.checked = shown().bands;
-      redraw(charts, data.measures.map(one).filter(Boolean));
-      peaks.replaceChildren(...view.peaks.map((p) => node("li", {}, p.text)));
-      answers.replaceChildren(...answersAt(view.answers, data.sampled));
-    };
-    // A point under a resting pointer is looked up, too; a move counts, not a chart that is drawn anew below it.
-    let under = null;
-    charts.addEventListener("pointermove", (event) => {
-      const dot = data.sampled ? event.target.closest?.(".af-dot[role]") : null, key = dot?.getAttribute("data-key") ?? null;
-      if (key === under) return;
-      under = key;
-      clearTimeout(resting);
-      if (key && key !== model.get("view").key) resting = setTimeout(() => look(key), 300);
+export default widget("curves", (model, el, kernel) => {
+  const { wish, off } = wisher(model, { kernel }), data = model.get("data"), looks = seriesLooks(data), shown = () => model.get("shown");
+  let resting;
+  const look = (key) => { clearTimeout(resting); wish("look", { key }); };
+  const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
+  const own = (make, label, values, key) => make(label, values, () => shown()[key], (v) => change({ [key]: v }));
+  const fields = [
+    data.axes.length > 1 ? own(select, "against", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
+    own(ticked, "methods", data.methods, "methods"),
+    data.judges.length > 1 ? own(ticked, "win-rate by", data.judges, "judges") : null,
+  ].filter(Boolean);
+  const bands = node("input", { type: "checkbox", onchange: () => change({ bands: bands.checked }) });
+  const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" });
+  const answers = node("section", { "aria-label": "outputs at a point" });
+  const one = (measure) => {
+    const { axis } = shown(), { key, peaks } = model.get("view"), series = seriesOf(data, looks, measure, shown());
+    if (!series.length) return null;
+    const tops = peaks.filter((p) => p.measure === measure);
+    return chart({
+      title: measure, x: AXES[axis] ?? axis, y: measure, series, log: axis === "n", chosen: key,
+      marks: tops.map((p) => ({ x: p.x, text: `highest: ${p.method}` })),
+      onpick: data.sampled ? (_, p) => look(p.key) : null,
     });
-    const band = node("label", { class: "af-box" }, bands, " ± one standard error");
-    el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), band), charts, peaks, answers);
-    model.on("change:view", draw);
-    model.on("change:shown", draw);
-    draw();
-    return () => { clearTimeout(resting); off(); model.off("change:view", draw); model.off("change:shown", draw); };
-  },
-};
+  };
+  const draw = () => {
+    const view = model.get("view");
+    for (const f of fields) f.show();
+    bands.checked = shown().bands;
+    redraw(charts, data.measures.map(one).filter(Boolean));
+    peaks.replaceChildren(...view.peaks.map((p) => node("li", {}, p.text)));
+    answers.replaceChildren(...answersAt(view.answers, data.sampled));
+  };
+  // A point under a resting pointer is looked up, too; a move counts, not a chart that is drawn anew below it.
+  let under = null;
+  charts.addEventListener("pointermove", (event) => {
+    const dot = data.sampled ? event.target.closest?.(".af-dot[role]") : null, key = dot?.getAttribute("data-key") ?? null;
+    if (key === under) return;
+    under = key;
+    clearTimeout(resting);
+    if (key && key !== model.get("view").key) resting = setTimeout(() => look(key), 300);
+  });
+  const band = node("label", { class: "af-box" }, bands, " ± one standard error");
+  el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), band), charts, peaks, answers);
+  model.on("change:view", draw);
+  model.on("change:shown", draw);
+  draw();
+  return () => { clearTimeout(resting); off(); model.off("change:view", draw); model.off("change:shown", draw); };
+});

@@ -1,13 +1,10 @@
 // The training board.
 
-export default {
-  render({ model, el }) {
-    room(el, "live");
-    const { wish, off } = wisher(model), parts = [progressLine(wish), curvesPart(wish), looksPart(wish)];
-    const draw = () => { for (const part of parts) part.show(model.get("view")); };
-    el.append(...parts.map((part) => part.element));
-    model.on("change:view", draw);
-    draw();
-    return () => { off(); model.off("change:view", draw); };
-  },
-};
+export default widget("live", (model, el, kernel) => {
+  const { wish, off } = wisher(model, { kernel }), parts = [progressLine(wish), curvesPart(wish), looksPart(wish)];
+  const draw = () => { for (const part of parts) part.show(model.get("view")); };
+  el.append(...parts.map((part) => part.element));
+  model.on("change:view", draw);
+  draw();
+  return () => { off(); model.off("change:view", draw); };
+});

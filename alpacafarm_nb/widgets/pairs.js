@@ -8,26 +8,48 @@ const ORDERS = {
   agreement: "least disputed first",
 };
 
+const MARKS = { true: "words that only one has are underlined", false: "too few words in common to mark what differs" };
+
 function lengths(p) {
   const by = Math.abs(p.longer);
   return p.longer === 0 ? "both are equally long" : `output ${p.longer > 0 ? 2 : 1} is longer by ${by} character${by === 1 ? "" : "s"}`;
 }
 
-function onePair(p) {
-  const output = (k) => {
-    const by = p[`generator_${k}`];
-    return node("div", { class: "af-output" }, node("h4", {}, `output ${k}${by ? ` · ${by}` : ""}`),
-      node("div", { class: "af-text" }, pieces(p.pieces[k - 1])));
-  };
-  const facts = [`pair ${p.number}`, p.dataset, `${lengths(p)}; words that only one has are underlined`].filter(Boolean);
-  const said = (v) => node("li", { class: `af-${sideOf(v.preference)}` }, node("b", {}, v.annotator), " ", verdict(v.preference));
-  return [node("h3", { class: "af-text" }, p.instruction),
-    p.input ? node("div", { class: "af-input af-text" }, p.input) : null,
-    node("div", { class: "af-outputs" }, output(1), output(2)), node("p", { class: "af-note" }, facts.join(" · ")),
-    node("ul", { class: "af-verdicts" }, p.verdicts.map(said))];
+// Why a judge said so, in its own words.
+function reasons(verdicts) {
+  const given = verdicts.filter((v) => v.reason);
+  if (!given.length) return null;
+  const one = (v) => node("details", {}, node("summary", {}, `${v.annotator}: ${verdict(v.preference)}`),
+    node("div", { class: "af-reason af-text" }, v.reason));
+  return node("section", { class: "af-reasons", "aria-label": "what the judges wrote" }, node("h4", {}, "what the judges wrote"), given.map(one));
 }
 
-function browse(model, el) {
+function onePair(p, wanted) {
+  const output = (k) => {
+    const by = p[`generator_${k}`], name = `output ${k}${by ? ` · ${by}` : ""}`;
+    return node("div", { class: "af-output", tabindex: 0, role: "group", "aria-label": name }, node("h4", {}, name),
+      node("div", { class: "af-text" }, pieces(p.pieces[k - 1], wanted)));
+  };
+  const facts = [`pair ${p.number}`, p.dataset, `${lengths(p)}; ${MARKS[p.alike]}`].filter(Boolean);
+  const said = (v) => node("li", { class: `af-${sideOf(v.preference)}` }, node("b", {}, v.annotator), " ", verdict(v.preference));
+  return [node("h3", { class: "af-text" }, withHits(p.instruction, wanted)),
+    p.input ? node("div", { class: "af-input af-text" }, withHits(p.input, wanted)) : null,
+    node("div", { class: "af-outputs" }, output(1), output(2)), node("p", { class: "af-note" }, facts.join(" · ")),
+    node("ul", { class: "af-verdicts" }, p.verdicts.map(said)), reasons(p.verdicts)];
+}
+
+// A line of the list: the instruction, unless it is that of the line above; models, lengths and beginnings of a pair.
+function pairLine(row, above, wanted) {
+  const same = above && above.text === row.text && above.input === row.input, by = row.generators.filter(Boolean).join(" | ");
+  const votes = node("span", { class: "af-votes", title: "verdicts for output 1, ties, verdicts for output 2" },
+    `◀${row.first} =${row.ties} ▶${row.second}`);
+  const about = node("span", { class: "af-about" }, by ? node("b", {}, by) : null, by ? " " : "", `${row.words.join(" | ")} words`);
+  const asked = same ? null : node("div", { class: "af-asked" }, withHits(row.text, wanted));
+  const begins = row.begin.map((text, k) => node("div", { class: "af-begin" }, `${k + 1}: `, withHits(text, wanted)));
+  return [asked, node("div", { class: "af-one-pair" }, votes, about), ...begins].filter(Boolean);
+}
+
+function browse(model, el, kernel) {
   const query = () => model.get("query"), names = model.get("names");
   const ask = (change) => { model.set("query", { ...query(), page: 0, at: 0, ...change }); model.save_changes(); };
   const turn = (change) => ask({ page: model.get("view").page, ...change });
@@ -43,6 +65,8 @@ function browse(model, el) {
     search("contains", () => query().text, (text) => ask({ text })),
     number("lengths differ by", { min: 0, step: 10 }, () => query().apart, (v) => ask({ apart: Math.floor(v) || 0 })),
   ].filter(Boolean);
+  const marks = node("input", { type: "checkbox", checked: true, onchange: () => pair.classList.toggle("af-unmarked", !marks.checked) });
+  const box = node("label", { class: "af-box" }, marks, " mark words that differ");
   const count = node("span", { class: "af-count", role: "status" });
   const list = node("ul", { class: "af-list", role: "listbox", tabindex: 0, "aria-label": "pairs" });
   const pager = node("div", { class: "af-pager" }), pair = node("section", { class: "af-pair", "aria-label": "the pair" });
@@ -57,26 +81,32 @@ function browse(model, el) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) { event.preventDefault(); move(step); }
   });
+  let at = "", shown = "";
+  const wide = new ResizeObserver(() => { if (el.clientWidth !== width) [width, pair.style.minHeight] = [el.clientWidth, ""]; });
+  let width = 0;
   const draw = () => {
     const view = model.get("view"), p = view.pair;
     for (const f of fields) f.show();
     count.textContent = view.problem || `${view.found.toLocaleString("en")} of ${view.of.toLocaleString("en")} pairs`;
+    const wanted = query().text, place = `${view.page} ${JSON.stringify({ ...query(), at: 0 })}`;
     const option = (row, i) => {
       const about = { role: "option", id: `${names.id}-${i}`, "aria-selected": String(i === view.at) };
-      const votes = node("span", { class: "af-votes", title: "verdicts for output 1, ties, verdicts for output 2" },
-        `◀${row.first} =${row.ties} ▶${row.second}`);
-      return node("li", { ...about, onclick: () => turn({ at: i }) }, votes, node("span", {}, row.text));
+      return node("li", { ...about, onclick: () => turn({ at: i }) }, pairLine(row, view.rows[i - 1], wanted));
     };
     list.replaceChildren(...view.rows.map(option));
     list.setAttribute("aria-activedescendant", `${names.id}-${view.at}`);
-    list.children[view.at]?.scrollIntoView?.({ block: "nearest" });
+    if (place !== at) [at, list.scrollTop] = [place, 0];
+    showIn(list, list.children[view.at]);
     [before.disabled, next.disabled] = [view.page <= 0, view.page + 1 >= view.pages];
     where.textContent = `page ${view.page + 1} of ${view.pages}`;
-    pair.replaceChildren(...(p ? onePair(p).filter(Boolean) : [node("p", {}, view.problem || "No pair is left: widen the filters.")]));
+    if (shown === (shown = JSON.stringify([p, wanted, view.problem]))) return;    // its places of scrolling stay
+    pair.style.minHeight = `${pair.offsetHeight}px`;                // a shorter pair does not move what stands below
+    pair.replaceChildren(...(p ? onePair(p, wanted).filter(Boolean) : [node("p", {}, view.problem || "No pair is left: widen the filters.")]));
   };
-  el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element)), count,
+  el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), box), count,
     node("div", { class: "af-columns" }, node("div", { class: "af-side" }, list, pager), pair));
   model.on("change:view", draw);
+  wide.observe(el);
   draw();
-  return () => { for (const f of fields) f.stop?.(); model.off("change:view", draw); };
+  return () => { wide.disconnect(); for (const f of fields) f.stop?.(); model.off("change:view", draw); };
 }

@@ -1,14 +1,14 @@
 // The farm panel: settings above, the run below them, then the rows, and the pairs of the row that is open.
 
 const CAPTION = "Win-rates against the reference outputs and paired differences, each ± one standard error; "
-  + "the dashed mark stands at 50 %.";
+  + "the dashed mark stands at 50 %. Tokens are those that were generated for an answer, discarded candidates and all.";
 const BUSY = ["running", "stopping"];
 const LEASH = { "": "leash", kl_coef: "KL coefficient", beta: "beta" };
 
 // A rate with its error as a bar from 0 to 100 %, with a mark at 50.
-function rateBar(rate, error) {
+function rateBar(rate, error, colour) {
   const at = (v) => Math.max(0, Math.min(100, v)), [low, high] = [at(rate - error), at(rate + error)];
-  return svg("svg", { width: 104, height: 16, viewBox: "-2 0 104 16", "aria-hidden": true, style: "--own: var(--af-0)" },
+  return svg("svg", { width: 104, height: 16, viewBox: "-2 0 104 16", "aria-hidden": true, style: paint({ colour }) },
     svg("line", { class: "af-mark", x1: 50, x2: 50, y1: 0, y2: 16 }),
     svg("rect", { class: "af-share", x: 0, y: 4, width: at(rate), height: 8 }),
     svg("path", { class: "af-whisker", d: `M${low} 8H${high}M${low} 4V12M${high} 4V12` }));
@@ -65,16 +65,17 @@ function settingsForm(view, wish) {
 }
 
 function rowsTable(wish) {
-  const element = node("div", { class: "af-scroll" });
+  const element = scroller("rows");
   let drawn = "";
   const act = (text, does, name, more = {}) => button(text, () => wish(does, { name }),
     { "aria-label": `${text} ${name}`, "data-key": `${does} ${name}`, ...more });
   const row = (v, r) => {
-    const open = r.name === v.open, busy = BUSY.includes(v.run.state), cell = (...children) => node("td", {}, ...children);
-    const figures = r.figures.flatMap((f) => [cell(`${plusMinus(f.rate, f.error)} `, rateBar(f.rate, f.error)), cell(signed(f.gap, f.gap_error))]);
+    const open = r.name === v.open, colours = coloursOf(v.judges), busy = BUSY.includes(v.run.state), cell = (...children) => node("td", {}, ...children);
+    const figures = r.figures.flatMap((f, k) =>
+      [cell(`${plusMinus(f.rate, f.error)} `, rateBar(f.rate, f.error, colours[k])), cell(signed(f.gap, f.gap_error))]);
     return node("tr", { class: open ? "af-chosen" : "" },
       node("th", { scope: "row" }, node("b", {}, r.name), node("div", { class: "af-note" }, r.about)), figures,
-      cell(fixed(r.words)), cell(r.n), cell(r.own ? fixed(r.seconds, 0) : ""),
+      cell(fixed(r.words)), cell(fixed(r.tokens, 0)), cell(r.n), cell(r.own ? fixed(r.seconds, 0) : ""),
       node("td", { class: "af-buttons" }, act(open ? "close" : "open", "open", r.name), " ",
         r.own ? act("remove", "remove", r.name, { disabled: busy }) : null));
   };
@@ -83,57 +84,54 @@ function rowsTable(wish) {
     if (now === drawn) return;
     drawn = now;
     const focus = document.activeElement, held = element.contains(focus) ? focus.getAttribute("data-key") : null;
-    const heads = ["model", ...v.judges.flatMap((j) => [`${j}, %`, "Δ to SFT"]), "words", "judged on", "seconds", ""];
+    const heads = ["model", ...v.judges.flatMap((j) => [`${j}, %`, "Δ to SFT"]), "words", "tokens drawn", "judged on", "seconds", ""];
     const filled = [node("p", { class: "af-note" }, CAPTION), table(heads, v.rows.map((r) => row(v, r)), { class: "af-rows" })];
     element.replaceChildren(...(v.rows.length ? filled : []));
-    if (held) [...element.querySelectorAll("[data-key]")].find((b) => b.getAttribute("data-key") === held)?.focus();
+    if (held) refocus([...element.querySelectorAll("[data-key]")].find((b) => b.getAttribute("data-key") === held));
   };
   return { element, show };
 }
 
-export default {
-  render({ model, el }) {
-    room(el, "panel");
-    const view = () => model.get("view"), { wish, off } = wisher(model);
-    const form = settingsForm(view(), wish), line = progressLine(wish), curves = curvesPart(wish);
-    const rows = rowsTable(wish);
-    const running = node("details", { class: "af-running" },
-      node("summary", {}, "curves of the last training"), curves.element);
-    const heading = node("h4", {}), pairs = node("section", { class: "af-explorer", "aria-label": "pairs of the open row" });
-    // The explorer's part asks for `view`: that is what stands in `pairs` here.
-    const own = (name) => name.replace("view", "pairs");
-    const inner = {
-      get: (name) => model.get(own(name)), set: (name, v) => model.set(own(name), v),
-      save_changes: () => model.save_changes(),
-      on: (event, f) => model.on(own(event), f), off: (event, f) => model.off(own(event), f),
-    };
-    let opened = null, stop = () => {};
-    const browsePairs = () => {
-      const v = view(), ready = v.open && model.get("pairs").of != null;
-      [pairs.hidden, heading.hidden] = [!ready, !ready];
-      if (!ready) { stop(); stop = () => {}; opened = null; pairs.replaceChildren(); return; }
-      const base = v.rows.find((r) => r.name === v.open)?.own ? "SFT's" : "the reference's";
-      heading.textContent = `Outputs of ${v.open} (2) beside ${base} (1), judged against each other`;
-      if (opened === v.open) return;
-      opened = v.open;
-      stop();
-      pairs.replaceChildren();
-      stop = browse(inner, pairs);
-    };
-    const draw = () => {
-      const v = view(), problem = v.problem || v.run.problem;
-      form.show(v);
-      line.show({ ...v.run, problem, said: v.run.said });
-      curves.show(v.run);
-      rows.show(v);
-      [running.hidden, clear.hidden] = [!v.run.columns.length, v.rows.length < 2];
-      browsePairs();
-    };
-    const clear = button("remove all rows", () => wish("clear"), { class: "af-clear" });
-    el.append(form.element, line.element, running, rows.element, clear, heading, pairs);
-    model.on("change:view", draw);
-    model.on("change:pairs", browsePairs);
-    draw();
-    return () => { off(); stop(); model.off("change:view", draw); model.off("change:pairs", browsePairs); };
-  },
-};
+export default widget("panel", (model, el, kernel) => {
+  const view = () => model.get("view"), { wish, off } = wisher(model, { kernel });
+  const form = settingsForm(view(), wish), line = progressLine(wish), curves = curvesPart(wish);
+  const rows = rowsTable(wish);
+  const running = node("details", { class: "af-running" },
+    node("summary", {}, "curves of the last training"), curves.element);
+  const heading = node("h4", {}), pairs = node("section", { class: "af-explorer", "aria-label": "pairs of the open row" });
+  // The explorer's part asks for `view`: that is what stands in `pairs` here.
+  const own = (name) => name.replace("view", "pairs");
+  const inner = {
+    get: (name) => model.get(own(name)), set: (name, v) => model.set(own(name), v),
+    save_changes: () => model.save_changes(),
+    on: (event, f) => model.on(own(event), f), off: (event, f) => model.off(own(event), f),
+  };
+  let opened = null, stop = () => {};
+  const browsePairs = () => {
+    const v = view(), ready = v.open && model.get("pairs").of != null;
+    [pairs.hidden, heading.hidden] = [!ready, !ready];
+    if (!ready) { stop(); stop = () => {}; opened = null; pairs.replaceChildren(); return; }
+    const base = v.rows.find((r) => r.name === v.open)?.own ? "SFT's" : "the reference's";
+    heading.textContent = `Outputs of ${v.open} (2) beside ${base} (1), judged against each other`;
+    if (opened === v.open) return;
+    opened = v.open;
+    stop();
+    pairs.replaceChildren();
+    stop = browse(inner, pairs, kernel);
+  };
+  const draw = () => {
+    const v = view(), problem = v.problem || v.run.problem;
+    form.show(v);
+    line.show({ ...v.run, problem, said: v.run.said });
+    curves.show(v.run);
+    rows.show(v);
+    [running.hidden, clear.hidden] = [!v.run.columns.length, v.rows.length < 2];
+    browsePairs();
+  };
+  const clear = button("remove all rows", () => wish("clear"), { class: "af-clear" });
+  el.append(form.element, line.element, running, rows.element, clear, heading, pairs);
+  model.on("change:view", draw);
+  model.on("change:pairs", browsePairs);
+  draw();
+  return () => { off(); stop(); model.off("change:view", draw); model.off("change:pairs", browsePairs); };
+});

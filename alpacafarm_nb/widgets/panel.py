@@ -256,7 +256,7 @@ def join_boards(
 def row_view(
     row: Row,
     base: Row,  # that it is compared with
-) -> dict:  # JSON values: name, about, figures (an annotator each), words, n, seconds, own
+) -> dict:  # JSON values: name, about, figures (an annotator each), words, tokens, n, seconds, own
     "A line of the page's table."
     board, figures = join_boards([base, row] if row is not base else [row]), []
     for judge in board.annotators:
@@ -266,7 +266,9 @@ def row_view(
                             gap=_digits(gap and gap.difference), gap_error=_digits(gap and gap.standard_error)))
     texts = row.board.outputs["output"].dropna()
     about = row.settings.about if row.baseline else "what every method starts from"
+    tokens = row.board.to_pandas().get("tokens")      # of discarded candidates, too: best-of-16 is not free
     return dict(name=row.name, about=about, figures=figures, words=_digits(texts.str.split().str.len().mean()),
+                tokens=None if tokens is None else _digits(tokens[row.name]),
                 n=int(row.board.outputs["item"].nunique()), seconds=_digits(row.seconds), own=row.baseline is not None)
 
 def _digits(value): return None if value is None or pd.isna(value) else round(float(value), 2)

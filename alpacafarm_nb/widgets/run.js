@@ -36,8 +36,9 @@ function curvesPart(wish) {
       const note = `${name ? name + ", " : ""}step ${x}: ${column} ${tidy(y)}${spread}`;
       return { x, y, low, high, note, key: `${name} ${x}` };
     };
-    const drawn = series.filter((s) => s.points.length)
-      .map((s) => ({ name: s.name, line: true, points: s.points.map(point(s.name)) }));
+    const looks = looksOf(coloursOf(series.map((s) => s.name)));
+    const drawn = series.map((s, i) => ({ name: s.name, line: true, look: looks[i], points: s.points.map(point(s.name)) }))
+      .filter((s) => s.points.length);
     redraw(place, chart({ title: column, x: "step", y: "", height: 220, series: drawn }));
     const line = place.querySelector(".af-said");
     if (said?.trim() && line && !line.textContent.trim()) line.textContent = said;   // the pointer still rests there
@@ -48,7 +49,7 @@ function curvesPart(wish) {
       columns = v.columns.join("\n");
       const held = boxes.contains(document.activeElement) ? document.activeElement.value : null;
       boxes.replaceChildren(ticked("curves", v.columns, () => v.chosen, (chosen) => wish("choose", { columns: chosen })).element);
-      if (held != null) [...boxes.querySelectorAll("input")].find((b) => b.value === held)?.focus();
+      if (held != null) refocus([...boxes.querySelectorAll("input")].find((b) => b.value === held));
     }
     boxes.hidden = !v.columns.length;
     const drawn = v.curves.map(draw);
@@ -64,7 +65,7 @@ function looksPart(wish) {
     beside.textContent = name(at);
     wish("look", { step: last ? null : steps[at] });       // at the end it follows the training
   } });
-  const beside = node("output", {}), place = node("div", { class: "af-scroll" }), picker = field("answers after step", slider);
+  const beside = node("output", {}), place = scroller("answers"), picker = field("answers after step", slider);
   let steps = [], drawn = "";
   const name = (at) => `${steps[at] ?? ""}${at === steps.length - 1 ? " (newest)" : ""}`;
   picker.append(beside);
