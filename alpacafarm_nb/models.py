@@ -357,7 +357,7 @@ class Roles(Vocabulary):
 def _lora(backbone, rank, alpha, targets):
     with calm(): from peft import LoraConfig
     odd = [path for path, m in backbone.net.named_modules() if targets == "all-linear" and not _multiplies(m)]
-    if targets == "all-linear" and backbone.net.config.get_text_config() is not backbone.net.config:  # it has eyes
+    if targets == "all-linear" and backbone.net.config.get_text_config() is not backbone.net.config:   # it sees, too
         text = {id(m) for m in backbone.net.get_decoder().modules()}
         odd += [path for path, m in backbone.net.named_modules() if isinstance(m, nn.Linear) and id(m) not in text]
     return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha or 2 * rank, lora_dropout=0.0,
