@@ -13,9 +13,10 @@ import pandas as pd
 from scipy import stats
 from scipy.sparse import csgraph
 
-from ..core import NEUTRAL, PALETTE, ConfigError, RecordError, check_counts, data_path, escape, plot_theme
-from .rates import Estimate, _level, _paired, _scored, cluster_ids
-from ..records import Origin, require_columns
+from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, check_counts, data_path,
+                                decimals_for, escape, figure_text, plot_theme)
+from .rates import MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
+from ..records import Origin, check_numbers, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Ratings:
     def probability(self, a: str, b: str) -> float:
         "Probability that a beats b by the ratings."
         r = self.table["rating"]
-        if unknown := [m for m in (a, b) if m not in r]:
-            raise ConfigError(f"there is no model {unknown[0]!r} in these ratings")
+        if unknown := [m for m in (a, b) if not isinstance(m, str) or m not in r]:
+            raise ConfigError(f"there is no model {brief(unknown[0])} in these ratings")
         return 1 / (1 + 10 ** ((r[b] - r[a]) / 400))
 
     def sure(self) -> pd.DataFrame:
@@ -40,10 +41,15 @@ class Ratings:
         return pd.DataFrame((self.replicates[:, :, None] > self.replicates[:, None]).mean(0), names, names)
 
     def __repr__(self):
-        return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format='{:.1f}'.format)}"
+        return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format=self._format)}"
 
     def _repr_html_(self):
-        return f"<p>{escape(self.kind)}, {self.n} comparisons</p>{self.table.to_html(float_format='{:.1f}'.format)}"
+        return f"<p>{escape(self.kind)}, {self.n} comparisons</p>{self.table.to_html(float_format=self._format)}"
+
+    @property
+    def _format(self):
+        "With the decimals that the surest rating is worth."
+        return f"{{:.{decimals_for(self.table['standard_error'], self.table['rating'])}f}}".format
 
 
 def _games(comparisons, cluster, source="comparisons"):
@@ -55,7 +61,7 @@ def _games(comparisons, cluster, source="comparisons"):
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
     keep = ~np.isnan(scores) & (table["generator_1"] != table["generator_2"]).to_numpy()
     if not keep.any(): raise RecordError("no row has a verdict on two different models", source)
-    return (*(table.loc[keep, c].astype(str).to_numpy() for c in ("generator_1", "generator_2")), scores[keep],
+    return (*(np.array([str(v) for v in table.loc[keep, c]]) for c in ("generator_1", "generator_2")), scores[keep],
             cluster_ids(table, cluster, source)[keep])
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings-bradley-terry
@@ -69,9 +75,8 @@ def bradley_terry(
 ) -> Ratings:  # on Elo's scale, mean 0
     "Bradley–Terry ratings. Raises `RecordError` where a model has no finite one."
     _level(level, "bradley_terry")
-    check_counts(replicates=(replicates, 50))
-    if isinstance(prior, (str, bool)) or not 0 <= prior < np.inf:
-        raise ConfigError(f"bradley_terry: prior is {prior!r}: a number of ties from 0 is needed")
+    check_counts(replicates=(replicates, 50, MOST))
+    prior = as_number(prior, "bradley_terry: prior, ties", 0, 1e6)
     first, second, score, units = _games(comparisons, cluster)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
@@ -81,7 +86,7 @@ def bradley_terry(
     np.add.at(beaten, (j, i), 1 - score)     # [loser, winner]
     met = (beaten + beaten.T > 0) * prior / 2
     _check_connected(beaten + met, names)
-    weights = np.random.default_rng(seed).exponential(size=(replicates, units.max() + 1))
+    weights = _rng(seed).exponential(size=(replicates, units.max() + 1))
     weights = np.r_[np.ones((1, weights.shape[1])), weights / weights.mean(1, keepdims=True)]
     place = np.r_[i * m + j, j * m + i]
     found = np.stack([_strengths(np.bincount(place, np.r_[w[units] * score, w[units] * (1 - score)], m * m)
@@ -141,14 +146,13 @@ def elo(
     from evalica import Winner
     from evalica import elo as fit
     _level(level, "elo")
-    check_counts(orders=(orders, 2))
-    if isinstance(k, (str, bool)) or not 0 < k < np.inf:
-        raise ConfigError(f"elo: k is {k!r}: a number above 0 is needed")
+    check_counts(orders=(orders, 2, MOST))
+    k = as_number(k, "elo: k", 0, 1e6, above=True)
     first, second, score, _ = _games(comparisons, None)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
     said = [Winner.Draw if s == .5 else Winner.Y if s > .5 else Winner.X for s in score]
-    rng, found = np.random.default_rng(seed), []
+    rng, found = _rng(seed), []
     for _ in range(orders):
         at = rng.permutation(len(i))
         rating = fit(i[at].tolist(), j[at].tolist(), [said[k] for k in at], k=k).scores.sort_index().to_numpy()
@@ -173,9 +177,12 @@ class RankCorrelation:
 
     def __str__(self):
         s = self.spearman
-        return f"Spearman {s.value:.3f} [{s.low:.2f}, {s.high:.2f}] over {self.n} models"
+        return f"Spearman {figure_text(s.value, None, s.low, s.high)} over {self.n} models"
 
-    def __repr__(self): return f"{self.n} models\n{self.to_pandas().to_string(float_format='{:.3f}'.format)}"
+    def __repr__(self):
+        lines = [f"{k:<9} {figure_text(e.value, None, e.low, e.high)}" for k in ("spearman", "kendall", "pearson")
+                 for e in (getattr(self, k),)]
+        return "\n".join([f"{self.n} models", *lines])
 
 
 def _true_pairs(x, errors, draws, rng):
@@ -228,14 +235,14 @@ def rank_correlation(
     two sides are taken for independent: those of two judges of the same outputs are not quite. Raises `ConfigError`
     below 3 models."""
     _level(level, "rank_correlation")
-    check_counts(draws=(draws, 100))
+    check_counts(draws=(draws, 100, MOST))
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         a_error, b_error = (e.reindex(a.index) if isinstance(e, pd.Series) else e for e in (a_error, b_error))
     x = np.stack(_paired(a, b, "rank_correlation", "figures"), 1)
-    try: errors = np.stack([np.broadcast_to(np.asarray(e, float), len(x)) for e in (a_error, b_error)], 1)
+    errors = [check_numbers(e, "rank_correlation: errors", (0, 1)) for e in (a_error, b_error)]
+    try: errors = np.stack([np.broadcast_to(e, len(x)) for e in errors], 1)
     except ValueError:
         raise ConfigError(f"rank_correlation: errors must be one number, or {len(x)} on either side") from None
-    if np.isinf(x).any(): raise ConfigError("rank_correlation: a figure is infinite")
     keep = ~np.isnan(x).any(1)
     x, errors = x[keep], errors[keep]
     if len(x) < 3: raise ConfigError(f"rank_correlation: {len(x)} models have figures on both sides: 3 are needed")
@@ -243,7 +250,7 @@ def rank_correlation(
         raise ConfigError("rank_correlation: an error is missing or negative")
     own = found = _coefficients(*x.T[:, None])
     if (errors > 0).any():
-        true = _true_pairs(x, errors, draws, np.random.default_rng(seed))
+        true = _true_pairs(x, errors, draws, _rng(seed))
         found = _coefficients(true[:, 0], true[:, 1])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
     spread = np.std(found, axis=0)
