@@ -442,7 +442,7 @@ def save_table(
     """Write a table in the format that the name says and return the path. Raises `RecordError` for another name, for
     what the format cannot hold, and for lists in a CSV file, where a missing text also becomes an empty one. A text
     that a spreadsheet would run gets an apostrophe in front there, which a warning says."""
-    path = as_path(path)
+    path, table = as_path(path), as_table(table)
     kind = Path(path.stem if path.suffix == ".gz" else path.name).suffix
     if kind in (".json", ".jsonl"):
         rows = [json.dumps(row, ensure_ascii=False) for row in as_json(table)]
@@ -475,7 +475,7 @@ def csv_text(
 
 def _csv_text(table, path, formulas):
     "A table as CSV, whose fields cannot hold lists; says how many fields are changed."
-    lists = [c for c in table if table[c].map(lambda v: isinstance(v, (list, tuple, np.ndarray))).any()]
+    lists = [c for c in table if any(isinstance(v, (list, tuple, np.ndarray)) for v in table[c])]
     if lists:
         raise RecordError("holds lists, which CSV cannot keep. Save it as .jsonl or .parquet.", path, column=lists[0])
     text, changed = csv_text(table, formulas)

@@ -200,6 +200,7 @@ def load_published(
 ) -> Scoreboard:  # figures without verdicts
     "A published leaderboard. Raises `RecordError` where it has no win-rates, or a model twice."
     table, origin = read_table(path)
+    if not len(table) or not len(table.columns): raise RecordError("has no rows", origin.name)
     if annotator is not None and not isinstance(annotator, str):
         raise ConfigError(f"load_published: annotator is {brief(annotator)}: give a text")
     if "model" in table.columns[1:]: table = table.drop(columns="model")

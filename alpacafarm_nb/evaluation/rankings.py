@@ -59,10 +59,10 @@ def _games(comparisons, cluster, source="comparisons"):
     for column in ("generator_1", "generator_2"):
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
-    keep = ~np.isnan(scores) & (table["generator_1"] != table["generator_2"]).to_numpy()
+    first, second = (np.array([str(v) for v in table[c]]) for c in ("generator_1", "generator_2"))
+    keep = ~np.isnan(scores) & (first != second)
     if not keep.any(): raise RecordError("no row has a verdict on two different models", source)
-    return (*(np.array([str(v) for v in table.loc[keep, c]]) for c in ("generator_1", "generator_2")), scores[keep],
-            cluster_ids(table, cluster, source)[keep])
+    return first[keep], second[keep], scores[keep], cluster_ids(table, cluster, source)[keep]
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings-bradley-terry
 def bradley_terry(
