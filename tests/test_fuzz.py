@@ -1,14 +1,17 @@
 """Anything at all, given to every function of the evaluation and to every reader: what comes back is a result, or a
 `FarmError` with a sentence."""
 
+import csv
 import dataclasses
 import datetime
 import decimal
 import fractions
 import gzip
-import inspect
+import html
+import io
 import json
 import random
+import re
 import warnings
 
 import numpy as np
@@ -18,7 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alpacafarm_nb import evaluation, prompts, records, sources
-from alpacafarm_nb.core import FarmError
+from alpacafarm_nb.core import ConfigError, FarmError
+from alpacafarm_nb.evaluation.boards import board_figures
+from alpacafarm_nb.evaluation.overoptimization import plot_overoptimization
+from alpacafarm_nb.evaluation.rankings import scatter
+from alpacafarm_nb.evaluation.rates import cluster_ids, share_interval
 
 NAN, INF = float("nan"), float("inf")
 ODD = [None, True, False, "", "x", "1", "hen \ud83d", "\0", b"x", -1, 0, 3, 10**19, 10**400, 1.5, -.5, NAN, INF, -INF,
@@ -174,9 +181,8 @@ def comparisons(draw):
 def published(draw):
     "A leaderboard's table."
     rows = draw(st.integers(0, 4))
-    made = {"": ["a", "b", "c", "d"], "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000], "standard_error": [.4, 0, NAN],
-            "model": ["x"]}
-    table = {c: [draw(some(*good, one_in=12)) for _ in range(rows)] for c, good in made.items() if draw(st.integers(0, 5))}
+    made = {"": list("abcdefgh"), "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000], "standard_error": [.4, 0, NAN]}
+    table = {c: [draw(some(*good, one_in=20)) for _ in range(rows)] for c, good in made.items() if draw(st.integers(0, 7)) != 5}
     return pd.DataFrame({c: pd.Series(v, dtype=object) for c, v in table.items()})
 
 
@@ -402,3 +408,161 @@ def test_names_of_data_sets(tmp_path_factory, source, config, split, revision):
     tried(sources.load_alpaca_farm, (source, config, split, revision))
     tried(sources.load_cross_annotations, (source,))
     tried(sources.load_llmfao, (source, config))
+
+
+def valid(rows=12, seed=0):
+    "Verdicts of two judges on three models' outputs, some of them missing."
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame([dict(instruction=f"Question {k}?", input="", output_1="Corn. " * (k % 3 + 1), output_2="Oats. " * (k % 4 + 1),
+                               generator_1="base", generator_2=m, annotator=a, item=k) for k in range(rows) for m in "xyz"
+                          for a in ("ann", "bob")])
+    return table.assign(preference=rng.choice([1, 2, 1.5, 1.2, np.nan], len(table), p=[.3, .4, .1, .1, .1]))
+
+
+ONE = valid()
+METHODS = {
+    "PairedDifference.interval": (E.paired_difference([1., 2, 4], [0., 1, 1]).interval, [levels]),
+    "Ratings.probability": (E.elo(ONE, orders=2).probability, [some("x", "base"), some("y")]),
+    "OverOptimization.predict": (E.fit_overoptimization([0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100).predict, [scores]),
+    "Scoreboard.to_pandas": (E.scoreboard(ONE).to_pandas, [some("ann", None)]),
+    "Scoreboard.verdicts": (E.scoreboard(ONE).verdicts, [some("x"), some("ann", None)]),
+    "Scoreboard.compare": (E.scoreboard(ONE).compare, [some("x"), some("y"), some("ann", None)]),
+    "Scoreboard.correlation": (E.scoreboard(ONE).correlation, [some("ann"), some("bob")]),
+    "Scoreboard.add": (lambda *a: E.scoreboard(ONE).add(*a), [tables(), some("mine", None)]),
+    "Scoreboard.remove": (lambda *a: E.scoreboard(ONE).remove(*a), [some("x")]),
+    "Scoreboard.to_markdown": (E.scoreboard(ONE).to_markdown, [some("ann", None)]),
+    "Scoreboard.to_csv": (E.scoreboard(ONE).to_csv, [some("ann", None), flags]),
+    "plot_overoptimization": (lambda *a: plot_overoptimization(E.fit_overoptimization(
+        [0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100), *a), [scores]),
+    "scatter": (scatter, [tables()]),
+    "share_interval": (share_interval, [some(0., .3, 1.), numbers, some(1, 20), levels]),
+    "board_figures": (board_figures, [tables(), levels]),
+    "cluster_ids": (cluster_ids, [frames(), names]),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name):
+    method, arguments = METHODS[name]
+
+    @SETTINGS
+    @given(st.tuples(*arguments))
+    def run(drawn): tried(method, drawn)
+    run()
+
+
+def swapped(table):
+    "The same verdicts with the two outputs in each other's place."
+    return table.assign(output_1=table["output_2"], output_2=table["output_1"], preference=3 - table["preference"])
+
+
+seeded = st.integers(0, 10**6)
+
+
+@SETTINGS
+@given(seeded)
+def test_what_must_not_matter(seed):
+    "Order of rows, place of the outputs, doubled seeds: known consequences for every figure."
+    table = valid(8, seed).query("generator_2 == 'x'")
+    rate, other = E.win_rate(table), E.win_rate(swapped(table))
+    assert rate.win_rate + other.win_rate == pytest.approx(100) and rate.standard_error == pytest.approx(other.standard_error)
+    assert (rate.n_wins, rate.n_draws, rate.n_missing) == (other.n_wins_base, other.n_draws, other.n_missing)
+    mixed = table.sample(frac=1, random_state=seed)
+    assert E.win_rate(mixed).win_rate == pytest.approx(rate.win_rate)
+    assert E.agreement(mixed, replicates=100).alpha.value == pytest.approx(E.agreement(table, replicates=100).alpha.value, nan_ok=True)
+    twice = pd.concat([table.assign(draw=0), table.assign(draw=1)])       # a copy of each verdict is no new evidence
+    assert E.win_rate(twice).win_rate == pytest.approx(rate.win_rate)
+    assert E.win_rate(twice).standard_error == pytest.approx(rate.standard_error)
+    assert E.paired_difference(table, table).difference == 0
+    assert E.agreement_rate(table.drop_duplicates("instruction"), table.drop_duplicates("instruction")).agreement == 100
+    category = table.astype({c: "category" for c in ("instruction", "output_1", "annotator", "generator_2")})
+    assert E.win_rate(category) == rate
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 1.5]), st.sampled_from([1, 2, 1.5])), min_size=2, max_size=9))
+def test_two_judges_in_either_order(pairs):
+    a, b = ([p[k] for p in pairs] for k in (0, 1))
+    there, back = E.cohen_kappa(a, b, replicates=100), E.cohen_kappa(b, a, replicates=100)
+    assert there.value == pytest.approx(back.value, nan_ok=True)
+    assert E.cohen_kappa([3 - x for x in a], [3 - x for x in b], replicates=100).value == pytest.approx(there.value, nan_ok=True)
+    assert E.agreement_rate(a, b).agreement == E.agreement_rate(b, a).agreement
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=8), st.integers(1, 9), st.integers(-9, 9))
+def test_figures_in_another_unit(pairs, scale, shift):
+    "Ranks, differences and best-of-n follow a change of unit."
+    a, b = (np.array([p[k] for p in pairs], float) for k in (0, 1))
+    moved = a * scale + shift
+    with warnings.catch_warnings(action="ignore"):
+        for name in ("spearman", "kendall", "pearson"):
+            found = [getattr(E.rank_correlation(x, b, draws=100), name).value for x in (a, moved)]
+            assert found[0] == pytest.approx(found[1], nan_ok=True)
+    assert E.paired_difference(moved, b * scale + shift).difference == pytest.approx(scale * E.paired_difference(a, b).difference)
+    assert E.paired_difference(a, b).difference == -E.paired_difference(b, a).difference
+    curve, other = (E.best_of_n_curve([x], [b], [1, 2, len(a)]) for x in (a, moved))
+    np.testing.assert_allclose(curve.gold, other.gold)
+    assert curve.gold[0] == pytest.approx(b.mean()) and curve.proxy[-1] == a.max()
+
+
+def test_swapped_games_give_the_same_ratings():
+    games = pd.DataFrame({"generator_1": list("aabbcc") * 5, "generator_2": list("bcacab") * 5, "preference": [1, 2, 1.5, 2, 1, 1.2] * 5})
+    back = games.rename(columns={"generator_1": "generator_2", "generator_2": "generator_1"}).assign(preference=3 - games["preference"])
+    one, two = (E.bradley_terry(g, replicates=50).table["rating"] for g in (games, back))
+    pd.testing.assert_series_equal(one, two, rtol=1e-6)
+    assert one.sum() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [10**5000, 10**400, 1e308, -1, True, None, "3", NAN],
+                         ids=["5,000 digits", "400 digits", "1e308", "-1", "True", "None", "text", "nan"])
+def test_numbers_that_are_none(value):
+    "Settings that no sentence could print, or that would take all memory."
+    for function, args, setting in ((E.bootstrap, [[1., 2.]], "replicates"), (E.agreement, [ONE], "replicates"),
+                                    (E.elo, [ONE], "orders"), (E.win_rate_interval, [ONE, "bootstrap"], "replicates"),
+                                    (E.likings, [ONE], "apart")):
+        if setting == "apart" and value in (10**400, 10**5000): continue   # a distance that no two lengths have
+        with pytest.raises(ConfigError, match="whole number"): function(*args, **{setting: value})
+    if value not in (10**400, 10**5000):   # of a seed, any size will do
+        with pytest.raises(ConfigError, match="seed is"): E.bootstrap([1., 2.], seed=value)
+
+
+HOSTILE = ["[x](javascript:alert(1))", "<img src=x onerror=alert(1)>", "a|b", "`code`", "two\nlines", "![i](https://x.org/p.png)",
+           "https://x.org", "$x$", "=HYPERLINK(1)", "@SUM(1)", "+1+1", "-2+3", "\t=1", "# head", "a\u202eb", "**bold**"]
+
+
+def test_names_are_text_in_every_export():
+    "Markdown as a Markdown parser reads it: one table, each name as it was, nothing else."
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    table = pd.concat([ONE.query("annotator == 'ann' and generator_2 == 'x'").assign(generator_2=name) for name in HOSTILE])
+    board = E.scoreboard(table)
+    page = parser.render(board.to_markdown())
+    assert page.count("<table>") == 1 and page.count("<tr>") == 1 + len(HOSTILE)
+    for tag in ("<a ", "<img", "<code", "<strong", "<h1", "<em", "<br"): assert tag not in page
+    names = {html.unescape(x) for x in re.findall(r"<tr>\n<td>(.*?)</td>", page)}
+    assert names == {re.sub(r"\s+", " ", n).strip().replace("\u202e", "") for n in HOSTILE}
+    assert "https://" not in board.to_markdown(), "GitHub makes a link of a bare address"
+    assert not [row[0] for row in csv.reader(io.StringIO(board.to_csv())) if row[0].startswith(tuple("=+-@\t\r"))]
+    assert {row[0] for row in csv.reader(io.StringIO(board.to_csv(formulas=True)))} >= set(HOSTILE)
+
+
+def test_numbers_are_no_formulas(tmp_path):
+    table = pd.DataFrame({"instruction": ["-1", "+2.5e3", "-a", "=1"], "score": [-1, -2.5, 3, NAN]})
+    with pytest.warns(UserWarning, match="2 fields begin like a formula"): records.save_table(table, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().split() == ["instruction,score", "-1,-1.0", "+2.5e3,-2.5", "'-a,3.0", "'=1,"]
+    with warnings.catch_warnings(action="error"): records.save_table(table, tmp_path / "t.csv", formulas=True)
+    assert "\n=1," in (tmp_path / "t.csv").read_text()
+
+
+@pytest.mark.parametrize("figures, text", [
+    ((61.2473, 3.12, 54.9, 67.1), "61.2 ± 3.1 [54.9, 67.1]"), ((.3125, .0478, .2188, .4062), "0.312 ± 0.048 [0.219, 0.406]"),
+    ((12.4, 13.1, -13., 38.), "12 ± 13 [-13, 38]"), ((100., 0., 72.2, 100.), "100.0 ± 0.0 [72.2, 100.0]"),
+    ((0.5, NAN, NAN, NAN), "0.500 ± nan [nan, nan]"), ((99.96, .0996, 99.8, 100.), "99.96 ± 0.10 [99.80, 100.00]")])
+def test_decimals_are_those_of_the_error(figures, text): assert str(E.Estimate(*figures, n=9)) == text
+
+
+def test_an_alpha_is_legible():
+    report = E.agreement(valid(40, 3).query("generator_2 == 'x'"), replicates=200)
+    line = next(x for x in repr(report).splitlines() if x.startswith("alpha"))
+    assert len(line.split()[2].replace("0.", "").lstrip("0")) == 2, line    # two digits of the error
+    assert len(line.split()[1].split(".")[1]) == len(line.split()[2].split(".")[1])

@@ -18,7 +18,7 @@ from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
 from .rates import (PairedDifference, _level, _scored, clustered_error, instruction_ids,
                                             paired_difference, share_interval)
-from ..records import check_numbers, csv_text, read_table
+from ..records import Origin, check_numbers, csv_text, read_table, require_columns
 
 # %% ../../nbs/api/06h_boards.ipynb #figures
 def board_figures(
@@ -27,7 +27,10 @@ def board_figures(
     source: str = "annotations",  # what error messages call it
 ) -> pd.DataFrame:  # a row a model and annotator
     "Win-rate, error, interval, counts and length of every model by every annotator."
+    _level(level, "board_figures")
     table, scores = _scored(table, source)
+    require_columns(table, Origin(source), ("generator_2", "annotator"))
+    if table.empty: raise RecordError("has no rows", source)
     units, rows = instruction_ids(table), []
     length = table["output_2"].map(str).map(len).to_numpy() if "output_2" in table else None
     baseline = np.array([str(v) for v in table["generator_1"]]) if "generator_1" in table else None

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, as_number, check_counts, decimals_for
-from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _rng, _scored,
+from ..core import ConfigError, RecordError, as_number, decimals_for
+from .rates import (_counts, PAIR_KEY, Estimate, _is_scores, _level, _paired, _rng, _scored,
                                             clustered_error, share_interval)
 from ..records import preference_probability
 
@@ -55,7 +55,7 @@ def corrected_win_rate(
 ) -> CorrectedWinRate:  # percent
     "Win-rate of output_2 by prediction-powered inference. Raises `RecordError` below 3 pairs with both labels."
     _level(level, "corrected_win_rate")
-    check_counts(folds=(folds, 2))
+    _counts(folds=(folds, 2))
     if weight is not None: weight = as_number(weight, "corrected_win_rate: weight", 0, 1)
     y, f, rest, unmatched, units, other = _both_sides(truth, judge, further)
     n, N = len(y), len(rest)
@@ -129,7 +129,7 @@ def labels_needed(
     rho = as_number(getattr(correlation, "correlation", correlation), "labels_needed: correlation", -1, 1)
     reach = as_number(reach, "labels_needed: reach", 0, above=True)
     deviation = as_number(deviation, "labels_needed: deviation", 0, above=True)
-    check_counts(n_judged=(n_judged, 0))
+    _counts(n_judged=(n_judged, 0))
     if deviation / reach > 1e6: raise ConfigError(f"labels_needed: a reach of {reach:g} is too small to get at")
     def enough(n, rho):
         gain = 1 - rho**2 * n_judged / (n_judged + n)

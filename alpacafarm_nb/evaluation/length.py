@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, as_number, brief, check_counts, escape, figure_text
-from .rates import MOST, _level, _rng, _scored, cluster_ids
+from ..core import ConfigError, RecordError, as_number, brief, escape, figure_text
+from .rates import _counts, MOST, _level, _rng, _scored, cluster_ids
 from ..records import Origin, check_numbers, read_table, require_columns
 
 # %% ../../nbs/api/06c_length.ipynb #fit
@@ -205,7 +205,7 @@ def length_controlled_win_rate(
     difference in length; `ConfigError` for settings that cannot be."""
     table, y, x, units = _lengths(annotations, cluster)
     _level(level, "length_controlled_win_rate")
-    check_counts(replicates=(replicates, 50, MOST))
+    _counts(replicates=(replicates, 50, MOST))
     plain = penalty is None or isinstance(penalty, str) and penalty == "cv"
     if not plain:
         try: penalty = as_number(penalty, "penalty", 1e-9, 1e9)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..core import NEUTRAL, PALETTE, ConfigError, brief, check_counts, figure_text, plot_theme
-from .rates import MOST, Estimate, _level, _rng
+from ..core import NEUTRAL, PALETTE, ConfigError, brief, figure_text, plot_theme
+from .rates import _counts, MOST, Estimate, _level, _rng
 from ..records import check_numbers
 
 # %% ../../nbs/api/06g_overoptimization.ipynb #fit
@@ -77,7 +77,7 @@ def fit_overoptimization(
     Its peak, interval and probability take the shape for granted: a curve that only levels off is given a turn, too."""
     d, table, errors = _points(kl, scores, errors, form)
     _level(level, "fit_overoptimization")
-    check_counts(draws=(draws, 100, MOST))
+    _counts(draws=(draws, 100, MOST))
     B, paired = _basis(d, form), table is not None
     mean = table.mean(0) if paired else check_numbers(scores, "fit_overoptimization: scores")
     error = table.std(0, ddof=1) / len(table)**.5 if paired else errors
@@ -137,6 +137,8 @@ def plot_overoptimization(
 ):  # a plotly figure
     "The curve over KL, its points with errors, the peak with its interval, and the proxy on an axis of its own."
     import plotly.graph_objects as go
+    if proxy is not None and len(proxy := check_numbers(proxy, "plot_overoptimization: proxy")) != len(fit.points):
+        raise ConfigError(f"plot_overoptimization: {len(proxy)} proxy rewards for {len(fit.points)} points")
     p, line = fit.points.sort_values("kl"), np.linspace(0, fit.points["distance"].max(), 200)
     figure = go.Figure(go.Scatter(x=line**2, y=fit.predict(line), mode="lines", name="fitted",
                                   line=dict(color=PALETTE[0])))
@@ -148,7 +150,7 @@ def plot_overoptimization(
     layout = dict(template=plot_theme(), yaxis_title="true score", height=420,
                   xaxis_title="KL in nats" + (", upper bound" if bound else ""))
     if proxy is not None:
-        figure.add_scatter(x=fit.points["kl"], y=np.asarray(proxy, float), mode="lines+markers", yaxis="y2",
+        figure.add_scatter(x=fit.points["kl"], y=proxy, mode="lines+markers", yaxis="y2",
                            name="proxy reward", line=dict(color=PALETTE[1], dash="dash"))
         layout["yaxis2"] = dict(title="proxy reward", overlaying="y", side="right", showgrid=False, zeroline=False,
                                 tickmode="auto", nticks=7)

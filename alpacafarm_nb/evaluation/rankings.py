@@ -13,9 +13,9 @@ import pandas as pd
 from scipy import stats
 from scipy.sparse import csgraph
 
-from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, check_counts, data_path,
+from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, data_path,
                                 decimals_for, escape, figure_text, plot_theme)
-from .rates import MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
+from .rates import _counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
 from ..records import Origin, check_numbers, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
@@ -75,7 +75,7 @@ def bradley_terry(
 ) -> Ratings:  # on Elo's scale, mean 0
     "Bradley–Terry ratings. Raises `RecordError` where a model has no finite one."
     _level(level, "bradley_terry")
-    check_counts(replicates=(replicates, 50, MOST))
+    _counts(replicates=(replicates, 50, MOST))
     prior = as_number(prior, "bradley_terry: prior, ties", 0, 1e6)
     first, second, score, units = _games(comparisons, cluster)
     names = np.unique(np.r_[first, second])
@@ -146,7 +146,7 @@ def elo(
     from evalica import Winner
     from evalica import elo as fit
     _level(level, "elo")
-    check_counts(orders=(orders, 2, MOST))
+    _counts(orders=(orders, 2, MOST))
     k = as_number(k, "elo: k", 0, 1e6, above=True)
     first, second, score, _ = _games(comparisons, None)
     names = np.unique(np.r_[first, second])
@@ -235,7 +235,7 @@ def rank_correlation(
     two sides are taken for independent: those of two judges of the same outputs are not quite. Raises `ConfigError`
     below 3 models."""
     _level(level, "rank_correlation")
-    check_counts(draws=(draws, 100, MOST))
+    _counts(draws=(draws, 100, MOST))
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         a_error, b_error = (e.reindex(a.index) if isinstance(e, pd.Series) else e for e in (a_error, b_error))
     x = np.stack(_paired(a, b, "rank_correlation", "figures"), 1)
@@ -265,6 +265,18 @@ def paper_results() -> pd.DataFrame:  # a row a method: simulated, human (percen
     return table.assign(retrained=table["retrained"] == "yes")
 
 
+def _both_known(table, x, y):
+    "The models with both figures. Raises `ConfigError` for what is no such table."
+    if not isinstance(table, pd.DataFrame) or not table.columns.is_unique or not {x, y} <= set(table.columns):
+        raise ConfigError(f"scatter: give a table with the columns {x!r} and {y!r}, a row a model")
+    numbers = [c for c in (x, y, f"{x}_error", f"{y}_error") if c in table]
+    known = table.assign(**{c: check_numbers(table[c], f"scatter: {c}") for c in numbers}).dropna(subset=[x, y])
+    if known.empty: raise ConfigError("scatter: no model has both figures")
+    if "retrained" in known and not known["retrained"].map(lambda v: isinstance(v, (bool, np.bool_))).all():
+        raise ConfigError("scatter: the column 'retrained' holds more than True and False")
+    return known
+
+
 def scatter(
     table: pd.DataFrame,  # a row a model: simulated, human, simulated_error, human_error; maybe retrained
     x: str = "simulated",  # column across
@@ -272,7 +284,7 @@ def scatter(
 ):  # a plotly figure
     "Two sides' figures against each other, both with error bars of one standard error."
     import plotly.graph_objects as go
-    shown = table.dropna(subset=[x, y])
+    shown = _both_known(table, x, y)
     marked = shown["retrained"].to_numpy(bool) if "retrained" in shown else np.zeros(len(shown), bool)
     low, high = shown[[x, y]].min().min() - 4, shown[[x, y]].max().max() + 4
     figure = go.Figure(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=dict(color=NEUTRAL, dash="dot"),

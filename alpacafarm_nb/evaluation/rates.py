@@ -129,6 +129,7 @@ def cluster_ids(
     source: str = "annotations",  # what error messages call it
 ) -> np.ndarray:  # [rows] number of each row's cluster
     "What a row shares its luck with. Raises `RecordError` for a column that is not there, or has gaps."
+    table = read_table(table, source)[0]
     if cluster is None: return instruction_ids(table)
     columns = _column_names(cluster, "cluster")
     for column in columns:
@@ -198,9 +199,16 @@ def _level(level, where):
         raise ConfigError(f"{where}: level is {brief(level)}: a number between 0 and 1 is needed, such as .95")
 
 
+def _counts(**counts):
+    "As `check_counts`, where nothing is no count either."
+    for name, (value, least, *_) in counts.items():
+        if value is None: raise ConfigError(f"{name} is None: give a whole number, {least} or more.")
+    check_counts(**counts)
+
+
 def _rng(seed) -> np.random.Generator:
     "A generator. Raises `ConfigError` for a seed that is no whole number from 0."
-    check_counts(seed=(seed, 0))
+    _counts(seed=(seed, 0))
     return np.random.default_rng(seed)
 
 
@@ -219,7 +227,10 @@ def share_interval(
     freedom: float | None = None,  # degrees of freedom of the error; None: clusters - 1
 ) -> tuple[float, float]:
     "Wilson's interval of a share, with the number of verdicts that would have this error; all alike: one a cluster."
-    rate = as_number(rate, "share_interval: rate", 0, 1)
+    rate = min(max(as_number(rate, "share_interval: rate", -1e-9, 1 + 1e-9), 0.), 1.)   # off by rounding alone
+    clusters, known = as_number(clusters, "share_interval: clusters", 1), isinstance(error, Real) and error == error
+    if known or not isinstance(error, Real): error = as_number(error, "share_interval: error", 0)
+    _level(level, "share_interval")
     worth = rate * (1 - rate) / error**2 if error > 0 and 0 < rate < 1 else clusters
     return _wilson(rate, worth, level, clusters - 1 if freedom is None else freedom)
 
@@ -250,7 +261,7 @@ def win_rate_interval(
         reach = stats.t.ppf((1 + level) / 2, n - 1) * error
         return made(max(rate - reach, 0.), min(rate + reach, 1.))
     if method == "bootstrap":
-        check_counts(replicates=(replicates, 100, MOST))
+        _counts(replicates=(replicates, 100, MOST))
         weights = _rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
         sums, sizes = np.bincount(units, weights=x), np.bincount(units)
         drawn = (weights @ sums / (weights @ sizes) - rate) * (n / (n - 1))**.5 + rate
@@ -397,7 +408,7 @@ def power_of(
 ) -> float:
     "Probability that the paired t-test finds a difference of this size."
     _level(level, "power_of")
-    check_counts(n=(n, 0, 2**41))
+    _counts(n=(n, 0, 2**41))
     difference, deviation = as_number(difference, "power_of: difference"), _deviation(deviation, "power_of")
     if n < 2: return 0.
     reach, shift = stats.t.ppf((1 + level) / 2, n - 1), min(abs(difference) / deviation * n**.5, 1e6)
@@ -501,7 +512,7 @@ def bootstrap(
     With one seed only the instructions are resampled, and the result speaks about that one trained model.
     Raises `ConfigError` for missing scores: an unanswered instruction is to be settled before, not averaged away."""
     _level(level, "bootstrap")
-    check_counts(replicates=(replicates, 2, MOST))
+    _counts(replicates=(replicates, 2, MOST))
     x = check_numbers(scores, "bootstrap: scores", tuple(range(1, 9)), missing=False)
     x = x[None] if x.ndim == 1 else x
     statistic, rng, (S, I) = _statistic(statistic), _rng(seed), x.shape[:2]
@@ -537,7 +548,7 @@ def order_weights(
     `ConfigError` for scores that are missing, and n above N."""
     proxy = check_numbers(proxy, "order_weights: proxy", (2,), missing=False)
     size = proxy.shape[1]
-    check_counts(n=(n, 1, size))
+    _counts(n=(n, 1, size))
     k = np.arange(size, 0, -1)
     below = np.concatenate([np.cumprod((k - n).clip(0) / k)[::-1], [1.]])  # F(0) ... F(N)
     last = stats.rankdata(proxy, method="max", axis=1).astype(int)     # samples with a proxy as high or lower
@@ -661,7 +672,7 @@ def calibration(
     probabilities: bool = False,  # whether `margins` are preferences: 1 plus a probability
 ) -> Calibration:  # the groups and summaries
     "How well sigmoid(margin) predicts the verdicts. Raises `ConfigError` where lengths differ or pairs are too few."
-    check_counts(bins=(bins, 1))
+    _counts(bins=(bins, 1))
     r, y = check_numbers(margins, "calibration: margins"), np.atleast_1d(preference_probability(preferences))
     if probabilities:
         p = np.clip(preference_probability(margins), 1e-6, 1 - 1e-6)

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, brief, check_counts, decimals_for, escape
-from .rates import (MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids,
+from ..core import ConfigError, RecordError, brief, decimals_for, escape
+from .rates import (_counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids,
                                             clustered_error, instruction_ids, share_interval)
 from ..records import Origin, _missing, preference_probability, read_table, require_columns
 
@@ -178,7 +178,7 @@ def agreement(
     """How far annotators agree. Raises `RecordError` where no item has two labels. One annotator's draws count as
     labels of the item like others."""
     _level(level, "agreement")
-    check_counts(replicates=(replicates, 100, MOST))
+    _counts(replicates=(replicates, 100, MOST))
     table, match = label_table(labels, ties), match_weights(ties)
     items = pd.Index(table["item"].unique())
     counts = item_counts(table, items)
@@ -308,7 +308,7 @@ def cohen_kappa(
     "Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out."
     _level(level, "cohen_kappa")
     _check_ties(ties)
-    check_counts(replicates=(replicates, 100, MOST))
+    _counts(replicates=(replicates, 100, MOST))
     p, q = map(preference_probability, _paired(a, b, "cohen_kappa", "verdicts"))
     keep = ~(np.isnan(p) | np.isnan(q)) & ((ties != "drop") | ((p != .5) & (q != .5)))
     if not keep.any(): raise RecordError("no item has a verdict of both", "cohen_kappa")
@@ -403,7 +403,7 @@ def likings(
 ) -> pd.DataFrame:  # rows longer, list, output_1 (and shown_first): share in percent, standard_error, low, high, n
     "Length, list and position preference of whoever judged, each with its interval over instructions."
     _level(level, "likings")
-    check_counts(apart=(apart, 0))
+    _counts(apart=(apart, 0))
     table, scores = _scored(annotations, source)
     require_columns(table, Origin(source), ("output_1", "output_2"))
     one, two = (table[c].map(str) for c in ("output_1", "output_2"))
