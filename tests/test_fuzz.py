@@ -21,7 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alpacafarm_nb import evaluation, prompts, records, sources
-from alpacafarm_nb.core import ConfigError, FarmError
+from alpacafarm_nb.annotators.judges import load_evaluator, load_judges
+from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.core import ConfigError, FarmError, data_path
 from alpacafarm_nb.evaluation.boards import board_figures
 from alpacafarm_nb.evaluation.overoptimization import plot_overoptimization
 from alpacafarm_nb.evaluation.rankings import scatter
@@ -30,7 +32,8 @@ from alpacafarm_nb.evaluation.rates import cluster_ids, share_interval
 NAN, INF = float("nan"), float("inf")
 ODD = [None, True, False, "", "x", "1", "hen \ud83d", "\0", b"x", -1, 0, 3, 10**19, 10**400, 1.5, -.5, NAN, INF, -INF,
        1e308, -1e308, 5e-324, 2j, pd.NA, pd.NaT, pd.Timestamp("2024-01-01"), datetime.date(2024, 1, 1),
-       decimal.Decimal("1.5"), fractions.Fraction(3, 2), [1, 2], [[1], [1, 2]], (1, 2), {"a": 1}, {1}, np.array([1., 2.]),
+       decimal.Decimal("1.5"), fractions.Fraction(3, 2), [1, 2], [[1], [1, 2]], (1, 2), {"a": 1}, {1},
+       np.array([1., 2.]),
        np.float32(1.5), np.int8(1), np.bool_(True), object(), len, int, range(3)]
 POOLS = {"instruction": ["What does the hen eat?", "Name a fruit.", "Why?"], "input": ["", "", "of the garden", None],
          "output_1": ["Corn.", "A fig.", ""], "output_2": ["Oats and corn.", "A pear.", "- a\n- b"],
@@ -88,7 +91,8 @@ def frames(draw, most=8):
         if change == "drop" and lost in table: table = table[[c for c in table if c != lost]]
         elif change == "twice" and lost in table: table = pd.concat([table, table[[lost]]], axis=1)
         elif change == "levels": table.columns = pd.MultiIndex.from_product([table.columns, ["x"]])
-        elif change == "index": table.index = pd.MultiIndex.from_tuples([(0, k // 2) for k in range(len(table) + 1)])[1:]
+        elif change == "index": table.index = pd.MultiIndex.from_tuples([(0,
+                                                                          k // 2) for k in range(len(table) + 1)])[1:]
         elif change == "rename": table = table.rename(columns={lost: draw(st.sampled_from([0, 1.5, None, "Input"]))})
         elif change == "transpose": table = table.T
         elif change == "rows": table = pd.concat([table, table])
@@ -127,7 +131,8 @@ lengths = st.sampled_from([6, 6, 6, 3, 1, 0])
 def alike(draw, *makers):
     "Several lists of numbers, mostly of one length."
     length = draw(lengths)
-    if draw(st.booleans()): return tuple(draw(st.lists(st.sampled_from(g), min_size=length, max_size=length)) for g in makers)
+    if draw(st.booleans()):
+        return tuple(draw(st.lists(st.sampled_from(g), min_size=length, max_size=length)) for g in makers)
     return tuple(draw(arrays(*good, length=None if draw(st.integers(0, 7)) == 5 else length)) for good in makers)
 
 
@@ -155,7 +160,8 @@ def joined(several, *more):
 def two_matrices(draw):
     "Proxy and gold, mostly of one shape."
     rows, width = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    made = [np.array(draw(st.lists(st.sampled_from(REAL), min_size=rows * width, max_size=rows * width))).reshape(rows, width)
+    made = [np.array(draw(st.lists(st.sampled_from(REAL), min_size=rows * width, max_size=rows * width))).reshape(rows,
+                                                                                                                  width)
             for _ in range(2)]
     return tuple(draw(matrix) if draw(st.integers(0, 9)) == 5 else m for m in made)
 
@@ -181,8 +187,10 @@ def comparisons(draw):
 def published(draw):
     "A leaderboard's table."
     rows = draw(st.integers(0, 4))
-    made = {"": list("abcdefgh"), "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000], "standard_error": [.4, 0, NAN]}
-    table = {c: [draw(some(*good, one_in=20)) for _ in range(rows)] for c, good in made.items() if draw(st.integers(0, 7)) != 5}
+    made = {"": list("abcdefgh"), "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000],
+            "standard_error": [.4, 0, NAN]}
+    table = {c: [draw(some(*good, one_in=20)) for _ in range(rows)] for c,
+             good in made.items() if draw(st.integers(0, 7)) != 5}
     return pd.DataFrame({c: pd.Series(v, dtype=object) for c, v in table.items()})
 
 
@@ -193,10 +201,12 @@ CALLS = {
     "win_rate": call(E.win_rate, tables(), cluster=names),
     "win_rate_interval": call(E.win_rate_interval, tables(), method=some("wilson", "t", "bootstrap"), level=levels,
                               cluster=names, replicates=some(100), seed=seeds),
-    "win_rates": call(E.win_rates, tables(), st.one_of(some("dataset", "annotator"), st.just(["dataset", "item"]), names),
+    "win_rates": call(E.win_rates, tables(), st.one_of(some("dataset", "annotator"), st.just(["dataset", "item"]),
+                                                       names),
                       cluster=names, level=levels),
     "unit_scores": call(E.unit_scores, tables()),
-    "score_matrix": call(E.score_matrix, mostly(st.one_of(st.lists(tables(3), max_size=3), frames(3).map(lambda t: [t, t])))),
+    "score_matrix": call(E.score_matrix, mostly(st.one_of(st.lists(tables(3), max_size=3),
+                                                          frames(3).map(lambda t: [t, t])))),
     "paired_difference": spread(E.paired_difference, st.one_of(comparisons(), alike(UNSURE, UNSURE))),
     "power_of": call(E.power_of, some(2, 10, 805), numbers, numbers, level=levels),
     "instructions_needed": call(E.instructions_needed, numbers, numbers, power=levels, level=levels),
@@ -207,48 +217,63 @@ CALLS = {
     "best_of_n_curve": spread(E.best_of_n_curve, joined(two_matrices(), st.one_of(some([1, 2], 1), arrays(1, 2, 3)))),
     "best_of_n_kl": call(E.best_of_n_kl, mostly(arrays(1, 2, 16))),
     "agreement_rate": spread(E.agreement_rate, comparisons(), expected=flags),
-    "calibration": spread(E.calibration, joined(st.one_of(alike(REAL, VERDICTS), alike(VERDICTS, VERDICTS)), some(1, 2)),
+    "calibration": spread(E.calibration, joined(st.one_of(alike(REAL, VERDICTS), alike(VERDICTS, VERDICTS)),
+                                                some(1, 2)),
                           probabilities=flags),
     "length_controlled_win_rate": call(
         E.length_controlled_win_rate, tables(), difficulty=mostly(st.one_of(scores, st.dictionaries(
             st.sampled_from([*POOLS["instruction"], 0, 1, 2]), st.sampled_from([.1, .7, NAN, "x"])))),
-        baselines=tables(), penalty=some("cv", None, 1., .01), cluster=names, level=levels, replicates=some(50), seed=seeds),
+        baselines=tables(), penalty=some("cv", None, 1., .01), cluster=names, level=levels, replicates=some(50),
+        seed=seeds),
     "label_table": call(E.label_table, tables(), ties=ties, keep=names),
     "agreement": call(E.agreement, tables(), ties=ties, level=levels, replicates=some(100), seed=seeds),
-    "cohen_kappa": spread(E.cohen_kappa, alike(VERDICTS, VERDICTS), ties=ties, level=levels, replicates=some(100), seed=seeds),
+    "cohen_kappa": spread(E.cohen_kappa, alike(VERDICTS, VERDICTS), ties=ties, level=levels, replicates=some(100),
+                          seed=seeds),
     "judge_agreement": call(E.judge_agreement, tables(), tables(), ties=ties, level=levels, cluster=names),
     "bias_and_variance": call(E.bias_and_variance, tables(), tables(), ties=ties, level=levels),
     "likings": call(E.likings, tables(), level=levels, apart=some(0, 3)),
-    "bradley_terry": call(E.bradley_terry, tables(), level=levels, cluster=names, prior=numbers, replicates=some(50), seed=seeds),
+    "bradley_terry": call(E.bradley_terry, tables(), level=levels, cluster=names, prior=numbers, replicates=some(50),
+                          seed=seeds),
     "elo": call(E.elo, tables(), level=levels, k=numbers, orders=some(2), seed=seeds),
-    "rank_correlation": spread(E.rank_correlation, st.one_of(alike(REAL, REAL), alike(UNSURE, UNSURE), alike(REAL, REAL, (.1, 1., 0.), (.1, 2.))),
+    "rank_correlation": spread(E.rank_correlation, st.one_of(alike(REAL, REAL), alike(UNSURE, UNSURE),
+                                                             alike(REAL, REAL, (.1, 1., 0.), (.1, 2.))),
                                level=levels, draws=some(100), seed=seeds),
     "paper_results": call(E.paper_results),
     "corrected_win_rate": st.one_of(
-        call(E.corrected_win_rate, tables(), tables(), level=levels, weight=some(None, 0, .5, 1), folds=some(2, 5), seed=seeds),
-        spread(E.corrected_win_rate, alike(VERDICTS, VERDICTS, (1, 2)), level=levels, weight=some(None, 1), seed=seeds)),
-    "labels_needed": call(E.labels_needed, numbers, some(0, .5, -.9, 1), some(0, 5000), deviation=numbers, level=levels),
+        call(E.corrected_win_rate, tables(), tables(), level=levels, weight=some(None, 0, .5, 1), folds=some(2, 5),
+             seed=seeds),
+        spread(E.corrected_win_rate, alike(VERDICTS, VERDICTS, (1, 2)), level=levels, weight=some(None, 1),
+               seed=seeds)),
+    "labels_needed": call(E.labels_needed, numbers, some(0, .5, -.9, 1), some(0, 5000), deviation=numbers,
+                          level=levels),
     "fit_overoptimization": spread(
-        E.fit_overoptimization, curves(), errors=mostly(st.one_of(st.none(), st.just(.5), arrays(.1, 1., length=5))), form=some("rl", "best_of_n"),
+        E.fit_overoptimization, curves(), errors=mostly(st.one_of(st.none(), st.just(.5), arrays(.1, 1., length=5))),
+        form=some("rl", "best_of_n"),
         level=levels, draws=some(100), seed=seeds),
-    "scoreboard": call(E.scoreboard, mostly(st.one_of(tables(), st.lists(tables(3), max_size=3))), name=some("mine"), level=levels),
+    "scoreboard": call(E.scoreboard, mostly(st.one_of(tables(), st.lists(tables(3), max_size=3))), name=some("mine"),
+                       level=levels),
     "load_published": call(E.load_published, mostly(published()), annotator=some("a judge")),
 }
 
 
 # What results are: their fields are looked at for every function that makes them.
-RESULTS = {"Estimate", "WinRate", "PairedDifference", "Bootstrap", "BestOfNCurve", "Agreement", "Calibration", "LengthControl",
+RESULTS = {"Estimate", "WinRate", "PairedDifference", "Bootstrap", "BestOfNCurve", "Agreement", "Calibration",
+           "LengthControl",
            "AgreementReport", "RankCorrelation", "Ratings", "CorrectedWinRate", "OverOptimization", "Scoreboard"}
 CONSTANTS = {"INSTRUCTION_KEY", "PAIR_KEY"}
 # Where nothing can be known from so few, nan stands, and the documentation says so.
-UNKNOWN = ("standard_error", "_error", "correlation", "over_annotators", "over_items", "low", "high", "variance", "bias", "agreement",
+UNKNOWN = ("standard_error", "correlation", "over_annotators", "over_items", "low", "high", "variance", "bias",
+           "agreement",
            "share", "utility", "replicates", "win_rate", "n_wins", "n_wins_base", "n_draws", "discrete_win_rate")
 MAY_BE_UNKNOWN = {
     "clustered_error": ("",), "unit_scores": ("",), "score_matrix": ("",), "cohen_kappa": ("value",),
-    "rank_correlation": ("value",), "agreement": ("value", "chance"), "calibration": ("accuracy",), "paper_results": ("human",),
+    "rank_correlation": ("value",), "agreement": ("value", "chance"), "calibration": ("accuracy",),
+    "paper_results": ("human",),
     "load_published": ("avg_length",)}
-ALWAYS_KNOWN = {"win_rate": ("win_rate", "n_wins"), "win_rate_interval": ("value", "low", "high"), "elo": ("rating", "low"),
-                "length_controlled_win_rate": ("win_rate", "unpenalised"), "corrected_win_rate": ("value", "low", "high")}
+ALWAYS_KNOWN = {"win_rate": ("win_rate", "n_wins"), "win_rate_interval": ("value", "low", "high"),
+                "elo": ("rating", "low"),
+                "length_controlled_win_rate": ("win_rate", "unpenalised"),
+                "corrected_win_rate": ("value", "low", "high")}
 
 
 def unknown_fields(value, name=""):
@@ -297,21 +322,24 @@ def test_a_result_or_a_sentence(name):
         if (result := tried(*drawn)) is None: return
         results.append(result)
         allowed = {*UNKNOWN, *MAY_BE_UNKNOWN.get(name, ())} - {*ALWAYS_KNOWN.get(name, ())}
-        lost = {x for x in unknown_fields(result) if x not in allowed and not any(x.endswith(a) for a in allowed if a[:1] == "_")}
+        lost = {x for x in unknown_fields(result) if x not in allowed and not x.endswith("_error")}
         assert not lost, f"nan or infinity in {lost}"
     run()
     assert results, "the strategy never draws anything that can be used"
 
 
-GOOD = [{"instruction": "What does the hen eat?", "input": "", "output": "Corn.", "output_1": "Corn.", "output_2": "- oats",
+GOOD = [{"instruction": "What does the hen eat?", "input": "", "output": "Corn.", "output_1": "Corn.",
+         "output_2": "- oats",
          "preference": 1.5, "item": k, "score": -2e3} for k in range(3)]
 CHAT = [{"conversations": [{"from": "human", "value": "Hm?"}], "chosen": {"from": "gpt", "value": "a"},
          "rejected": {"from": "gpt", "value": "b"}}]
 HH = [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
 TASKS = [{"instruction": "Sort.", "instances": [{"input": "b, a", "output": "a, b"}]}]
 PROMPTS = {"prompt_inputs": "{instruction} {input}", "prompt_noinputs": "{instruction}"}
-SNIPPETS = [b"", b"\n", b'"', b",", b"{", b"}", b"[", b"]", b"null", b"NaN", b"1e999", b"9" * 5000, b"\\ud83d", b"\xff", b"\0",
-            b"true", b"-0", b": ", b"\r", b"\xe2\x80\xa8", b"'", b"&a", b"*a", b"!!python/name:os.system", b"<<: ", b"{x}", b"- "]
+SNIPPETS = [b"", b"\n", b'"', b",", b"{", b"}", b"[", b"]", b"null", b"NaN", b"1e999", b"9" * 5000, b"\\ud83d",
+            b"\xff", b"\0",
+            b"true", b"-0", b": ", b"\r", b"\xe2\x80\xa8", b"'", b"&a", b"*a", b"!!python/name:os.system", b"<<: ",
+            b"{x}", b"- "]
 
 
 @st.composite
@@ -321,7 +349,8 @@ def broken(draw, *contents):
     for _ in range(draw(st.integers(0, 3))):
         i, j = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
         j = draw(st.sampled_from([i, min(i + 1, len(data)), j]))
-        data = data[:i] + draw(st.one_of(st.sampled_from(SNIPPETS), st.just(data[i:j] * 2), st.binary(max_size=4))) + data[j:]
+        piece = draw(st.one_of(st.sampled_from(SNIPPETS), st.just(data[i:j] * 2), st.binary(max_size=4)))
+        data = data[:i] + piece + data[j:]
     return data
 
 
@@ -335,7 +364,8 @@ def as_file(rows, kind):
     return gzip.compress(as_file(rows, "jsonl"), mtime=0)
 
 
-CHECKS = [records.as_table, records.check_instructions, records.check_demonstrations, records.check_pairs, records.check_outputs,
+CHECKS = [records.as_table, records.check_instructions, records.check_demonstrations, records.check_pairs,
+          records.check_outputs,
           records.check_preferences, records.training_pairs, E.win_rate, E.scoreboard, E.load_published]
 
 
@@ -352,7 +382,8 @@ def test_files_that_are_broken(kind, tmp_path):
     assert any(r is not None for r in results)
 
 
-SOURCES = {"chat": (sources.load_chat_pairs, CHAT), "hh": (sources.load_hh, HH), "tasks": (sources.load_seed_tasks, TASKS),
+SOURCES = {"chat": (sources.load_chat_pairs, CHAT), "hh": (sources.load_hh, HH),
+           "tasks": (sources.load_seed_tasks, TASKS),
            "chosen": (sources.preferences_from_chosen, [HH[0] | {"instruction": "Say a letter."}])}
 
 
@@ -413,8 +444,10 @@ def test_names_of_data_sets(tmp_path_factory, source, config, split, revision):
 def valid(rows=12, seed=0):
     "Verdicts of two judges on three models' outputs, some of them missing."
     rng = np.random.default_rng(seed)
-    table = pd.DataFrame([dict(instruction=f"Question {k}?", input="", output_1="Corn. " * (k % 3 + 1), output_2="Oats. " * (k % 4 + 1),
-                               generator_1="base", generator_2=m, annotator=a, item=k) for k in range(rows) for m in "xyz"
+    table = pd.DataFrame([dict(instruction=f"Question {k}?", input="", output_1="Corn. " * (k % 3 + 1),
+                               output_2="Oats. " * (k % 4 + 1),
+                               generator_1="base", generator_2=m, annotator=a,
+                               item=k) for k in range(rows) for m in "xyz"
                           for a in ("ann", "bob")])
     return table.assign(preference=rng.choice([1, 2, 1.5, 1.2, np.nan], len(table), p=[.3, .4, .1, .1, .1]))
 
@@ -423,7 +456,8 @@ ONE = valid()
 METHODS = {
     "PairedDifference.interval": (E.paired_difference([1., 2, 4], [0., 1, 1]).interval, [levels]),
     "Ratings.probability": (E.elo(ONE, orders=2).probability, [some("x", "base"), some("y")]),
-    "OverOptimization.predict": (E.fit_overoptimization([0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100).predict, [scores]),
+    "OverOptimization.predict": (E.fit_overoptimization([0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100).predict,
+                                 [scores]),
     "Scoreboard.to_pandas": (E.scoreboard(ONE).to_pandas, [some("ann", None)]),
     "Scoreboard.verdicts": (E.scoreboard(ONE).verdicts, [some("x"), some("ann", None)]),
     "Scoreboard.compare": (E.scoreboard(ONE).compare, [some("x"), some("y"), some("ann", None)]),
@@ -465,16 +499,19 @@ def test_what_must_not_matter(seed):
     "Order of rows, place of the outputs, doubled seeds: known consequences for every figure."
     table = valid(8, seed).query("generator_2 == 'x'")
     rate, other = E.win_rate(table), E.win_rate(swapped(table))
-    assert rate.win_rate + other.win_rate == pytest.approx(100) and rate.standard_error == pytest.approx(other.standard_error)
+    assert rate.win_rate + other.win_rate == pytest.approx(100)
+    assert rate.standard_error == pytest.approx(other.standard_error)
     assert (rate.n_wins, rate.n_draws, rate.n_missing) == (other.n_wins_base, other.n_draws, other.n_missing)
     mixed = table.sample(frac=1, random_state=seed)
     assert E.win_rate(mixed).win_rate == pytest.approx(rate.win_rate)
-    assert E.agreement(mixed, replicates=100).alpha.value == pytest.approx(E.agreement(table, replicates=100).alpha.value, nan_ok=True)
+    alpha, again = (E.agreement(t, replicates=100).alpha.value for t in (table, mixed))
+    assert again == pytest.approx(alpha, nan_ok=True)
     twice = pd.concat([table.assign(draw=0), table.assign(draw=1)])       # a copy of each verdict is no new evidence
     assert E.win_rate(twice).win_rate == pytest.approx(rate.win_rate)
     assert E.win_rate(twice).standard_error == pytest.approx(rate.standard_error)
     assert E.paired_difference(table, table).difference == 0
-    assert E.agreement_rate(table.drop_duplicates("instruction"), table.drop_duplicates("instruction")).agreement == 100
+    one = table.drop_duplicates("instruction")
+    assert E.agreement_rate(one, one).agreement == 100
     category = table.astype({c: "category" for c in ("instruction", "output_1", "annotator", "generator_2")})
     assert E.win_rate(category) == rate
 
@@ -485,12 +522,14 @@ def test_two_judges_in_either_order(pairs):
     a, b = ([p[k] for p in pairs] for k in (0, 1))
     there, back = E.cohen_kappa(a, b, replicates=100), E.cohen_kappa(b, a, replicates=100)
     assert there.value == pytest.approx(back.value, nan_ok=True)
-    assert E.cohen_kappa([3 - x for x in a], [3 - x for x in b], replicates=100).value == pytest.approx(there.value, nan_ok=True)
+    turned = E.cohen_kappa([3 - x for x in a], [3 - x for x in b], replicates=100)
+    assert turned.value == pytest.approx(there.value, nan_ok=True)
     assert E.agreement_rate(a, b).agreement == E.agreement_rate(b, a).agreement
 
 
 @SETTINGS
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=8), st.integers(1, 9), st.integers(-9, 9))
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=8), st.integers(1, 9),
+       st.integers(-9, 9))
 def test_figures_in_another_unit(pairs, scale, shift):
     "Ranks, differences and best-of-n follow a change of unit."
     a, b = (np.array([p[k] for p in pairs], float) for k in (0, 1))
@@ -499,16 +538,19 @@ def test_figures_in_another_unit(pairs, scale, shift):
         for name in ("spearman", "kendall", "pearson"):
             found = [getattr(E.rank_correlation(x, b, draws=100), name).value for x in (a, moved)]
             assert found[0] == pytest.approx(found[1], nan_ok=True)
-    assert E.paired_difference(moved, b * scale + shift).difference == pytest.approx(scale * E.paired_difference(a, b).difference)
-    assert E.paired_difference(a, b).difference == -E.paired_difference(b, a).difference
+    apart = E.paired_difference(a, b).difference
+    assert E.paired_difference(moved, b * scale + shift).difference == pytest.approx(scale * apart)
+    assert apart == -E.paired_difference(b, a).difference
     curve, other = (E.best_of_n_curve([x], [b], [1, 2, len(a)]) for x in (a, moved))
     np.testing.assert_allclose(curve.gold, other.gold)
     assert curve.gold[0] == pytest.approx(b.mean()) and curve.proxy[-1] == a.max()
 
 
 def test_swapped_games_give_the_same_ratings():
-    games = pd.DataFrame({"generator_1": list("aabbcc") * 5, "generator_2": list("bcacab") * 5, "preference": [1, 2, 1.5, 2, 1, 1.2] * 5})
-    back = games.rename(columns={"generator_1": "generator_2", "generator_2": "generator_1"}).assign(preference=3 - games["preference"])
+    games = pd.DataFrame({"generator_1": list("aabbcc") * 5, "generator_2": list("bcacab") * 5,
+                          "preference": [1, 2, 1.5, 2, 1, 1.2] * 5})
+    back = games.set_axis(["generator_2", "generator_1", "preference"],
+                          axis=1).assign(preference=3 - games["preference"])
     one, two = (E.bradley_terry(g, replicates=50).table["rating"] for g in (games, back))
     pd.testing.assert_series_equal(one, two, rtol=1e-6)
     assert one.sum() == pytest.approx(0, abs=1e-6)
@@ -527,14 +569,17 @@ def test_numbers_that_are_none(value):
         with pytest.raises(ConfigError, match="seed is"): E.bootstrap([1., 2.], seed=value)
 
 
-HOSTILE = ["[x](javascript:alert(1))", "<img src=x onerror=alert(1)>", "a|b", "`code`", "two\nlines", "![i](https://x.org/p.png)",
+HOSTILE = ["[x](javascript:alert(1))", "<img src=x onerror=alert(1)>", "a|b", "`code`", "two\nlines",
+           "![i](https://x.org/p.png)",
            "https://x.org", "$x$", "=HYPERLINK(1)", "@SUM(1)", "+1+1", "-2+3", "\t=1", "# head", "a\u202eb", "**bold**"]
 
 
 def test_names_are_text_in_every_export():
     "Markdown as a Markdown parser reads it: one table, each name as it was, nothing else."
-    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    table = pd.concat([ONE.query("annotator == 'ann' and generator_2 == 'x'").assign(generator_2=name) for name in HOSTILE])
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark",
+                                                           {"html": True}).enable(["table", "strikethrough"])
+    of_one = ONE.query("annotator == 'ann' and generator_2 == 'x'")
+    table = pd.concat([of_one.assign(generator_2=name) for name in HOSTILE])
     board = E.scoreboard(table)
     page = parser.render(board.to_markdown())
     assert page.count("<table>") == 1 and page.count("<tr>") == 1 + len(HOSTILE)
@@ -549,13 +594,15 @@ def test_names_are_text_in_every_export():
 def test_numbers_are_no_formulas(tmp_path):
     table = pd.DataFrame({"instruction": ["-1", "+2.5e3", "-a", "=1"], "score": [-1, -2.5, 3, NAN]})
     with pytest.warns(UserWarning, match="2 fields begin like a formula"): records.save_table(table, tmp_path / "t.csv")
-    assert (tmp_path / "t.csv").read_text().split() == ["instruction,score", "-1,-1.0", "+2.5e3,-2.5", "'-a,3.0", "'=1,"]
+    assert (tmp_path / "t.csv").read_text().split() == ["instruction,score", "-1,-1.0", "+2.5e3,-2.5", "'-a,3.0",
+                                                        "'=1,"]
     with warnings.catch_warnings(action="error"): records.save_table(table, tmp_path / "t.csv", formulas=True)
     assert "\n=1," in (tmp_path / "t.csv").read_text()
 
 
 @pytest.mark.parametrize("figures, text", [
-    ((61.2473, 3.12, 54.9, 67.1), "61.2 ± 3.1 [54.9, 67.1]"), ((.3125, .0478, .2188, .4062), "0.312 ± 0.048 [0.219, 0.406]"),
+    ((61.2473, 3.12, 54.9, 67.1), "61.2 ± 3.1 [54.9, 67.1]"), ((.3125, .0478, .2188, .4062),
+                                                               "0.312 ± 0.048 [0.219, 0.406]"),
     ((12.4, 13.1, -13., 38.), "12 ± 13 [-13, 38]"), ((100., 0., 72.2, 100.), "100.0 ± 0.0 [72.2, 100.0]"),
     ((0.5, NAN, NAN, NAN), "0.500 ± nan [nan, nan]"), ((99.96, .0996, 99.8, 100.), "99.96 ± 0.10 [99.80, 100.00]")])
 def test_decimals_are_those_of_the_error(figures, text): assert str(E.Estimate(*figures, n=9)) == text
@@ -566,3 +613,54 @@ def test_an_alpha_is_legible():
     line = next(x for x in repr(report).splitlines() if x.startswith("alpha"))
     assert len(line.split()[2].replace("0.", "").lstrip("0")) == 2, line    # two digits of the error
     assert len(line.split()[1].split(".")[1]) == len(line.split()[2].split(".")[1])
+
+
+JUDGES = data_path("judges", "single.yaml").read_bytes()
+EVALUATOR = b"""my_judge:
+  prompt_template: "p/prompt.txt"
+  fn_completions: "openai_completions"
+  completions_kwargs: {model_name: "gpt-4", max_tokens: 50}
+  fn_completion_parser: "regex_parser"
+  completion_parser_kwargs: {outputs_to_match: {1: '^A$', 2: '^B$'}}
+  batch_size: 1
+"""
+
+
+@SETTINGS
+@given(broken(JUDGES))
+def test_files_of_judges(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "judges.yaml"
+    path.write_bytes(content)
+    tried(load_judges, (path,))
+
+
+@SETTINGS
+@given(broken(EVALUATOR))
+def test_files_of_evaluators(tmp_path_factory, content):
+    folder = tmp_path_factory.getbasetemp() / "p"
+    folder.mkdir(exist_ok=True)
+    (folder / "prompt.txt").write_text("<|im_start|>user\n{instruction} {output_1} {output_2}<|im_end|>\n")
+    (folder / "configs.yaml").write_bytes(content)
+    tried(load_evaluator, (folder,))
+
+
+@pytest.mark.xfail(strict=False, reason="a damaged row of answers is not yet told apart from a missing one")
+@SETTINGS
+@given(st.integers(0, 8191), st.integers(0, 4096), st.sampled_from([b"", b"\0" * 64, b"\xff" * 300, b"{",
+                                                                    b"SQLite format 3\0"]),
+       st.booleans())
+def test_files_of_answers(tmp_path_factory, at, lost, put, cut):
+    "A damaged file of answers is read, or refused in a sentence."
+    folder = tmp_path_factory.mktemp("answers")
+    path, damaged = folder / "a.sqlite", folder / "b.sqlite"
+    kept = Answers(path)
+    for k in range(3): kept.put(f"key {k}", {"text": "x" * 200}, judge="j", request={"n": k}, parts=[f"part {k}"])
+    kept.close()
+    data = path.read_bytes()
+    damaged.write_bytes(data[:at] + put + (b"" if cut else data[at + lost:]))
+
+    def read():
+        found = Answers(damaged)
+        try: return len(found), found.get(["key 0"]), found.get_parts(["part 2"]), found.table(), found.table(True)
+        finally: found.close()
+    tried(read, ())

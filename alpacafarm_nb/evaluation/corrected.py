@@ -26,7 +26,7 @@ class CorrectedWinRate:
     true_alone: Estimate  # from the true labels alone
     judge_alone: float  # the judge's win-rate over all pairs, uncorrected
     weight: float  # lambda: how much the judge counts, from 0 to 1
-    correlation: float  # of judge and truth on the pairs with both
+    correlation: float  # of judge and truth on the pairs with both; nan where one of them does not vary
     n_true: int  # pairs with a true label and a judge's
     n_judged: int  # further pairs with a judge's label alone
     n_unmatched: int = 0  # true labels of pairs that the judge has not labelled: they are not used

@@ -6,6 +6,7 @@
 __all__ = ['Ratings', 'bradley_terry', 'elo', 'RankCorrelation', 'rank_correlation', 'paper_results', 'scatter']
 
 # %% ../../nbs/api/06e_rankings.ipynb #imports
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -233,7 +234,7 @@ def rank_correlation(
 ) -> RankCorrelation:
     """How far two rankings agree, over the models with both figures. Series are matched by their labels. Errors of the
     two sides are taken for independent: those of two judges of the same outputs are not quite. Raises `ConfigError`
-    below 3 models."""
+    below 3 models; where all figures of one side are equal, coefficients are nan, and a warning says so."""
     _level(level, "rank_correlation")
     _counts(draws=(draws, 100, MOST))
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
@@ -249,6 +250,8 @@ def rank_correlation(
     if np.isnan(errors).any() or (errors < 0).any():
         raise ConfigError("rank_correlation: an error is missing or negative")
     own = found = _coefficients(*x.T[:, None])
+    if np.isnan(own).any():
+        warnings.warn("rank_correlation: all figures of one side are equal: there is nothing to rank", stacklevel=2)
     if (errors > 0).any():
         true = _true_pairs(x, errors, draws, _rng(seed))
         found = _coefficients(true[:, 0], true[:, 1])

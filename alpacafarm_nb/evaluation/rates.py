@@ -83,7 +83,7 @@ class WinRate:
     "How often output_2 was preferred to output_1; rates in percent, lengths in characters."
 
     win_rate: float  # mean score, percent; a tie counts one half
-    standard_error: float  # of the win-rate, percent, over instructions or other clusters
+    standard_error: float  # of the win-rate, percent, over instructions or other clusters; nan for a single one
     n_wins: int  # verdicts for output_2
     n_wins_base: int  # verdicts for output_1
     n_draws: int  # verdicts of exactly 1.5
@@ -335,7 +335,7 @@ class PairedDifference:
     standard_error: float  # of that mean, over instructions
     n: int  # instructions compared
     n_missing: int  # instructions where one of the two has no score
-    correlation: float  # of the two scores over instructions; what pairing gains
+    correlation: float  # of the two scores over instructions; what pairing gains; nan where one side does not vary
 
     @property
     def z(self) -> float:

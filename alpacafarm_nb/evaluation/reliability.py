@@ -176,7 +176,8 @@ def agreement(
     seed: int = 0,  # of the drawing
 ) -> AgreementReport:
     """How far annotators agree. Raises `RecordError` where no item has two labels. One annotator's draws count as
-    labels of the item like others."""
+    labels of the item like others. Where all labels are of one kind, kappa and alpha are nan: nothing is left to
+    chance."""
     _level(level, "agreement")
     _counts(replicates=(replicates, 100, MOST))
     table, match = label_table(labels, ties), match_weights(ties)
@@ -305,7 +306,8 @@ def cohen_kappa(
     replicates: int = 1000,  # of the bootstrap over items
     seed: int = 0,
 ) -> Estimate:  # 0: as by chance, 1: always
-    "Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out."
+    """Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out. Where both
+    judges always say the same, chance explains all: kappa is nan, and a warning says so."""
     _level(level, "cohen_kappa")
     _check_ties(ties)
     _counts(replicates=(replicates, 100, MOST))
@@ -319,7 +321,9 @@ def cohen_kappa(
     match = match_weights(ties)
     seen, chance = (tables * match).sum((1, 2)), np.einsum("ri,rj,ij->r", tables.sum(2), tables.sum(1), match)
     with np.errstate(divide="ignore", invalid="ignore"): kappa = (seen - chance) / (1 - chance)
-    error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).any() else float("nan")
+    if np.isnan(kappa[0]):
+        warnings.warn("cohen_kappa: both say the same of every item: kappa is not defined", stacklevel=2)
+    error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).sum() > 1 else float("nan")
     reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * (error if error > 0 else float("nan"))
     low, high = max(float(kappa[0] - reach), -1.), min(float(kappa[0] + reach), 1.)
     return Estimate(float(kappa[0]), error, low, high, n, level, "items")
