@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'MOST_YAML', 'PACKAGES', 'PALETTE', 'NEUTRAL', 'DASHES', 'FarmError', 'ModelError', 'ConfigError',
-           'StageError', 'RecordError', 'as_json', 'stable_hash', 'seed_for', 'check_counts', 'check_seed', 'varies',
-           'without_bars', 'quiet', 'progress', 'as_path', 'read_object', 'read_yaml', 'atomic_write',
-           'restore_swapped', 'atomic_folder', 'sweep_leftovers', 'FolderLock', 'versions', 'git_state',
-           'write_manifest', 'Stages', 'escape', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
+           'StageError', 'RecordError', 'as_json', 'stable_hash', 'seed_for', 'brief', 'check_counts', 'check_seed',
+           'as_number', 'varies', 'without_bars', 'quiet', 'progress', 'as_path', 'read_object', 'read_yaml',
+           'atomic_write', 'restore_swapped', 'atomic_folder', 'sweep_leftovers', 'FolderLock', 'versions', 'git_state',
+           'write_manifest', 'Stages', 'escape', 'escape_markdown', 'markdown_table', 'plain_cell', 'decimals_for',
+           'figure_text', 'plot_theme', 'figure_html', 'data_path', 'lessons_path']
 
 # %% ../nbs/api/00_core.ipynb #export-import-contextlib-import-dataclas
 import contextlib
@@ -23,15 +24,17 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +158,26 @@ def seed_for(
     return int(hashlib.sha256(_dumps(["seed", *parts]).encode("utf-8", "surrogatepass")).hexdigest()[:8], 16)
 
 
+def brief(
+    value: Any,  # What was given
+    width: int = 60,  # Characters that are shown
+) -> str:
+    "A value for an error message: its `repr`, cut to a readable length; its type where that fails."
+    try: text = repr(value)
+    except Exception: text = f"a {type(value).__name__}"   # a whole number of 5,000 digits has no text
+    return text if len(text) <= width else f"{text[:width]}…"
+
+
 def check_counts(
-    **counts: tuple,  # Name to (value, least); a value of None passes
+    **counts: tuple,  # Name to (value, least) or (value, least, most); a value of None passes
 ) -> None:
-    "Raise `ConfigError` for a count that is no whole number, or too small."
-    for name, (value, least) in counts.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
-            raise ConfigError(f"{name} is {value!r}: give a whole number, {least} or more.")
+    "Raise `ConfigError` for a count that is no whole number, too small, or too large."
+    for name, (value, least, *most) in counts.items():
+        if value is None: continue
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if whole and least <= value <= (most[0] if most else value): continue
+        kind = f"from {least} to {most[0]:,}" if most else f"{least} or more"
+        raise ConfigError(f"{name} is {brief(value)}: give a whole number, {kind}.")
 
 
 def check_seed(
@@ -169,7 +185,22 @@ def check_seed(
 ) -> None:
     "Raise `ConfigError` for a seed that is no whole number of 64 bits."
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not -2**63 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed!r}: give a whole number of at most 64 bits.")
+        raise ConfigError(f"seed is {brief(seed)}: give a whole number of at most 64 bits.")
+
+
+def as_number(
+    value: Any,  # What was given
+    name: str,  # What it is called in errors
+    least: float = -1e100,  # The smallest that is taken: squares of what is larger than 1e100 overflow
+    most: float = 1e100,  # The largest
+    above: bool = False,  # Whether `least` itself is too small
+) -> float:
+    "One finite number. Raises `ConfigError` for anything else: texts, truth values, nan, numbers out of the range."
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if real and least <= value <= most and not (above and value == least): return float(value)
+    low = f" {'above' if above else 'from'} {least:g}" * (least > -1e100)
+    high = (f" to {most:g}" if low and not above else f" up to {most:g}") * (most < 1e100)
+    raise ConfigError(f"{name} is {brief(value)}: give a number{low}{high}.")
 
 # %% ../nbs/api/00_core.ipynb #export-def-varies
 FLOOR = 1e-6  # of the largest value: a spread below is rounding, in single precision and in double
@@ -681,6 +712,73 @@ def escape(
 ) -> str:  # The same, harmless inside HTML elements and quoted attributes
     "Escape untrusted text for HTML."
     return html.escape("" if text is None else str(text), quote=True)
+
+
+_LINK = re.compile(r"://|\bwww[.]", re.IGNORECASE)   # what GitHub makes a link of, without any brackets
+
+def escape_markdown(
+    text: Any,  # What is to be shown; not a text: its `str`
+) -> str:  # One line, harmless in a paragraph or in a cell of a table
+    "Escape untrusted text for Markdown: no HTML, links, images, code, formulas, columns or lines of its own."
+    text = re.sub(r"\s+", " ", "" if text is None else str(text)).strip()
+    text = html.escape("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs")))
+    text = re.sub(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)   # a_b is no emphasis
+    text = re.sub(r"^([-+#=])(?=[-+#= ]|$)|^([0-9]+)([.)])(?= |$)", _no_block, text)
+    text = _LINK.sub(lambda m: m[0].replace("/", "&#47;").replace(".", "&#46;"), text)
+    return text.replace("$", "&#36;").replace("@", "&#64;")
+
+
+def _no_block(match):
+    "The start of a line that would make a list, a heading or a rule, as text."
+    sign, number, end = match.groups()
+    return f"\\{sign}" if sign else f"{number}\\{end}"
+
+
+def markdown_table(
+    heads: list,  # Names of the columns
+    rows: list,  # Cells of each row; texts are escaped
+) -> str:  # Lines without an end; all columns but the first are aligned to the right
+    "A table in Markdown."
+    line = lambda cells: "| " + " | ".join(map(escape_markdown, cells)) + " |"
+    return "\n".join([line(heads), "|" + " --- |" + " ---: |" * (len(heads) - 1), *map(line, rows)])
+
+# %% ../nbs/api/00_core.ipynb #export-plain-cell
+_NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
+
+def plain_cell(
+    value: Any,  # A cell of a table that a spreadsheet may open
+) -> Any:  # The same; a text that would be run as a formula has an apostrophe in front
+    "A cell without a formula in it."
+    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    return f"'{value}" if runs and not _NUMBER.fullmatch(value) else value
+
+# %% ../nbs/api/00_core.ipynb #export-decimals
+def decimals_for(
+    errors: float | Iterable[float] | None,  # Standard errors of what is shown; missing ones do not count
+    values: float | Iterable[float] = (),  # What is shown
+    most: int = 6,  # Never more decimals than that
+) -> int:
+    "Decimals that show the smallest error with two digits; without any error, 3 for figures up to 1, else 1."
+    listed = lambda x: [x] if isinstance(x, Real) else [v for v in x if isinstance(v, Real)] if x is not None else []
+    size = max((abs(v) for v in listed(values) if math.isfinite(v)), default=0.)
+    known = [e for e in listed(errors) if math.isfinite(e) and e > max(1e-9 * size, .5 * 10**-most)]   # else dust
+    if not known: return 3 if size <= 1 else 1
+    return min(max(1 - int(f"{min(known):.1e}".split("e")[1]), 0), most)
+
+
+def figure_text(
+    value: float,  # The figure
+    error: float | None = None,  # Its standard error
+    low: float | None = None,  # Lower end of its interval
+    high: float | None = None,  # Upper end
+    sign: str = "",  # "+" shows the sign of a difference
+) -> str:  # Such as "61.2 ± 3.1 [54.9, 67.1]" or "0.31 ± 0.12 [0.07, 0.55]"
+    "A figure with its uncertainty, each with the decimals that the standard error (else the interval) is worth."
+    spread = error if error or low is None else (high - low) / 4   # none, or all alike: the interval says it
+    if spread is None or math.isnan(spread): spread = None if low is None else (high - low) / 4
+    n = decimals_for(spread, value)
+    text = f"{value:{sign}.{n}f}" + (f" ± {error:.{n}f}" if error is not None else "")
+    return text + (f" [{low:.{n}f}, {high:.{n}f}]" if low is not None else "")
 
 # %% ../nbs/api/00_core.ipynb #export-palette-228899-dd7711-8833ff
 PALETTE = ["#228899", "#dd7711", "#8833ff", "#00aa66", "#bb2222", "#aa77ee"]

@@ -69,7 +69,10 @@ class PromptFormat:
         instruction: str,         # what is asked, set in as it is
         input: str | None = "",   # what it is asked about, empty or None if there is nothing
     ) -> str:
-        "The prompt: the model's answer is what it writes next."
+        "The prompt: the model's answer is what it writes next. Raises `ConfigError` for what is no text."
+        if not isinstance(instruction, str) or not isinstance(input, str | None):
+            raise ConfigError(f"an instruction and its input are texts, not a {type(instruction).__name__} and a "
+                              f"{type(input).__name__}.")
         template = self.prompt_inputs if input and input.strip() else self.prompt_noinputs
         return _fill(template, {"instruction": instruction, "input": input})
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import ConfigError, FarmError, seed_for
+from .core import ConfigError, FarmError, as_path, brief, seed_for
 from .records import (check_demonstrations, check_instructions, check_outputs, check_preferences,
                                    check_texts, read_table, require_columns)
 
@@ -91,7 +91,7 @@ def _is_hub_id(source):
 
 def _split_files(source, config, split, revision):
     "The files of a split of AlpacaFarm's data, in a folder or on the hub."
-    folder = Path(source).expanduser()
+    folder = as_path(source)
     if folder.is_dir(): return _folder_files(folder, config, split)
     if folder.exists(): raise SourceError(f"{source} is a file: give the folder with {_usual(config, split)}.")
     if _is_hub_id(source): return _hub_files(str(source), config, split, revision)
@@ -106,11 +106,12 @@ def load_alpaca_farm(
 ) -> pd.DataFrame:
     """One split of AlpacaFarm's data as a checked table. Raises `ConfigError` for an unknown name, `SourceError` if it
     cannot be found or fetched, `RecordError` for bad data."""
-    if config not in ALPACA_FARM:
-        raise ConfigError(f"there is no configuration {config!r}: choose from {list(ALPACA_FARM)}.")
+    if not isinstance(config, str) or config not in ALPACA_FARM:
+        raise ConfigError(f"there is no configuration {brief(config)}: choose from {list(ALPACA_FARM)}.")
     splits = ALPACA_FARM[config]
     if split is None and len(splits) == 1: split = next(iter(splits))
-    if split not in splits: raise ConfigError(f"{config} has no split {split!r}: choose from {list(splits)}.")
+    if not isinstance(split, str) or split not in splits:
+        raise ConfigError(f"{config} has no split {brief(split)}: choose from {list(splits)}.")
     files = _split_files(source, config, split, revision)
     return pd.concat([splits[split](path) for path in files], ignore_index=True)
 
@@ -251,7 +252,7 @@ def _votes(pairs, labels, origin):
 # %% ../nbs/api/03_sources.ipynb #exporti-def-file-source-name
 def _file(source, name, revision=None):
     "A file of a data set, in a local folder or on the hub."
-    folder = Path(source).expanduser()
+    folder = as_path(source)
     if folder.is_dir():
         if (folder / name).exists(): return folder / name
         raise SourceError(f"{folder} has no {name}. It holds {sorted(p.name for p in folder.iterdir())[:8]}.")
@@ -278,7 +279,8 @@ def load_llmfao(
     """Preferences, a row a judgement, with `item`, `annotator` and both generators. Raises `ConfigError`,
     `RecordError`, and `SourceError` where the files cannot be found or fetched."""
     files = {"crowd": "crowd-comparisons.csv"} | {j: f"{j}-crowd-comparisons.csv" for j in ("gpt4", "gpt3")}
-    if judges not in files: raise ConfigError(f"judges is {judges!r}: choose from {list(files)}.")
+    if not isinstance(judges, str) or judges not in files:
+        raise ConfigError(f"judges is {brief(judges)}: choose from {list(files)}.")
     pairs, origin = read_table(_file(source, "pairs-crowd.jsonl", revision))
     require_columns(pairs, origin, ("id", "text", "result_x", "result_y"))
     labels, origin = read_table(_file(source, files[judges], revision))
@@ -297,7 +299,7 @@ def load_cross_annotations(
     revision: str | None = None,  # the hub's branch, tag or commit; the main branch if None
 ) -> pd.DataFrame:  # preferences, with `item` and `annotator` ("label 0", "label 1", … of a pair where nobody is named)
     "Several people's preferences on the same pairs. Raises `SourceError` and `RecordError`."
-    path = Path(source).expanduser()
+    path = as_path(source)
     table = check_preferences(path if path.is_file() else _file(source, CROSS_ANNOTATIONS, revision))
     pair = ["instruction", "input", "output_1", "output_2"]
     table = table.assign(item=table.groupby(pair, sort=False).ngroup())

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import ConfigError, RecordError, as_path, atomic_write, escape
+from ..core import ConfigError, RecordError, as_path, atomic_write, brief, decimals_for, markdown_table
 from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
 from .rates import (PairedDifference, _level, _scored, clustered_error, instruction_ids,
                                             paired_difference, share_interval)
-from ..records import read_table
+from ..records import Origin, check_numbers, csv_text, read_table, require_columns
 
 # %% ../../nbs/api/06h_boards.ipynb #figures
 def board_figures(
@@ -27,10 +27,13 @@ def board_figures(
     source: str = "annotations",  # what error messages call it
 ) -> pd.DataFrame:  # a row a model and annotator
     "Win-rate, error, interval, counts and length of every model by every annotator."
+    _level(level, "board_figures")
     table, scores = _scored(table, source)
+    require_columns(table, Origin(source), ("generator_2", "annotator"))
+    if table.empty: raise RecordError("has no rows", source)
     units, rows = instruction_ids(table), []
-    length = table["output_2"].fillna("").astype(str).str.len().to_numpy() if "output_2" in table else None
-    baseline = table["generator_1"].astype(str).to_numpy() if "generator_1" in table else None
+    length = table["output_2"].map(str).map(len).to_numpy() if "output_2" in table else None
+    baseline = np.array([str(v) for v in table["generator_1"]]) if "generator_1" in table else None
     for (model, annotator), at in table.groupby(["generator_2", "annotator"], sort=False).indices.items():
         judged = at[~np.isnan(scores[at])]
         x, n = scores[judged], len(judged)
@@ -87,7 +90,8 @@ class Scoreboard:
         "A row a model, the best first; with several annotators, and none named, columns bear their names."
         columns = [c for c in SHOWN if c in self.figures]
         if annotator is not None or len(self.annotators) == 1:
-            annotator = self._known("annotator", annotator or self.annotators[0], self.annotators)
+            if annotator is None: annotator = self.annotators[0]
+            self._known("annotator", annotator, self.annotators)
             shown = self.figures[self.figures["annotator"] == annotator].set_index("model")[columns]
             return shown.sort_values("win_rate", ascending=False, kind="stable")
         wide = self.figures.pivot(index="model", columns="annotator", values=columns)
@@ -99,8 +103,8 @@ class Scoreboard:
 
     @staticmethod
     def _known(what, name, names):
-        if name in names: return name
-        raise ConfigError(f"scoreboard: there is no {what} {name!r}; there are {', '.join(map(str, names))}")
+        if any(name is n or isinstance(name, type(n)) and name == n for n in names): return name
+        raise ConfigError(f"scoreboard: there is no {what} {brief(name)}; there are {', '.join(map(str, names))}")
 
     def add(self,
         new,  # verdicts (table, path …) or another Scoreboard
@@ -126,10 +130,9 @@ class Scoreboard:
 
     def verdicts(self, model: str, annotator: str | None = None) -> pd.DataFrame:
         "The verdicts that a model's figures come from. Raises `ConfigError` where there are none."
-        annotator = annotator or self.annotators[0]
-        if (model, annotator) in self.annotations: return self.annotations[model, annotator]
         self._known("model", model, list(dict.fromkeys(self.figures["model"])))
-        self._known("annotator", annotator, self.annotators)
+        annotator = self._known("annotator", self.annotators[0] if annotator is None else annotator, self.annotators)
+        if (model, annotator) in self.annotations: return self.annotations[model, annotator]
         raise ConfigError(f"scoreboard: of {model!r} by {annotator!r} there are figures alone, and no verdicts")
 
     def compare(self, a: str, b: str, annotator: str | None = None) -> PairedDifference:
@@ -161,6 +164,8 @@ def scoreboard(
     """A board of all models in the verdicts, by all annotators in them. Raises `RecordError` where it is not said whose
     outputs were judged, and for verdicts that stand there twice."""
     _level(level, "scoreboard")
+    if name is not None and not (isinstance(name, str) and name):
+        raise ConfigError(f"scoreboard: name is {brief(name)}: give the model's name as a text")
     many = isinstance(annotations, (list, tuple)) and annotations and not isinstance(annotations[0], Mapping)
     tables = []
     for k, source in enumerate(annotations if many else [annotations]):
@@ -170,9 +175,10 @@ def scoreboard(
             raise RecordError("there is no such column, and no name was given", origin.name, column="generator_2")
         if (gaps := table["generator_2"].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", origin.name, column="generator_2")
-        table = table.assign(annotator=table["annotator"].fillna("annotator") if "annotator" in table else "annotator")
         if table.empty: raise RecordError("has no rows", origin.name)
-        tables.append(table)
+        known = table["annotator"].astype(object) if "annotator" in table else pd.Series(None, table.index, object)
+        table = table.assign(annotator=known.where(known.notna(), "annotator"))
+        tables.append(_scored(table, origin.name)[0])
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
     _no_repetition(table)
     key = ["generator_2", "annotator"]
@@ -197,61 +203,79 @@ def load_published(
 ) -> Scoreboard:  # figures without verdicts
     "A published leaderboard. Raises `RecordError` where it has no win-rates, or a model twice."
     table, origin = read_table(path)
+    if not len(table) or not len(table.columns): raise RecordError("has no rows", origin.name)
+    if annotator is not None and not isinstance(annotator, str):
+        raise ConfigError(f"load_published: annotator is {brief(annotator)}: give a text")
+    if "model" in table.columns[1:]: table = table.drop(columns="model")
     table = table.rename(columns={table.columns[0]: "model"})
     if "win_rate" not in table:
         raise RecordError(f"there is no such column; there are {list(table.columns)}", origin.name, column="win_rate")
+    table["model"] = [str(m) for m in table["model"]]
+    for column in (c for c in SHOWN if c in table):
+        try: table[column] = check_numbers(table[column], column)
+        except ConfigError as error: raise RecordError(str(error), origin.name, column=column) from None
     if (twice := table["model"].duplicated()).any():
         raise RecordError(f"{table.loc[twice, 'model'].iloc[0]!r} stands there twice", origin.name, column="model")
     kept = table[["model", *(c for c in SHOWN if c in table)]]
     return Scoreboard(kept.assign(annotator=annotator or as_path(path).name.split(".")[0]))
 
 # %% ../../nbs/api/06h_boards.ipynb #export
-def _formatted(board, annotator=None):
-    "The table with rounded figures and escaped names."
-    shown = board.to_pandas(annotator)
-    shown.index = [escape(str(m)).replace("|", "\\|").replace("\n", " ") for m in shown.index]
-    shown.columns = [escape(str(c)) for c in shown.columns]
-    whole = [c for c in shown if c.startswith(("n_", "avg_length"))]
-    return shown.astype({c: "Int64" for c in whole if shown[c].notna().all()})
+def _texts(board, annotator=None):
+    "Header and rows of the table as texts, rates with the decimals that the surest of them is worth."
+    table, n = board.to_pandas(annotator), _decimals(board)
+    text = lambda c, v: "" if pd.isna(v) else f"{v:.0f}" if c.startswith(("n_", "avg_length")) else f"{v:.{n}f}"
+    rows = [[str(model), *(text(c, v) for c, v in zip(table, row))]
+            for model, row in zip(table.index, table.itertuples(index=False))]
+    return ["model", *map(str, table)], rows
+
+
+def _decimals(board) -> int:
+    "Decimals for the rates; two where no error is known, as AlpacaEval prints them."
+    columns = [c for c in ("standard_error", "lc_standard_error") if c in board.figures]
+    errors = board.figures[columns].to_numpy(float).ravel()
+    return decimals_for(errors, 100.) if (errors > 0).any() else 2
 
 
 def _to_markdown(self, annotator: str | None = None) -> str:
-    "A table in Markdown."
-    t = _formatted(self, annotator)
-    rows = [[m, *(_cell(v) for v in row)] for m, row in zip(t.index, t.itertuples(index=False))]
-    cells = [["model", *t.columns], *rows]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + " --- |" + " ---: |" * len(t.columns), *lines[1:]]) + "\n"
+    "A table in Markdown, all names escaped."
+    return markdown_table(*_texts(self, annotator)) + "\n"
 
 
-def _cell(value):
-    "A figure as text: empty where it is missing."
-    if pd.isna(value): return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _to_csv(self, annotator: str | None = None) -> str:
-    "A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it."
-    return self.to_pandas(annotator).to_csv(index_label="")
+def _to_csv(self,
+    annotator: str | None = None,
+    formulas: bool = False,  # leave names that a spreadsheet would run as formulas as they are
+) -> str:
+    """A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it. A name that
+    begins like a formula gets an apostrophe in front."""
+    return csv_text(self.to_pandas(annotator).rename_axis("").reset_index(), formulas)[0]
 
 
 def _to_html(self, annotator: str | None = None) -> str:
     "A table in HTML."
-    t = self.to_pandas(annotator)
-    return t.rename_axis(None).to_html(float_format="{:.2f}".format, na_rep="", escape=True, border=0)
+    heads, rows = _texts(self, annotator)
+    table = pd.DataFrame([row[1:] for row in rows], [row[0] for row in rows], heads[1:], dtype=object)
+    return table.to_html(escape=True, border=0)
 
 
-def _save(self, path: str | Path, annotator: str | None = None) -> Path:
-    "Write the board to a file, as its ending says: .md, .csv or .html."
+def _save(self,
+    path: str | Path,  # its ending says how: .md, .csv or .html
+    annotator: str | None = None,
+    formulas: bool = False,  # as for `to_csv`
+) -> Path:
+    "Write the board to a file. Raises `ConfigError` for another ending."
     path, made = as_path(path), {".md": self.to_markdown, ".csv": self.to_csv, ".html": self.to_html}
     if path.suffix not in made: raise ConfigError(f"{path}: the ending must be one of {', '.join(made)}")
     head = '<!doctype html><meta charset="utf-8"><title>Scoreboard</title>' if path.suffix == ".html" else ""
-    return atomic_write(path, head + made[path.suffix](annotator))
+    more = {"formulas": formulas} if path.suffix == ".csv" else {}
+    return atomic_write(path, head + made[path.suffix](annotator, **more))
 
 
 def _show(self):
-    columns = [c for c in self.to_pandas() if not c.startswith(("n_wins", "n_draws", "discrete"))]
-    return self.to_pandas()[columns].to_string(float_format="{:.1f}".format, na_rep="")
+    "The table for a terminal, without the counts of wins."
+    heads, rows = _texts(self)
+    keep = [k for k, c in enumerate(heads) if not c.startswith(("n_wins", "n_draws", "discrete"))]
+    cells, names = [[row[k] for k in keep[1:]] for row in rows], [row[0] for row in rows]
+    return pd.DataFrame(cells, names, [heads[k] for k in keep[1:]], dtype=object).to_string()
 
 
 Scoreboard.to_markdown, Scoreboard.to_csv, Scoreboard.to_html, Scoreboard.save = _to_markdown, _to_csv, _to_html, _save

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts, varies
-from .rates import (PAIR_KEY, Estimate, _is_scores, _level, _paired, _scored, clustered_error,
-                                            share_interval)
+from ..core import ConfigError, RecordError, as_number, decimals_for, varies
+from .rates import (_counts, PAIR_KEY, Estimate, _is_scores, _level, _paired, _rng, _scored,
+                                            clustered_error, share_interval)
 from ..records import preference_probability
 
 # %% ../../nbs/api/06f_corrected.ipynb #correct
@@ -26,7 +26,7 @@ class CorrectedWinRate:
     true_alone: Estimate  # from the true labels alone
     judge_alone: float  # the judge's win-rate over all pairs, uncorrected
     weight: float  # lambda: how much the judge counts, from 0 to 1
-    correlation: float  # of judge and truth on the pairs with both
+    correlation: float  # of judge and truth on the pairs with both; nan where one of them does not vary
     n_true: int  # pairs with a true label and a judge's
     n_judged: int  # further pairs with a judge's label alone
     n_unmatched: int = 0  # true labels of pairs that the judge has not labelled: they are not used
@@ -39,8 +39,9 @@ class CorrectedWinRate:
 
     def __str__(self):
         lost = f" ({self.n_unmatched} more without the judge's, not used)" if self.n_unmatched else ""
+        alone = f"{self.judge_alone:.{decimals_for(self.estimate.standard_error, self.judge_alone)}f}"
         return (f"{self.estimate} from {self.n_true} true labels{lost} and {self.n_judged} of the judge (alone "
-                f"{self.judge_alone:.1f}); the true labels alone: {self.true_alone}; {self.narrower:.0f} % narrower")
+                f"{alone}); the true labels alone: {self.true_alone}; {self.narrower:.0f} % narrower")
 
 # %% ../../nbs/api/06f_corrected.ipynb #correct-corrected-win-rate
 def corrected_win_rate(
@@ -54,16 +55,15 @@ def corrected_win_rate(
 ) -> CorrectedWinRate:  # percent
     "Win-rate of output_2 by prediction-powered inference. Raises `RecordError` below 3 pairs with both labels."
     _level(level, "corrected_win_rate")
-    check_counts(folds=(folds, 2))
-    if weight is not None and not 0 <= weight <= 1:
-        raise ConfigError(f"corrected_win_rate: weight is {weight!r}: a number from 0 to 1 is needed")
+    _counts(folds=(folds, 2))
+    if weight is not None: weight = as_number(weight, "corrected_win_rate: weight", 0, 1)
     y, f, rest, unmatched, units, other = _both_sides(truth, judge, further)
     n, N = len(y), len(rest)
     if n < 3: raise RecordError(f"{n} pairs have a true label and a judge's: 3 are needed", "corrected_win_rate")
     if not N:
         raise RecordError("the judge has labelled no further pair: there is nothing to gain", "corrected_win_rate")
     groups = units.max() + 1
-    part = (np.random.default_rng(seed).permutation(groups) % min(folds, groups))[units]
+    part = (_rng(seed).permutation(groups) % min(folds, groups))[units]
     each = np.array([_best_weight(y[part != k], f[part != k], N) for k in range(part.max() + 1)])
     used = np.full(n, weight) if weight is not None else each[part]
     lam, gap = used.mean(), y - used * f
@@ -81,7 +81,7 @@ def _both_sides(truth, judge, further):
     if _is_scores(truth):
         if further is None: raise ConfigError("corrected_win_rate: give the judge's preferences of further pairs")
         truth, judge = _paired(truth, judge, "corrected_win_rate", "labels of truth and judge")
-        y, f, rest = (preference_probability(x) for x in (truth, judge, further))
+        y, f, rest = (np.atleast_1d(preference_probability(x)) for x in (truth, judge, further))
         keep, rest = ~(np.isnan(y) | np.isnan(f)), rest[~np.isnan(rest)]
         lost = int((~np.isnan(y) & np.isnan(f)).sum())
         return y[keep], f[keep], rest, lost, np.arange(keep.sum()), np.arange(len(rest))
@@ -90,7 +90,7 @@ def _both_sides(truth, judge, further):
         table, scores = _scored(source, name)
         if lacking := [c for c in PAIR_KEY if c not in table and c != "input"]:
             raise RecordError("there is no such column to match the pairs by", name, column=lacking[0])
-        table = table.assign(**{c: table[c].fillna("") if c in table else "" for c in PAIR_KEY}, score=scores)
+        table = table.assign(**{c: table[c] if c in table else "" for c in PAIR_KEY}, score=scores)
         tables.append(table.dropna(subset="score").groupby(PAIR_KEY, sort=False)["score"].mean())
     both = tables[1].index.isin(tables[0].index)
     of_both, rest = tables[1][both], tables[1][~both]
@@ -126,10 +126,11 @@ def labels_needed(
 ) -> dict[str, int]:  # true labels needed, "with" the judge and "without"
     "True labels that an interval of this size takes, with and without the judge."
     _level(level, "labels_needed")
-    rho = getattr(correlation, "correlation", correlation)
-    if not reach > 0 or not deviation > 0 or not abs(rho) <= 1:
-        raise ConfigError(f"labels_needed: reach {reach!r}, deviation {deviation!r}, correlation {rho!r}: the first "
-                          "two must be above 0, the last from -1 to 1")
+    rho = as_number(getattr(correlation, "correlation", correlation), "labels_needed: correlation", -1, 1)
+    reach = as_number(reach, "labels_needed: reach", 0, above=True)
+    deviation = as_number(deviation, "labels_needed: deviation", 0, above=True)
+    _counts(n_judged=(n_judged, 0))
+    if deviation / reach > 1e6: raise ConfigError(f"labels_needed: a reach of {reach:g} is too small to get at")
     def enough(n, rho):
         gain = 1 - rho**2 * n_judged / (n_judged + n)
         return stats.t.ppf((1 + level) / 2, n - 1) * deviation * np.sqrt(gain / n) <= reach

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts, check_seed, escape, varies
-from .rates import _level, _scored, cluster_ids
-from ..records import Origin, read_table, require_columns
+from ..core import ConfigError, RecordError, as_number, brief, escape, figure_text, varies
+from .rates import _counts, MOST, _level, _rng, _scored, cluster_ids
+from ..records import Origin, check_numbers, read_table, require_columns
 
 # %% ../../nbs/api/06c_length.ipynb #fit
 def _penalised_minimum(g, H, w, free, sweeps=60):
@@ -33,6 +33,10 @@ def _penalised_minimum(g, H, w, free, sweeps=60):
             moved, d[:, j] = max(moved, abs(new - d[:, j]).max()), new
         if moved < 1e-10: break
     return d
+
+
+def _sigmoid(z):
+    with np.errstate(over="ignore"): return 1 / (1 + np.exp(-z))   # where exp overflows, 0 is right
 
 
 def fit_logistic(
@@ -61,7 +65,7 @@ def fit_logistic(
         at = np.flatnonzero(~done)
         if not len(at): break
         part, own = (s, slice(None)) if len(at) == len(s) else (s[at], at)
-        p = 1 / (1 + np.exp(-(w[own] @ X.T)))
+        p = _sigmoid(w[own] @ X.T)
         g = scale[own] * ((part * (p - y)) @ X)
         H = (scale[own] * ((part * p * (1 - p)) @ pairs)).reshape(len(at), X.shape[1], -1).astype(float)
         H = H + 1e-10 * (1 + np.trace(H, axis1=1, axis2=2))[:, None, None] * np.eye(X.shape[1])
@@ -94,12 +98,13 @@ def best_strength(
     folds: int = 5,  # parts of the cross-validation
 ) -> float:  # one of STRENGTHS
     "The penalty's strength C with the smallest loss on what was left out, summed over the folds' means."
+    folds = min(folds, len(y))   # an empty part has no loss
     fold = _folds(len(y), folds)
     out = fold[None] == np.arange(folds)[:, None]                     # [folds, N] left out
     weights = np.repeat(np.where(out, 0., s), len(STRENGTHS), 0)
     start = fit_logistic(X, y, s[None], steps=8)[0][0]
     w, _ = fit_logistic(X, y, weights, np.tile(STRENGTHS, folds), np.clip(start, -5, 5), 1e-6)
-    p = np.clip(1 / (1 + np.exp(-(w @ X.T))), 1e-15, 1 - 1e-15)
+    p = np.clip(_sigmoid(w @ X.T), 1e-15, 1 - 1e-15)
     each = -s * (y * np.log(p) + (1 - y) * np.log(1 - p))
     held = np.repeat(out, len(STRENGTHS), 0)
     loss = (each * held).sum(1) / held.sum(1)
@@ -125,9 +130,9 @@ def _difficulties(difficulty, table):
             raise RecordError(f"there are {len(known)} values for {len(table)} rows, and nothing tells which belongs "
                               "to which: give {instruction: value}, or the annotations a column `index`", "difficulty")
         values = [known.get(k, np.nan) for k in keys]
-    else: values = list(difficulty) if isinstance(difficulty, (list, tuple, np.ndarray)) else [difficulty]
-    try: values = np.asarray(values, float)
-    except (TypeError, ValueError): raise RecordError("holds what is no number", "difficulty") from None
+    else: values = list(difficulty) if isinstance(difficulty, (list, tuple)) or np.ndim(difficulty) else [difficulty]
+    try: values = check_numbers(values, "difficulty")
+    except ConfigError as error: raise RecordError(str(error), "difficulty") from None
     if len(values) != len(table) or not np.isfinite(values).all():
         lost = len(table) - int(np.isfinite(values).sum())
         raise RecordError(f"the difficulty of {lost} of {len(table)} instructions is not known", "difficulty")
@@ -138,7 +143,9 @@ def _baseline_rows(baselines):
     "Features and targets of the annotations of deliberately short and long outputs, as AlpacaEval's file has them."
     found, origin = read_table(baselines, "baselines")
     require_columns(found, origin, ("preference", "std_delta_len", "instruction_difficulty"))
-    found = found[["preference", "std_delta_len", "instruction_difficulty"]].astype(float).dropna()
+    columns = ["preference", "std_delta_len", "instruction_difficulty"]
+    found = pd.DataFrame({c: check_numbers(found[c], f"baselines: {c}") for c in columns}).dropna()
+    if found.empty: raise RecordError("has no row without gaps", origin.name)
     y = found["preference"].to_numpy()
     if y.min() < 0 or y.max() > 1:
         raise RecordError("is not from 0 to 1, as it is in AlpacaEval's file", origin.name, column="preference")
@@ -171,7 +178,8 @@ class LengthControl:
         return asdict(self)
 
     def __str__(self):
-        return (f"{self.win_rate:.1f} ± {self.standard_error:.1f} % at equal length, {self.raw_win_rate:.1f} % as is "
+        rate = figure_text(self.win_rate, self.standard_error)
+        return (f"{rate} % at equal length, {self.raw_win_rate:.1f} % as is "
                 f"({self.n} verdicts, {self.variant}; output_2 longer in {self.share_longer:.0f} %)")
 
     def _repr_html_(self):
@@ -197,11 +205,13 @@ def length_controlled_win_rate(
     difference in length; `ConfigError` for settings that cannot be."""
     table, y, x, units = _lengths(annotations, cluster)
     _level(level, "length_controlled_win_rate")
-    check_counts(replicates=(replicates, 50))
-    check_seed(seed)
+    _counts(replicates=(replicates, 50, MOST))
     plain = penalty is None or isinstance(penalty, str) and penalty == "cv"
-    if not plain and (not isinstance(penalty, (int, float)) or isinstance(penalty, bool) or not 0 < penalty < np.inf):
-        raise ConfigError(f'length_controlled_win_rate: penalty is {penalty!r}: give "cv", None or a positive number')
+    if not plain:
+        try: penalty = as_number(penalty, "penalty", 1e-9, 1e9)
+        except ConfigError:
+            raise ConfigError(f'length_controlled_win_rate: penalty is {brief(penalty)}: give "cv", None or a positive '
+                              "number (from 1e-9 to 1e9)") from None
     if baselines is not None and difficulty is None:
         raise ConfigError("length_controlled_win_rate: baselines are used together with the difficulty: give both")
     judged, s = ~np.isnan(y), np.ones(len(y))
@@ -226,7 +236,7 @@ def _lengths(annotations, cluster):
     "The table, its scores [n], length differences in deviations [n] and clusters [n]."
     table, scores = _scored(annotations)
     require_columns(table, Origin("annotations"), ("output_1", "output_2"))
-    lengths = [table[c].fillna("").astype(str).str.len() for c in ("output_1", "output_2")]
+    lengths = [table[c].map(str).map(len) for c in ("output_1", "output_2")]
     difference = (lengths[0] - lengths[1]).to_numpy(float)
     judged = ~np.isnan(scores)
     if not judged.any(): raise RecordError(f"none of its {len(table)} rows has a verdict", "annotations")
@@ -238,7 +248,7 @@ def _lengths(annotations, cluster):
 
 def _refits(X, y, s, units, extra, replicates, seed):
     "Coefficients without a penalty [1 + replicates, p], the data's own first; which converged; what was drawn."
-    n, rng = units.max() + 1, np.random.default_rng(seed)
+    n, rng = units.max() + 1, _rng(seed)
     chosen = rng.integers(0, n, (replicates, n)) + n * np.arange(replicates)[:, None]
     drawn = np.bincount(chosen.ravel(), minlength=replicates * n).reshape(replicates, n)[:, units]
     weights = drawn * s[extra:]
@@ -253,7 +263,7 @@ def _controlled(X, y, chosen, found, units, variant, C, level):
     "The figures at equal length, with the refits' spread."
     w, _, drawn = found
     own = w[0] if chosen is None else chosen
-    at_equal = lambda w: 1 / (1 + np.exp(-(w[..., 1:] @ X[:, 1:].T)))   # [..., n], the length term at zero
+    at_equal = lambda w: _sigmoid(w[..., 1:] @ X[:, 1:].T)   # [..., n], the length term at zero
     p, fitted = at_equal(w), at_equal(own)
     rates = 100 * np.r_[p[0].mean(), (p[1:] * drawn).sum(1) / drawn.sum(1)]
     low, high = np.quantile(rates[1:], [(1 - level) / 2, (1 + level) / 2])

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..core import NEUTRAL, PALETTE, ConfigError, check_counts, plot_theme
-from .rates import Estimate, _level
+from ..core import NEUTRAL, PALETTE, ConfigError, brief, figure_text, plot_theme
+from .rates import _counts, MOST, Estimate, _level, _rng
+from ..records import check_numbers
 
 # %% ../../nbs/api/06g_overoptimization.ipynb #fit
 FORMS = ("best_of_n", "rl")
@@ -37,12 +38,14 @@ class OverOptimization:
 
     def __str__(self):
         k, s, f = self.peak_kl, self.peak_score, self.fall
-        return (f"peak at KL {k.value:.2f} [{k.low:.2f}, {k.high:.2f}], score {s.value:.1f} ± {s.standard_error:.1f}; "
-                f"falls by {f.value:.1f} ± {f.standard_error:.1f} to the last; turns in {self.turns:.0%} of the draws")
+        score, fall = figure_text(s.value, s.standard_error), figure_text(f.value, f.standard_error)
+        return (f"peak at KL {figure_text(k.value, None, k.low, k.high)}, score {score}; falls by {fall} to the last; "
+                f"turns in {self.turns:.0%} of the draws")
 
     def predict(self, distance):  # square root of KL
         "The fitted score at some distances."
-        return _basis(np.asarray(distance, float), self.form) @ [self.constant, self.alpha, self.beta]
+        distance = check_numbers(distance, "predict: distance", (0, 1, 2))
+        return _basis(distance, self.form) @ [self.constant, self.alpha, self.beta]
 
 
 def _basis(d, form):
@@ -74,15 +77,15 @@ def fit_overoptimization(
     Its peak, interval and probability take the shape for granted: a curve that only levels off is given a turn, too."""
     d, table, errors = _points(kl, scores, errors, form)
     _level(level, "fit_overoptimization")
-    check_counts(draws=(draws, 100))
+    _counts(draws=(draws, 100, MOST))
     B, paired = _basis(d, form), table is not None
-    mean = table.mean(0) if paired else np.asarray(scores, float)
+    mean = table.mean(0) if paired else check_numbers(scores, "fit_overoptimization: scores")
     error = table.std(0, ddof=1) / len(table)**.5 if paired else errors
     weight = 1 / np.maximum(error, 1e-9 * (1 + abs(mean)))
     solve = np.linalg.pinv(B * weight[:, None]) * weight          # [3, K] from scores to coefficients
     own = solve @ mean
     spread = np.cov((table @ solve.T).T) / len(table) if paired else solve @ np.diag(error**2) @ solve.T
-    rng = np.random.default_rng(seed)
+    rng = _rng(seed)
     drawn = rng.multivariate_normal(np.zeros(3), spread, draws, check_valid="ignore")
     if paired:   # an error that is itself estimated: Student's, of as many rows
         drawn /= np.sqrt(rng.chisquare(len(table) - 1, (draws, 1)) / (len(table) - 1))
@@ -100,14 +103,12 @@ def fit_overoptimization(
 # %% ../../nbs/api/06g_overoptimization.ipynb #fit-points
 def _points(kl, scores, errors, form):
     "Distances [K], scores [rows, K] or None for means, and errors of the means."
-    if form not in FORMS: raise ConfigError(f"fit_overoptimization: form is {form!r}: give one of {', '.join(FORMS)}")
-    try: kl, scores = np.asarray(kl, float), np.asarray(scores, float)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"fit_overoptimization: numbers are needed: {error}") from None
+    if not isinstance(form, str) or form not in FORMS:
+        raise ConfigError(f"fit_overoptimization: form is {brief(form)}: give one of {', '.join(FORMS)}")
+    kl = check_numbers(kl, "fit_overoptimization: a KL", missing=False)
+    scores = check_numbers(scores, "fit_overoptimization: a score", (1, 2), missing=False)
     if kl.ndim != 1 or scores.shape[-1:] != kl.shape or scores.ndim > 2:
         raise ConfigError(f"fit_overoptimization: {kl.shape} distances and scores of {scores.shape}")
-    if not np.isfinite(scores).all() or not np.isfinite(kl).all():
-        raise ConfigError("fit_overoptimization: a score or KL is missing or infinite")
     if (kl < 0).any():
         raise ConfigError(f"fit_overoptimization: KL is {kl.min():g}: an estimate below 0 is to be set to 0")
     if len(np.unique(kl)) < 4:
@@ -117,9 +118,10 @@ def _points(kl, scores, errors, form):
         if len(scores) < 5: raise ConfigError(f"fit_overoptimization: {len(scores)} rows: 5 are needed for an error")
         if np.ptp(scores) == 0: raise ConfigError("fit_overoptimization: all scores are equal: there is no curve")
         return d, scores, None
-    if errors is None or np.shape(errors) != kl.shape or not (np.asarray(errors) > 0).all():
+    known = None if errors is None else check_numbers(errors, "fit_overoptimization: errors", missing=False)
+    if known is None or known.shape != kl.shape or not (known > 0).all():
         raise ConfigError("fit_overoptimization: give the means' standard errors, each above 0, or rows of scores")
-    return d, None, np.asarray(errors, float)
+    return d, None, known
 
 
 def _estimate(x, n, level):
@@ -135,6 +137,8 @@ def plot_overoptimization(
 ):  # a plotly figure
     "The curve over KL, its points with errors, the peak with its interval, and the proxy on an axis of its own."
     import plotly.graph_objects as go
+    if proxy is not None and len(proxy := check_numbers(proxy, "plot_overoptimization: proxy")) != len(fit.points):
+        raise ConfigError(f"plot_overoptimization: {len(proxy)} proxy rewards for {len(fit.points)} points")
     p, line = fit.points.sort_values("kl"), np.linspace(0, fit.points["distance"].max(), 200)
     figure = go.Figure(go.Scatter(x=line**2, y=fit.predict(line), mode="lines", name="fitted",
                                   line=dict(color=PALETTE[0])))
@@ -146,7 +150,7 @@ def plot_overoptimization(
     layout = dict(template=plot_theme(), yaxis_title="true score", height=420,
                   xaxis_title="KL in nats" + (", upper bound" if bound else ""))
     if proxy is not None:
-        figure.add_scatter(x=fit.points["kl"], y=np.asarray(proxy, float), mode="lines+markers", yaxis="y2",
+        figure.add_scatter(x=fit.points["kl"], y=proxy, mode="lines+markers", yaxis="y2",
                            name="proxy reward", line=dict(color=PALETTE[1], dash="dash"))
         layout["yaxis2"] = dict(title="proxy reward", overlaying="y", side="right", showgrid=False, zeroline=False,
                                 tickmode="auto", nticks=7)

@@ -6,6 +6,7 @@
 __all__ = ['Ratings', 'bradley_terry', 'elo', 'RankCorrelation', 'rank_correlation', 'paper_results', 'scatter']
 
 # %% ../../nbs/api/06e_rankings.ipynb #imports
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ import pandas as pd
 from scipy import stats
 from scipy.sparse import csgraph
 
-from ..core import NEUTRAL, PALETTE, ConfigError, RecordError, check_counts, data_path, escape, plot_theme
-from .rates import Estimate, _level, _paired, _scored, cluster_ids
-from ..records import Origin, require_columns
+from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, data_path,
+                                decimals_for, escape, figure_text, plot_theme)
+from .rates import _counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
+from ..records import Origin, check_numbers, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Ratings:
     def probability(self, a: str, b: str) -> float:
         "Probability that a beats b by the ratings."
         r = self.table["rating"]
-        if unknown := [m for m in (a, b) if m not in r]:
-            raise ConfigError(f"there is no model {unknown[0]!r} in these ratings")
+        if unknown := [m for m in (a, b) if not isinstance(m, str) or m not in r]:
+            raise ConfigError(f"there is no model {brief(unknown[0])} in these ratings")
         return 1 / (1 + 10 ** ((r[b] - r[a]) / 400))
 
     def sure(self) -> pd.DataFrame:
@@ -40,10 +42,15 @@ class Ratings:
         return pd.DataFrame((self.replicates[:, :, None] > self.replicates[:, None]).mean(0), names, names)
 
     def __repr__(self):
-        return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format='{:.1f}'.format)}"
+        return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format=self._format)}"
 
     def _repr_html_(self):
-        return f"<p>{escape(self.kind)}, {self.n} comparisons</p>{self.table.to_html(float_format='{:.1f}'.format)}"
+        return f"<p>{escape(self.kind)}, {self.n} comparisons</p>{self.table.to_html(float_format=self._format)}"
+
+    @property
+    def _format(self):
+        "With the decimals that the surest rating is worth."
+        return f"{{:.{decimals_for(self.table['standard_error'], self.table['rating'])}f}}".format
 
 
 def _games(comparisons, cluster, source="comparisons"):
@@ -53,10 +60,10 @@ def _games(comparisons, cluster, source="comparisons"):
     for column in ("generator_1", "generator_2"):
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
-    keep = ~np.isnan(scores) & (table["generator_1"] != table["generator_2"]).to_numpy()
+    first, second = (np.array([str(v) for v in table[c]]) for c in ("generator_1", "generator_2"))
+    keep = ~np.isnan(scores) & (first != second)
     if not keep.any(): raise RecordError("no row has a verdict on two different models", source)
-    return (*(table.loc[keep, c].astype(str).to_numpy() for c in ("generator_1", "generator_2")), scores[keep],
-            cluster_ids(table, cluster, source)[keep])
+    return first[keep], second[keep], scores[keep], cluster_ids(table, cluster, source)[keep]
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings-bradley-terry
 def bradley_terry(
@@ -69,9 +76,8 @@ def bradley_terry(
 ) -> Ratings:  # on Elo's scale, mean 0
     "Bradley–Terry ratings. Raises `RecordError` where a model has no finite one."
     _level(level, "bradley_terry")
-    check_counts(replicates=(replicates, 50))
-    if isinstance(prior, (str, bool)) or not 0 <= prior < np.inf:
-        raise ConfigError(f"bradley_terry: prior is {prior!r}: a number of ties from 0 is needed")
+    _counts(replicates=(replicates, 50, MOST))
+    prior = as_number(prior, "bradley_terry: prior, ties", 0, 1e6)
     first, second, score, units = _games(comparisons, cluster)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
@@ -81,7 +87,7 @@ def bradley_terry(
     np.add.at(beaten, (j, i), 1 - score)     # [loser, winner]
     met = (beaten + beaten.T > 0) * prior / 2
     _check_connected(beaten + met, names)
-    weights = np.random.default_rng(seed).exponential(size=(replicates, units.max() + 1))
+    weights = _rng(seed).exponential(size=(replicates, units.max() + 1))
     weights = np.r_[np.ones((1, weights.shape[1])), weights / weights.mean(1, keepdims=True)]
     place = np.r_[i * m + j, j * m + i]
     found = np.stack([_strengths(np.bincount(place, np.r_[w[units] * score, w[units] * (1 - score)], m * m)
@@ -141,14 +147,13 @@ def elo(
     from evalica import Winner
     from evalica import elo as fit
     _level(level, "elo")
-    check_counts(orders=(orders, 2))
-    if isinstance(k, (str, bool)) or not 0 < k < np.inf:
-        raise ConfigError(f"elo: k is {k!r}: a number above 0 is needed")
+    _counts(orders=(orders, 2, MOST))
+    k = as_number(k, "elo: k", 0, 1e6, above=True)
     first, second, score, _ = _games(comparisons, None)
     names = np.unique(np.r_[first, second])
     i, j = np.searchsorted(names, first), np.searchsorted(names, second)
     said = [Winner.Draw if s == .5 else Winner.Y if s > .5 else Winner.X for s in score]
-    rng, found = np.random.default_rng(seed), []
+    rng, found = _rng(seed), []
     for _ in range(orders):
         at = rng.permutation(len(i))
         rating = fit(i[at].tolist(), j[at].tolist(), [said[k] for k in at], k=k).scores.sort_index().to_numpy()
@@ -173,9 +178,12 @@ class RankCorrelation:
 
     def __str__(self):
         s = self.spearman
-        return f"Spearman {s.value:.3f} [{s.low:.2f}, {s.high:.2f}] over {self.n} models"
+        return f"Spearman {figure_text(s.value, None, s.low, s.high)} over {self.n} models"
 
-    def __repr__(self): return f"{self.n} models\n{self.to_pandas().to_string(float_format='{:.3f}'.format)}"
+    def __repr__(self):
+        lines = [f"{k:<9} {figure_text(e.value, None, e.low, e.high)}" for k in ("spearman", "kendall", "pearson")
+                 for e in (getattr(self, k),)]
+        return "\n".join([f"{self.n} models", *lines])
 
 
 def _true_pairs(x, errors, draws, rng):
@@ -226,24 +234,26 @@ def rank_correlation(
 ) -> RankCorrelation:
     """How far two rankings agree, over the models with both figures. Series are matched by their labels. Errors of the
     two sides are taken for independent: those of two judges of the same outputs are not quite. Raises `ConfigError`
-    below 3 models."""
+    below 3 models; where all figures of one side are equal, coefficients are nan, and a warning says so."""
     _level(level, "rank_correlation")
-    check_counts(draws=(draws, 100))
+    _counts(draws=(draws, 100, MOST))
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         a_error, b_error = (e.reindex(a.index) if isinstance(e, pd.Series) else e for e in (a_error, b_error))
     x = np.stack(_paired(a, b, "rank_correlation", "figures"), 1)
-    try: errors = np.stack([np.broadcast_to(np.asarray(e, float), len(x)) for e in (a_error, b_error)], 1)
+    errors = [check_numbers(e, "rank_correlation: errors", (0, 1)) for e in (a_error, b_error)]
+    try: errors = np.stack([np.broadcast_to(e, len(x)) for e in errors], 1)
     except ValueError:
         raise ConfigError(f"rank_correlation: errors must be one number, or {len(x)} on either side") from None
-    if np.isinf(x).any(): raise ConfigError("rank_correlation: a figure is infinite")
     keep = ~np.isnan(x).any(1)
     x, errors = x[keep], errors[keep]
     if len(x) < 3: raise ConfigError(f"rank_correlation: {len(x)} models have figures on both sides: 3 are needed")
     if np.isnan(errors).any() or (errors < 0).any():
         raise ConfigError("rank_correlation: an error is missing or negative")
     own = found = _coefficients(*x.T[:, None])
+    if np.isnan(own).any():
+        warnings.warn("rank_correlation: all figures of one side are equal: there is nothing to rank", stacklevel=2)
     if (errors > 0).any():
-        true = _true_pairs(x, errors, draws, np.random.default_rng(seed))
+        true = _true_pairs(x, errors, draws, _rng(seed))
         found = _coefficients(true[:, 0], true[:, 1])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
     spread = np.std(found, axis=0)
@@ -258,6 +268,18 @@ def paper_results() -> pd.DataFrame:  # a row a method: simulated, human (percen
     return table.assign(retrained=table["retrained"] == "yes")
 
 
+def _both_known(table, x, y):
+    "The models with both figures. Raises `ConfigError` for what is no such table."
+    if not isinstance(table, pd.DataFrame) or not table.columns.is_unique or not {x, y} <= set(table.columns):
+        raise ConfigError(f"scatter: give a table with the columns {x!r} and {y!r}, a row a model")
+    numbers = [c for c in (x, y, f"{x}_error", f"{y}_error") if c in table]
+    known = table.assign(**{c: check_numbers(table[c], f"scatter: {c}") for c in numbers}).dropna(subset=[x, y])
+    if known.empty: raise ConfigError("scatter: no model has both figures")
+    if "retrained" in known and not known["retrained"].map(lambda v: isinstance(v, (bool, np.bool_))).all():
+        raise ConfigError("scatter: the column 'retrained' holds more than True and False")
+    return known
+
+
 def scatter(
     table: pd.DataFrame,  # a row a model: simulated, human, simulated_error, human_error; maybe retrained
     x: str = "simulated",  # column across
@@ -265,7 +287,7 @@ def scatter(
 ):  # a plotly figure
     "Two sides' figures against each other, both with error bars of one standard error."
     import plotly.graph_objects as go
-    shown = table.dropna(subset=[x, y])
+    shown = _both_known(table, x, y)
     marked = shown["retrained"].to_numpy(bool) if "retrained" in shown else np.zeros(len(shown), bool)
     low, high = shown[[x, y]].min().min() - 4, shown[[x, y]].max().max() + 4
     figure = go.Figure(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=dict(color=NEUTRAL, dash="dot"),

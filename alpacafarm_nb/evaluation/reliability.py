@@ -7,6 +7,7 @@ __all__ = ['TIES', 'label_table', 'match_weights', 'ItemSums', 'item_counts', 'A
            'judge_agreement', 'bias_and_variance', 'likings', 'order_accuracy']
 
 # %% ../../nbs/api/06d_reliability.ipynb #imports
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, check_counts, escape
-from .rates import (Estimate, _level, _paired, _scored, cluster_ids, clustered_error,
-                                            instruction_ids, share_interval)
-from ..records import Origin, preference_probability, read_table, require_columns
+from ..core import ConfigError, RecordError, brief, decimals_for, escape
+from .rates import (_counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids,
+                                            clustered_error, instruction_ids, share_interval)
+from ..records import Origin, _missing, preference_probability, read_table, require_columns
 
 # %% ../../nbs/api/06d_reliability.ipynb #labels
 TIES = ("half", "label", "drop")  # a tie against a decision: half a match, no match, left out
@@ -30,7 +31,7 @@ def label_table(
     keep: str | list | None = None,  # column(s) whose values are kept as numbers in a column `cluster`
 ) -> pd.DataFrame:  # item and annotator as given, draw, verdict: 0 (output_1), 1 (tie), 2 (output_2); judged rows alone
     "Labels as decisions. Raises `RecordError` for columns that lack, rows that stand there twice, or no verdict."
-    if ties not in TIES: raise ConfigError(f"ties is {ties!r}: give one of {', '.join(TIES)}")
+    _check_ties(ties)
     table, scores = _scored(labels, source)
     require_columns(table, Origin(source), ("item", "annotator"))
     for column in ("item", "annotator"):
@@ -38,7 +39,7 @@ def label_table(
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
     found = table[["item", "annotator"]].assign(verdict=1 + np.sign(scores - .5))
     if keep is not None: found["cluster"] = cluster_ids(table, keep, source)
-    found["draw"] = table["draw"].to_numpy() if "draw" in table else 0
+    found["draw"] = table["draw"] if "draw" in table else 0
     key = ["item", "annotator", "draw"]
     if (twice := found.duplicated(key)).any():
         row = found.loc[twice, key].iloc[0].tolist()
@@ -49,10 +50,16 @@ def label_table(
     return found.reset_index(drop=True)
 
 
+def _check_ties(ties):
+    if not isinstance(ties, str) or ties not in TIES:
+        raise ConfigError(f"ties is {brief(ties)}: give one of {', '.join(TIES)}")
+
+
 def match_weights(
     ties: str,  # one of TIES
 ) -> np.ndarray:  # [3, 3] how far two verdicts match: 1, one half, or 0
-    "Matches of output_1, tie and output_2 with each other."
+    "Matches of output_1, tie and output_2 with each other. Raises `ConfigError` for another way with ties."
+    _check_ties(ties)
     half = .5 if ties == "half" else 0.
     return np.array([[1, half, 0], [half, 1, half], [0, half, 1]])
 
@@ -149,10 +156,16 @@ class AgreementReport:
                 "drop": "ties are left out"}[self.ties]
         alone = "; the intervals are over items alone" if self.pairwise.method == "items alone" else ""
         return (f"{len(self.annotators)} annotators, {self.n_items} items with two labels or more ({self.n_single} "
-                f"with one); {said}; by chance {self.chance:.1f} %{alone}\n"
-                + self.to_pandas().to_string(float_format="{:.3g}".format))
+                f"with one); {said}; by chance {self.chance:.1f} %{alone}\n" + _shown_table(self.to_pandas()))
 
     def _repr_html_(self): return f"<pre>{escape(repr(self))}</pre>"
+
+
+def _shown_table(table):
+    "Figures as text, a row with the decimals that its own error is worth."
+    decimals = [decimals_for(e, v) for e, v in zip(table["standard_error"], table["value"])]
+    rows = [[f"{x:.{n}f}" for x in row] for n, row in zip(decimals, table.to_numpy())]
+    return pd.DataFrame(rows, table.index, table.columns).to_string()
 
 # %% ../../nbs/api/06d_reliability.ipynb #report-agreement
 def agreement(
@@ -163,16 +176,17 @@ def agreement(
     seed: int = 0,  # of the drawing
 ) -> AgreementReport:
     """How far annotators agree. Raises `RecordError` where no item has two labels. One annotator's draws count as
-    labels of the item like others."""
+    labels of the item like others. Where all labels are of one kind, kappa and alpha are nan: nothing is left to
+    chance."""
     _level(level, "agreement")
-    check_counts(replicates=(replicates, 100))
+    _counts(replicates=(replicates, 100, MOST))
     table, match = label_table(labels, ties), match_weights(ties)
     items = pd.Index(table["item"].unique())
     counts = item_counts(table, items)
     many = counts.sum(1) > 1
     if not many.any(): raise RecordError("no item has two labels: there is nothing to compare", "labels")
     sums, n = ItemSums(counts[many], match), int(many.sum())
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
+    weights = _rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
     drawn, own = sums.figures(weights @ sums.sums), {k: float(v[0]) for k, v in sums.figures().items()}
     with np.errstate(invalid="ignore"), warnings.catch_warnings(action="ignore"):
         by_item = {k: float(np.nanstd(v, ddof=1)) * (n / max(n - 1, 1))**.5 for k, v in drawn.items()}
@@ -292,21 +306,24 @@ def cohen_kappa(
     replicates: int = 1000,  # of the bootstrap over items
     seed: int = 0,
 ) -> Estimate:  # 0: as by chance, 1: always
-    "Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out."
+    """Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out. Where both
+    judges always say the same, chance explains all: kappa is nan, and a warning says so."""
     _level(level, "cohen_kappa")
-    if ties not in TIES: raise ConfigError(f"ties is {ties!r}: give one of {', '.join(TIES)}")
-    check_counts(replicates=(replicates, 100))
+    _check_ties(ties)
+    _counts(replicates=(replicates, 100, MOST))
     p, q = map(preference_probability, _paired(a, b, "cohen_kappa", "verdicts"))
     keep = ~(np.isnan(p) | np.isnan(q)) & ((ties != "drop") | ((p != .5) & (q != .5)))
     if not keep.any(): raise RecordError("no item has a verdict of both", "cohen_kappa")
     x, y, n = (1 + np.sign(p[keep] - .5)).astype(int), (1 + np.sign(q[keep] - .5)).astype(int), int(keep.sum())
-    rng = np.random.default_rng(seed)
+    rng = _rng(seed)
     tables = np.r_[np.bincount(3 * x + y, minlength=9)[None],
                    rng.multinomial(n, np.bincount(3 * x + y, minlength=9) / n, replicates)].reshape(-1, 3, 3) / n
     match = match_weights(ties)
     seen, chance = (tables * match).sum((1, 2)), np.einsum("ri,rj,ij->r", tables.sum(2), tables.sum(1), match)
     with np.errstate(divide="ignore", invalid="ignore"): kappa = (seen - chance) / (1 - chance)
-    error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).any() else float("nan")
+    if np.isnan(kappa[0]):
+        warnings.warn("cohen_kappa: both say the same of every item: kappa is not defined", stacklevel=2)
+    error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).sum() > 1 else float("nan")
     reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * (error if error > 0 else float("nan"))
     low, high = max(float(kappa[0] - reach), -1.), min(float(kappa[0] + reach), 1.)
     return Estimate(float(kappa[0]), error, low, high, n, level, "items")
@@ -380,7 +397,7 @@ def _majorities_match(a, b, match):
     return np.einsum("ik,il,kl->i", share(a), share(b), match)
 
 # %% ../../nbs/api/06d_reliability.ipynb #likings
-_LIST = r"(?m)^[^\S\n]*(?:[-*•‣◦]|\d{1,3}[.)])\s+\S"
+_LIST = re.compile(r"^[^\S\n]*(?:[-*•‣◦]|\d{1,3}[.)])\s+\S", re.MULTILINE)
 
 def likings(
     annotations,  # table (or path, records, dataset) with output_1, output_2, preference, and maybe presented_first
@@ -390,13 +407,13 @@ def likings(
 ) -> pd.DataFrame:  # rows longer, list, output_1 (and shown_first): share in percent, standard_error, low, high, n
     "Length, list and position preference of whoever judged, each with its interval over instructions."
     _level(level, "likings")
-    check_counts(apart=(apart, 0))
+    _counts(apart=(apart, 0))
     table, scores = _scored(annotations, source)
     require_columns(table, Origin(source), ("output_1", "output_2"))
-    one, two = (table[c].fillna("").astype(str) for c in ("output_1", "output_2"))
+    one, two = (table[c].map(str) for c in ("output_1", "output_2"))
     decided, units = ~np.isnan(scores) & (scores != .5), instruction_ids(table)
-    gap, second = (two.str.len() - one.str.len()).to_numpy(), scores > .5
-    lists = np.stack([t.str.contains(_LIST).to_numpy(bool) for t in (one, two)])
+    gap, second = (two.map(len) - one.map(len)).to_numpy(), scores > .5
+    lists = np.array([[_LIST.search(text) is not None for text in t] for t in (one, two)])
     what = {"longer": (abs(gap) > apart, second == (gap > 0)), "list": (lists[0] != lists[1], second == lists[1]),
             "output_1": (np.ones(len(table), bool), ~second)}
     if "presented_first" in table:
@@ -412,12 +429,12 @@ def likings(
 
 def _shown_first(column, source):
     "Which output was shown first [n]: 1, 2, or nan."
-    given = column.dropna()
+    given = [v for v in column if not _missing(v)]
     number = lambda v: isinstance(v, (int, float, np.integer)) and not isinstance(v, bool)
-    if not given.map(lambda v: number(v) and v in (1, 2)).all():
-        raise RecordError(f"holds {given.unique()[:4].tolist()}, where 1 and 2 say which output was shown first",
+    if bad := [v for v in given if not (number(v) and v in (1, 2))]:
+        raise RecordError(f"holds {brief(bad[0])}, where 1 and 2 say which output was shown first",
                           source, column="presented_first")
-    return pd.to_numeric(column, errors="coerce").to_numpy(float)
+    return np.array([np.nan if _missing(v) else float(v) for v in column])
 
 # %% ../../nbs/api/06d_reliability.ipynb #orders
 def order_accuracy(

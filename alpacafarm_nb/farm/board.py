@@ -10,7 +10,6 @@ __all__ = ['PER_OUTPUT', 'SHOWN', 'JUDGES', 'is_model', 'named_sources', 'judge_
 import html
 import itertools
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json, as_path,
-                                atomic_write, check_counts, check_seed, escape, plot_theme, progress,
-                                read_object, seed_for)
+                                atomic_write, check_counts, check_seed, escape, escape_markdown, figure_text,
+                                markdown_table, plot_theme, progress, read_object, seed_for)
 from ..evaluation import (INSTRUCTION_KEY, PAIR_KEY, PairedDifference, WinRate, paired_difference, win_rate)
 from ..records import (check_instructions, check_outputs, preference_probability, read_table,
                                    require_columns, save_table)
@@ -304,8 +303,8 @@ SHOWN = {"mean_utility": ("utility", "{:.2f}"), "share_identical": ("identical %
 
 
 def _with_error(value, error, sign="") -> str:
-    "A figure with its standard error, one decimal each."
-    return "–" if value is None or np.isnan(value) else f"{value:{sign}.1f} ± {error:.1f}"
+    "A figure with its standard error, with the decimals that the error is worth."
+    return "–" if value is None or np.isnan(value) else figure_text(value, error, sign=sign)
 
 
 def _cells(board: Leaderboard, timings: bool = False) -> tuple[list, list]:
@@ -353,11 +352,7 @@ def _str(self) -> str:
 
 def _to_markdown(self) -> str:
     "The table in Markdown, with its caption; names are escaped."
-    heads, rows = _cells(self)
-    plain = lambda c: re.sub(r"([\\|\[\]*`])", r"\\\1", escape(printable(c)))
-    line = lambda cells: "| " + " | ".join(map(plain, cells)) + " |"
-    rule = "|---|" + "---:|" * (len(heads) - 1)
-    return "\n".join([line(heads), rule, *map(line, rows), "", plain(_caption(self))])
+    return f"{markdown_table(*_cells(self))}\n\n{escape_markdown(_caption(self))}"
 
 
 def _repr_html(self) -> str:

@@ -1,0 +1,666 @@
+"""Anything at all, given to every function of the evaluation and to every reader: what comes back is a result, or a
+`FarmError` with a sentence."""
+
+import csv
+import dataclasses
+import datetime
+import decimal
+import fractions
+import gzip
+import html
+import io
+import json
+import random
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alpacafarm_nb import evaluation, prompts, records, sources
+from alpacafarm_nb.annotators.judges import load_evaluator, load_judges
+from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.core import ConfigError, FarmError, data_path
+from alpacafarm_nb.evaluation.boards import board_figures
+from alpacafarm_nb.evaluation.overoptimization import plot_overoptimization
+from alpacafarm_nb.evaluation.rankings import scatter
+from alpacafarm_nb.evaluation.rates import cluster_ids, share_interval
+
+NAN, INF = float("nan"), float("inf")
+ODD = [None, True, False, "", "x", "1", "hen \ud83d", "\0", b"x", -1, 0, 3, 10**19, 10**400, 1.5, -.5, NAN, INF, -INF,
+       1e308, -1e308, 5e-324, 2j, pd.NA, pd.NaT, pd.Timestamp("2024-01-01"), datetime.date(2024, 1, 1),
+       decimal.Decimal("1.5"), fractions.Fraction(3, 2), [1, 2], [[1], [1, 2]], (1, 2), {"a": 1}, {1},
+       np.array([1., 2.]),
+       np.float32(1.5), np.int8(1), np.bool_(True), object(), len, int, range(3)]
+POOLS = {"instruction": ["What does the hen eat?", "Name a fruit.", "Why?"], "input": ["", "", "of the garden", None],
+         "output_1": ["Corn.", "A fig.", ""], "output_2": ["Oats and corn.", "A pear.", "- a\n- b"],
+         "preference": [1, 2, 1.5, 1.2, 1.9, 0, None], "generator_1": ["a", "b", "c"], "generator_2": ["b", "c", "d"],
+         "annotator": ["ann", "bob", "cat"], "item": [0, 1, 2], "draw": [0, 1, 2, 3], "presented_first": [1, 2, None],
+         "utility": [.5, 1., -2.], "index": [0, 1, 2], "dataset": ["x", "y"], "score": [.1, .2]}
+SETTINGS = settings(derandomize=True, deadline=None, database=None, max_examples=30,
+                    suppress_health_check=list(HealthCheck))
+
+odd = st.sampled_from(ODD)
+
+
+@st.composite
+def mostly(draw, good, one_in=9):
+    "What `good` draws, and now and then anything else."
+    return draw(odd) if draw(st.integers(1, one_in)) == one_in else draw(good)
+
+
+def some(*values, one_in=9): return mostly(st.sampled_from(values), one_in)
+
+
+seeds, levels, flags = some(0, 1, 7), some(.95, .5, .999), some(True, False)
+ties, numbers = some("half", "label", "drop"), some(.5, 1., 3., 20., 1e-9, 1e9, 10**30, one_in=5)
+names = mostly(st.one_of(st.none(), st.sampled_from([*POOLS, "nowhere"]),
+                         st.lists(some(*POOLS, "nowhere", one_in=20), max_size=2)))
+
+
+@st.composite
+def columns(draw, values):
+    "A column of another type, or with anything in it."
+    kind = draw(st.sampled_from(["category", "object", "string", "float", "Int64", "odd", "odd", "none", "one"]))
+    if kind == "odd":
+        made = pd.Series(index=range(len(values)), dtype=object)
+        for k, value in enumerate(values): made.at[k] = draw(mostly(st.just(value), 3))
+        return made
+    if kind == "none": return pd.Series([None] * len(values), dtype=draw(st.sampled_from([object, float])))
+    made = pd.Series(values[:1] * len(values) if kind == "one" else values, dtype=object)
+    try: return made.astype(kind) if kind != "one" else made
+    except (ValueError, TypeError): return made.astype("category")
+
+
+@st.composite
+def frames(draw, most=8):
+    "A table that is mostly right."
+    rows, rng = draw(st.integers(0, most)), random.Random(draw(st.integers(0, 10**6)))
+    cells = {name: rng.choices(pool, k=rows) for name, pool in POOLS.items()}
+    if draw(st.booleans()): cells["instruction"] = [f"Question {k}?" for k in range(rows)]
+    if draw(st.booleans()): cells["draw"] = list(range(rows))
+    table = pd.DataFrame(cells, index=range(rows))
+    for name in draw(st.lists(st.sampled_from(list(POOLS)), max_size=2)): table[name] = draw(columns(cells[name]))
+    if draw(st.integers(0, 2)): return table
+    for change in draw(st.lists(st.sampled_from(
+            ["drop", "drop", "twice", "levels", "index", "rename", "transpose", "rows"]), min_size=1, max_size=2)):
+        lost = draw(st.sampled_from(list(POOLS)))
+        if change == "drop" and lost in table: table = table[[c for c in table if c != lost]]
+        elif change == "twice" and lost in table: table = pd.concat([table, table[[lost]]], axis=1)
+        elif change == "levels": table.columns = pd.MultiIndex.from_product([table.columns, ["x"]])
+        elif change == "index": table.index = pd.MultiIndex.from_tuples([(0,
+                                                                          k // 2) for k in range(len(table) + 1)])[1:]
+        elif change == "rename": table = table.rename(columns={lost: draw(st.sampled_from([0, 1.5, None, "Input"]))})
+        elif change == "transpose": table = table.T
+        elif change == "rows": table = pd.concat([table, table])
+    return table
+
+
+@st.composite
+def tables(draw, most=8):
+    "A table, its records, or what is none."
+    if draw(st.integers(0, 14)) == 7: return draw(st.one_of(odd, st.just("nowhere.csv"), st.lists(odd, max_size=3)))
+    table = draw(frames(most))
+    if draw(st.integers(0, 4)) == 3 and table.columns.is_unique: return table.to_dict("records")
+    return table
+
+
+@st.composite
+def arrays(draw, *good, least=0, most=8, ndim=1, length=None):
+    "Numbers in a list, array or Series, mostly of the kind wanted."
+    if draw(st.integers(0, 14)) == 7: return draw(odd)
+    size, dirty = draw(st.integers(least, most)) if length is None else length, draw(st.integers(0, 4)) == 3
+    one = st.lists(some(*good, one_in=5) if dirty else st.sampled_from(good), min_size=size, max_size=size)
+    if ndim == 2: one = st.lists(one, min_size=(rows := draw(st.integers(least, 6))), max_size=rows)
+    values = draw(one)
+    if dirty: return values
+    how = draw(st.sampled_from([list, np.array, np.array, pd.Series, pd.DataFrame, tuple]))
+    if how is not pd.Series: return how(values)
+    if ndim == 2: return values
+    made = pd.Series(values, dtype=draw(st.sampled_from([None, object, "category"])))
+    return made.set_axis(draw(st.permutations(range(len(values))))) if draw(st.booleans()) else made
+
+
+lengths = st.sampled_from([6, 6, 6, 3, 1, 0])
+
+
+@st.composite
+def alike(draw, *makers):
+    "Several lists of numbers, mostly of one length."
+    length = draw(lengths)
+    if draw(st.booleans()):
+        return tuple(draw(st.lists(st.sampled_from(g), min_size=length, max_size=length)) for g in makers)
+    return tuple(draw(arrays(*good, length=None if draw(st.integers(0, 7)) == 5 else length)) for good in makers)
+
+
+REAL, UNSURE, VERDICTS = (0., 1., .5, -3., 2.5, 47.), (0., 1., .5, 12., NAN), (1, 2, 1.5, 1.3, NAN)
+scores, sane, verdicts = arrays(*UNSURE), arrays(*REAL), arrays(*VERDICTS)
+matrix = arrays(*REAL, ndim=2, least=1)
+
+
+def call(function, *args, **kwargs):
+    "Arguments for a function: those by place (a strategy of several is spread), and some of those by name."
+    return st.tuples(st.just(function), st.tuples(*args), st.fixed_dictionaries({}, optional=kwargs))
+
+
+def spread(function, several, **kwargs):
+    "As `call`, for arguments that are drawn together."
+    return st.tuples(st.just(function), several, st.fixed_dictionaries({}, optional=kwargs))
+
+
+def joined(several, *more):
+    "Arguments drawn together, and further ones."
+    return st.tuples(several, *more).map(lambda drawn: (*drawn[0], *drawn[1:]))
+
+
+@st.composite
+def two_matrices(draw):
+    "Proxy and gold, mostly of one shape."
+    rows, width = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    made = [np.array(draw(st.lists(st.sampled_from(REAL), min_size=rows * width, max_size=rows * width))).reshape(rows,
+                                                                                                                  width)
+            for _ in range(2)]
+    return tuple(draw(matrix) if draw(st.integers(0, 9)) == 5 else m for m in made)
+
+
+@st.composite
+def curves(draw):
+    "Distances and scores: rows of scores, or their means."
+    k, rows = draw(st.integers(3, 6)), draw(st.integers(4, 7))
+    kl = draw(st.lists(st.sampled_from([0., .5, 1., 2., 4., 9.]), min_size=k, max_size=k, unique=draw(st.booleans())))
+    cells = st.lists(st.sampled_from(REAL), min_size=k, max_size=k)
+    values = draw(st.one_of(cells, st.lists(cells, min_size=rows, max_size=rows)))
+    return draw(mostly(st.just(kl), 12)), draw(st.one_of(st.just(values), st.just(np.array(values)), arrays(*REAL)))
+
+
+@st.composite
+def comparisons(draw):
+    "Two sides to be compared: tables, or lists of one length."
+    return draw(st.one_of(st.tuples(tables(), tables()), alike(VERDICTS, VERDICTS), st.tuples(tables(), verdicts),
+                          st.just(None).flatmap(lambda _: frames().map(lambda t: (t, t)))))
+
+
+@st.composite
+def published(draw):
+    "A leaderboard's table."
+    rows = draw(st.integers(0, 4))
+    made = {"": list("abcdefgh"), "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000],
+            "standard_error": [.4, 0, NAN]}
+    table = {c: [draw(some(*good, one_in=20)) for _ in range(rows)] for c,
+             good in made.items() if draw(st.integers(0, 7)) != 5}
+    return pd.DataFrame({c: pd.Series(v, dtype=object) for c, v in table.items()})
+
+
+E = evaluation
+CALLS = {
+    "clustered_error": spread(E.clustered_error, alike(UNSURE, (0, 1, 2))),
+    "instruction_ids": call(E.instruction_ids, tables()),
+    "win_rate": call(E.win_rate, tables(), cluster=names),
+    "win_rate_interval": call(E.win_rate_interval, tables(), method=some("wilson", "t", "bootstrap"), level=levels,
+                              cluster=names, replicates=some(100), seed=seeds),
+    "win_rates": call(E.win_rates, tables(), st.one_of(some("dataset", "annotator"), st.just(["dataset", "item"]),
+                                                       names),
+                      cluster=names, level=levels),
+    "unit_scores": call(E.unit_scores, tables()),
+    "score_matrix": call(E.score_matrix, mostly(st.one_of(st.lists(tables(3), max_size=3),
+                                                          frames(3).map(lambda t: [t, t])))),
+    "paired_difference": spread(E.paired_difference, st.one_of(comparisons(), alike(UNSURE, UNSURE))),
+    "power_of": call(E.power_of, some(2, 10, 805), numbers, numbers, level=levels),
+    "instructions_needed": call(E.instructions_needed, numbers, numbers, power=levels, level=levels),
+    "bootstrap": call(E.bootstrap, st.one_of(scores, sane, matrix), replicates=some(2, 20), level=levels, seed=seeds,
+                      statistic=mostly(st.sampled_from([None, np.tanh, len, lambda m: m[:1], lambda m: m - 1]))),
+    "crossed_error": call(E.crossed_error, matrix),
+    "order_weights": call(E.order_weights, matrix, some(1, 2, 3)),
+    "best_of_n_curve": spread(E.best_of_n_curve, joined(two_matrices(), st.one_of(some([1, 2], 1), arrays(1, 2, 3)))),
+    "best_of_n_kl": call(E.best_of_n_kl, mostly(arrays(1, 2, 16))),
+    "agreement_rate": spread(E.agreement_rate, comparisons(), expected=flags),
+    "calibration": spread(E.calibration, joined(st.one_of(alike(REAL, VERDICTS), alike(VERDICTS, VERDICTS)),
+                                                some(1, 2)),
+                          probabilities=flags),
+    "length_controlled_win_rate": call(
+        E.length_controlled_win_rate, tables(), difficulty=mostly(st.one_of(scores, st.dictionaries(
+            st.sampled_from([*POOLS["instruction"], 0, 1, 2]), st.sampled_from([.1, .7, NAN, "x"])))),
+        baselines=tables(), penalty=some("cv", None, 1., .01), cluster=names, level=levels, replicates=some(50),
+        seed=seeds),
+    "label_table": call(E.label_table, tables(), ties=ties, keep=names),
+    "agreement": call(E.agreement, tables(), ties=ties, level=levels, replicates=some(100), seed=seeds),
+    "cohen_kappa": spread(E.cohen_kappa, alike(VERDICTS, VERDICTS), ties=ties, level=levels, replicates=some(100),
+                          seed=seeds),
+    "judge_agreement": call(E.judge_agreement, tables(), tables(), ties=ties, level=levels, cluster=names),
+    "bias_and_variance": call(E.bias_and_variance, tables(), tables(), ties=ties, level=levels),
+    "likings": call(E.likings, tables(), level=levels, apart=some(0, 3)),
+    "bradley_terry": call(E.bradley_terry, tables(), level=levels, cluster=names, prior=numbers, replicates=some(50),
+                          seed=seeds),
+    "elo": call(E.elo, tables(), level=levels, k=numbers, orders=some(2), seed=seeds),
+    "rank_correlation": spread(E.rank_correlation, st.one_of(alike(REAL, REAL), alike(UNSURE, UNSURE),
+                                                             alike(REAL, REAL, (.1, 1., 0.), (.1, 2.))),
+                               level=levels, draws=some(100), seed=seeds),
+    "paper_results": call(E.paper_results),
+    "corrected_win_rate": st.one_of(
+        call(E.corrected_win_rate, tables(), tables(), level=levels, weight=some(None, 0, .5, 1), folds=some(2, 5),
+             seed=seeds),
+        spread(E.corrected_win_rate, alike(VERDICTS, VERDICTS, (1, 2)), level=levels, weight=some(None, 1),
+               seed=seeds)),
+    "labels_needed": call(E.labels_needed, numbers, some(0, .5, -.9, 1), some(0, 5000), deviation=numbers,
+                          level=levels),
+    "fit_overoptimization": spread(
+        E.fit_overoptimization, curves(), errors=mostly(st.one_of(st.none(), st.just(.5), arrays(.1, 1., length=5))),
+        form=some("rl", "best_of_n"),
+        level=levels, draws=some(100), seed=seeds),
+    "scoreboard": call(E.scoreboard, mostly(st.one_of(tables(), st.lists(tables(3), max_size=3))), name=some("mine"),
+                       level=levels),
+    "load_published": call(E.load_published, mostly(published()), annotator=some("a judge")),
+}
+
+
+# What results are: their fields are looked at for every function that makes them.
+RESULTS = {"Estimate", "WinRate", "PairedDifference", "Bootstrap", "BestOfNCurve", "Agreement", "Calibration",
+           "LengthControl",
+           "AgreementReport", "RankCorrelation", "Ratings", "CorrectedWinRate", "OverOptimization", "Scoreboard"}
+CONSTANTS = {"INSTRUCTION_KEY", "PAIR_KEY"}
+# Where nothing can be known from so few, nan stands, and the documentation says so.
+UNKNOWN = ("standard_error", "correlation", "over_annotators", "over_items", "low", "high", "variance", "bias",
+           "agreement",
+           "share", "utility", "replicates", "win_rate", "n_wins", "n_wins_base", "n_draws", "discrete_win_rate")
+MAY_BE_UNKNOWN = {
+    "clustered_error": ("",), "unit_scores": ("",), "score_matrix": ("",), "cohen_kappa": ("value",),
+    "rank_correlation": ("value",), "agreement": ("value", "chance"), "calibration": ("accuracy",),
+    "paper_results": ("human",),
+    "load_published": ("avg_length",)}
+ALWAYS_KNOWN = {"win_rate": ("win_rate", "n_wins"), "win_rate_interval": ("value", "low", "high"),
+                "elo": ("rating", "low"),
+                "length_controlled_win_rate": ("win_rate", "unpenalised"),
+                "corrected_win_rate": ("value", "low", "high")}
+
+
+def unknown_fields(value, name=""):
+    "Names of the fields of a result that hold nan or infinity."
+    if dataclasses.is_dataclass(value):
+        return {x for f in dataclasses.fields(value) for x in unknown_fields(getattr(value, f.name), f.name)}
+    if isinstance(value, pd.DataFrame): return {x for c in value for x in unknown_fields(value[c].to_numpy(), c)}
+    if isinstance(value, pd.Series): value = value.to_numpy()
+    if isinstance(value, (float, np.ndarray, np.floating)) and np.asarray(value).dtype.kind == "f":
+        if not np.isfinite(value).all(): return {f"{name} is infinite" if np.isinf(value).any() else name}
+    return set()
+
+
+def test_every_exported_name_is_fuzzed():
+    made = {name for name in evaluation.__all__ if isinstance(getattr(evaluation, name), type)}
+    assert made == RESULTS
+    assert set(evaluation.__all__) - RESULTS - CONSTANTS == set(CALLS), "a new function needs a strategy in CALLS"
+
+
+def show(result):
+    "Every way in which a result shows itself."
+    repr(result), str(result)
+    for name in ("_repr_html_", "to_pandas", "to_dict", "to_markdown", "to_csv", "to_html"):
+        if dataclasses.is_dataclass(result) and hasattr(result, name): getattr(result, name)()
+
+
+def tried(function, args, kwargs=None):
+    "The result, or None where a `FarmError` with a sentence came; warnings of numpy and pandas are errors."
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            result = function(*args, **kwargs or {})
+            show(result)
+            return result
+        except FarmError as error: assert len(str(error).split()) > 3, f"no sentence: {error}"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_result_or_a_sentence(name):
+    results = []
+
+    @SETTINGS
+    @given(CALLS[name])
+    def run(drawn):
+        if (result := tried(*drawn)) is None: return
+        results.append(result)
+        allowed = {*UNKNOWN, *MAY_BE_UNKNOWN.get(name, ())} - {*ALWAYS_KNOWN.get(name, ())}
+        lost = {x for x in unknown_fields(result) if x not in allowed and not x.endswith("_error")}
+        assert not lost, f"nan or infinity in {lost}"
+    run()
+    assert results, "the strategy never draws anything that can be used"
+
+
+GOOD = [{"instruction": "What does the hen eat?", "input": "", "output": "Corn.", "output_1": "Corn.",
+         "output_2": "- oats",
+         "preference": 1.5, "item": k, "score": -2e3} for k in range(3)]
+CHAT = [{"conversations": [{"from": "human", "value": "Hm?"}], "chosen": {"from": "gpt", "value": "a"},
+         "rejected": {"from": "gpt", "value": "b"}}]
+HH = [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
+TASKS = [{"instruction": "Sort.", "instances": [{"input": "b, a", "output": "a, b"}]}]
+PROMPTS = {"prompt_inputs": "{instruction} {input}", "prompt_noinputs": "{instruction}"}
+SNIPPETS = [b"", b"\n", b'"', b",", b"{", b"}", b"[", b"]", b"null", b"NaN", b"1e999", b"9" * 5000, b"\\ud83d",
+            b"\xff", b"\0",
+            b"true", b"-0", b": ", b"\r", b"\xe2\x80\xa8", b"'", b"&a", b"*a", b"!!python/name:os.system", b"<<: ",
+            b"{x}", b"- "]
+
+
+@st.composite
+def broken(draw, *contents):
+    "A file's content with some pieces lost, doubled or replaced."
+    data = draw(st.sampled_from(contents))
+    for _ in range(draw(st.integers(0, 3))):
+        i, j = sorted((draw(st.integers(0, len(data))), draw(st.integers(0, len(data)))))
+        j = draw(st.sampled_from([i, min(i + 1, len(data)), j]))
+        piece = draw(st.one_of(st.sampled_from(SNIPPETS), st.just(data[i:j] * 2), st.binary(max_size=4)))
+        data = data[:i] + piece + data[j:]
+    return data
+
+
+def as_file(rows, kind):
+    "Records as the bytes of a file."
+    frame = pd.DataFrame(rows)
+    if kind == "json": return json.dumps(rows).encode()
+    if kind == "jsonl": return "\n".join(map(json.dumps, rows)).encode()
+    if kind == "csv": return frame.to_csv(index=False).encode()
+    if kind == "parquet": return frame.to_parquet(index=False)
+    return gzip.compress(as_file(rows, "jsonl"), mtime=0)
+
+
+CHECKS = [records.as_table, records.check_instructions, records.check_demonstrations, records.check_pairs,
+          records.check_outputs,
+          records.check_preferences, records.training_pairs, E.win_rate, E.scoreboard, E.load_published]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet", "jsonl.gz"])
+def test_files_that_are_broken(kind, tmp_path):
+    path, results = tmp_path / f"table.{kind}", []
+
+    @SETTINGS
+    @given(broken(as_file(GOOD, kind)), st.sampled_from(CHECKS))
+    def run(content, check):
+        path.write_bytes(content)
+        results.append(tried(check, (path,)))
+    run()
+    assert any(r is not None for r in results)
+
+
+SOURCES = {"chat": (sources.load_chat_pairs, CHAT), "hh": (sources.load_hh, HH),
+           "tasks": (sources.load_seed_tasks, TASKS),
+           "chosen": (sources.preferences_from_chosen, [HH[0] | {"instruction": "Say a letter."}])}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources(name, tmp_path):
+    load, rows = SOURCES[name]
+    path = tmp_path / "rows.jsonl"
+
+    @SETTINGS
+    @given(st.one_of(broken(as_file(rows, "jsonl")), tables(), st.lists(st.dictionaries(st.sampled_from(
+        ["chosen", "rejected", "prompt", "conversations", "instruction", "instances"]), odd), min_size=1, max_size=2)))
+    def run(content):
+        if isinstance(content, bytes): path.write_bytes(content)
+        tried(load, (path if isinstance(content, bytes) else content,))
+    run()
+    path.write_bytes(as_file(rows, "jsonl"))
+    assert tried(load, (path,)) is not None
+
+
+TABLE_CHECKS = [*CHECKS[:7], lambda t: records.located_pairs(t, "half"), records.preference_probability]
+
+
+@SETTINGS
+@given(tables(), st.sampled_from(TABLE_CHECKS))
+def test_tables_at_the_door(table, check): tried(check, (table,))
+
+
+@SETTINGS
+@given(tables(), st.sampled_from(["json", "jsonl", "csv", "parquet", "csv.gz", "xls"]), flags)
+def test_tables_are_written_or_not(tmp_path_factory, table, kind, formulas):
+    path = tmp_path_factory.getbasetemp() / f"written.{kind}"
+    tried(records.save_table, (table, path), {"formulas": formulas})
+
+
+@SETTINGS
+@given(st.one_of(broken(json.dumps(PROMPTS).encode()), st.just(None)), odd, odd)
+def test_prompts(tmp_path_factory, content, one, two):
+    path = tmp_path_factory.getbasetemp() / "prompts.json"
+    if content is not None:
+        path.write_bytes(content)
+        tried(prompts.PromptFormat.load, (path,))
+    tried(prompts.PromptFormat, (one, two))
+    tried(prompts.as_prompts, (one,))
+    tried(prompts.ALPACA.format, (one, two))
+
+
+@SETTINGS
+@given(some("tatsu/x", "."), some("alpaca_instructions", "x"), some("sft", None), st.one_of(odd, st.just("main")))
+def test_names_of_data_sets(tmp_path_factory, source, config, split, revision):
+    folder = tmp_path_factory.getbasetemp() / "data"
+    folder.mkdir(exist_ok=True)
+    source = folder if source == "." else "no folder/at/all" if source == "tatsu/x" else source
+    tried(sources.load_alpaca_farm, (source, config, split, revision))
+    tried(sources.load_cross_annotations, (source,))
+    tried(sources.load_llmfao, (source, config))
+
+
+def valid(rows=12, seed=0):
+    "Verdicts of two judges on three models' outputs, some of them missing."
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame([dict(instruction=f"Question {k}?", input="", output_1="Corn. " * (k % 3 + 1),
+                               output_2="Oats. " * (k % 4 + 1),
+                               generator_1="base", generator_2=m, annotator=a,
+                               item=k) for k in range(rows) for m in "xyz"
+                          for a in ("ann", "bob")])
+    return table.assign(preference=rng.choice([1, 2, 1.5, 1.2, np.nan], len(table), p=[.3, .4, .1, .1, .1]))
+
+
+ONE = valid()
+METHODS = {
+    "PairedDifference.interval": (E.paired_difference([1., 2, 4], [0., 1, 1]).interval, [levels]),
+    "Ratings.probability": (E.elo(ONE, orders=2).probability, [some("x", "base"), some("y")]),
+    "OverOptimization.predict": (E.fit_overoptimization([0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100).predict,
+                                 [scores]),
+    "Scoreboard.to_pandas": (E.scoreboard(ONE).to_pandas, [some("ann", None)]),
+    "Scoreboard.verdicts": (E.scoreboard(ONE).verdicts, [some("x"), some("ann", None)]),
+    "Scoreboard.compare": (E.scoreboard(ONE).compare, [some("x"), some("y"), some("ann", None)]),
+    "Scoreboard.correlation": (E.scoreboard(ONE).correlation, [some("ann"), some("bob")]),
+    "Scoreboard.add": (lambda *a: E.scoreboard(ONE).add(*a), [tables(), some("mine", None)]),
+    "Scoreboard.remove": (lambda *a: E.scoreboard(ONE).remove(*a), [some("x")]),
+    "Scoreboard.to_markdown": (E.scoreboard(ONE).to_markdown, [some("ann", None)]),
+    "Scoreboard.to_csv": (E.scoreboard(ONE).to_csv, [some("ann", None), flags]),
+    "plot_overoptimization": (lambda *a: plot_overoptimization(E.fit_overoptimization(
+        [0, 1, 2, 4], [1., 2, 2.2, 1], [.1] * 4, draws=100), *a), [scores]),
+    "scatter": (scatter, [tables()]),
+    "share_interval": (share_interval, [some(0., .3, 1.), numbers, some(1, 20), levels]),
+    "board_figures": (board_figures, [tables(), levels]),
+    "cluster_ids": (cluster_ids, [frames(), names]),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name):
+    method, arguments = METHODS[name]
+
+    @SETTINGS
+    @given(st.tuples(*arguments))
+    def run(drawn): tried(method, drawn)
+    run()
+
+
+def swapped(table):
+    "The same verdicts with the two outputs in each other's place."
+    return table.assign(output_1=table["output_2"], output_2=table["output_1"], preference=3 - table["preference"])
+
+
+seeded = st.integers(0, 10**6)
+
+
+@SETTINGS
+@given(seeded)
+def test_what_must_not_matter(seed):
+    "Order of rows, place of the outputs, doubled seeds: known consequences for every figure."
+    table = valid(8, seed).query("generator_2 == 'x'")
+    rate, other = E.win_rate(table), E.win_rate(swapped(table))
+    assert rate.win_rate + other.win_rate == pytest.approx(100)
+    assert rate.standard_error == pytest.approx(other.standard_error)
+    assert (rate.n_wins, rate.n_draws, rate.n_missing) == (other.n_wins_base, other.n_draws, other.n_missing)
+    mixed = table.sample(frac=1, random_state=seed)
+    assert E.win_rate(mixed).win_rate == pytest.approx(rate.win_rate)
+    alpha, again = (E.agreement(t, replicates=100).alpha.value for t in (table, mixed))
+    assert again == pytest.approx(alpha, nan_ok=True)
+    twice = pd.concat([table.assign(draw=0), table.assign(draw=1)])       # a copy of each verdict is no new evidence
+    assert E.win_rate(twice).win_rate == pytest.approx(rate.win_rate)
+    assert E.win_rate(twice).standard_error == pytest.approx(rate.standard_error)
+    assert E.paired_difference(table, table).difference == 0
+    one = table.drop_duplicates("instruction")
+    assert E.agreement_rate(one, one).agreement == 100
+    category = table.astype({c: "category" for c in ("instruction", "output_1", "annotator", "generator_2")})
+    assert E.win_rate(category) == rate
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 1.5]), st.sampled_from([1, 2, 1.5])), min_size=2, max_size=9))
+def test_two_judges_in_either_order(pairs):
+    a, b = ([p[k] for p in pairs] for k in (0, 1))
+    there, back = E.cohen_kappa(a, b, replicates=100), E.cohen_kappa(b, a, replicates=100)
+    assert there.value == pytest.approx(back.value, nan_ok=True)
+    turned = E.cohen_kappa([3 - x for x in a], [3 - x for x in b], replicates=100)
+    assert turned.value == pytest.approx(there.value, nan_ok=True)
+    assert E.agreement_rate(a, b).agreement == E.agreement_rate(b, a).agreement
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=8), st.integers(1, 9),
+       st.integers(-9, 9))
+def test_figures_in_another_unit(pairs, scale, shift):
+    "Ranks, differences and best-of-n follow a change of unit."
+    a, b = (np.array([p[k] for p in pairs], float) for k in (0, 1))
+    moved = a * scale + shift
+    with warnings.catch_warnings(action="ignore"):
+        for name in ("spearman", "kendall", "pearson"):
+            found = [getattr(E.rank_correlation(x, b, draws=100), name).value for x in (a, moved)]
+            assert found[0] == pytest.approx(found[1], nan_ok=True)
+    apart = E.paired_difference(a, b).difference
+    assert E.paired_difference(moved, b * scale + shift).difference == pytest.approx(scale * apart)
+    assert apart == -E.paired_difference(b, a).difference
+    curve, other = (E.best_of_n_curve([x], [b], [1, 2, len(a)]) for x in (a, moved))
+    np.testing.assert_allclose(curve.gold, other.gold)
+    assert curve.gold[0] == pytest.approx(b.mean()) and curve.proxy[-1] == a.max()
+
+
+def test_swapped_games_give_the_same_ratings():
+    games = pd.DataFrame({"generator_1": list("aabbcc") * 5, "generator_2": list("bcacab") * 5,
+                          "preference": [1, 2, 1.5, 2, 1, 1.2] * 5})
+    back = games.set_axis(["generator_2", "generator_1", "preference"],
+                          axis=1).assign(preference=3 - games["preference"])
+    one, two = (E.bradley_terry(g, replicates=50).table["rating"] for g in (games, back))
+    pd.testing.assert_series_equal(one, two, rtol=1e-6)
+    assert one.sum() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [10**5000, 10**400, 1e308, -1, True, None, "3", NAN],
+                         ids=["5,000 digits", "400 digits", "1e308", "-1", "True", "None", "text", "nan"])
+def test_numbers_that_are_none(value):
+    "Settings that no sentence could print, or that would take all memory."
+    for function, args, setting in ((E.bootstrap, [[1., 2.]], "replicates"), (E.agreement, [ONE], "replicates"),
+                                    (E.elo, [ONE], "orders"), (E.win_rate_interval, [ONE, "bootstrap"], "replicates"),
+                                    (E.likings, [ONE], "apart")):
+        if setting == "apart" and value in (10**400, 10**5000): continue   # a distance that no two lengths have
+        with pytest.raises(ConfigError, match="whole number"): function(*args, **{setting: value})
+    if value not in (10**400, 10**5000):   # of a seed, any size will do
+        with pytest.raises(ConfigError, match="seed is"): E.bootstrap([1., 2.], seed=value)
+
+
+HOSTILE = ["[x](javascript:alert(1))", "<img src=x onerror=alert(1)>", "a|b", "`code`", "two\nlines",
+           "![i](https://x.org/p.png)",
+           "https://x.org", "$x$", "=HYPERLINK(1)", "@SUM(1)", "+1+1", "-2+3", "\t=1", "# head", "a\u202eb", "**bold**"]
+
+
+def test_names_are_text_in_every_export():
+    "Markdown as a Markdown parser reads it: one table, each name as it was, nothing else."
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark",
+                                                           {"html": True}).enable(["table", "strikethrough"])
+    of_one = ONE.query("annotator == 'ann' and generator_2 == 'x'")
+    table = pd.concat([of_one.assign(generator_2=name) for name in HOSTILE])
+    board = E.scoreboard(table)
+    page = parser.render(board.to_markdown())
+    assert page.count("<table>") == 1 and page.count("<tr>") == 1 + len(HOSTILE)
+    for tag in ("<a ", "<img", "<code", "<strong", "<h1", "<em", "<br"): assert tag not in page
+    names = {html.unescape(x) for x in re.findall(r"<tr>\n<td>(.*?)</td>", page)}
+    assert names == {re.sub(r"\s+", " ", n).strip().replace("\u202e", "") for n in HOSTILE}
+    assert "https://" not in board.to_markdown(), "GitHub makes a link of a bare address"
+    assert not [row[0] for row in csv.reader(io.StringIO(board.to_csv())) if row[0].startswith(tuple("=+-@\t\r"))]
+    assert {row[0] for row in csv.reader(io.StringIO(board.to_csv(formulas=True)))} >= set(HOSTILE)
+
+
+def test_numbers_are_no_formulas(tmp_path):
+    table = pd.DataFrame({"instruction": ["-1", "+2.5e3", "-a", "=1"], "score": [-1, -2.5, 3, NAN]})
+    with pytest.warns(UserWarning, match="2 fields begin like a formula"): records.save_table(table, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().split() == ["instruction,score", "-1,-1.0", "+2.5e3,-2.5", "'-a,3.0",
+                                                        "'=1,"]
+    with warnings.catch_warnings(action="error"): records.save_table(table, tmp_path / "t.csv", formulas=True)
+    assert "\n=1," in (tmp_path / "t.csv").read_text()
+
+
+@pytest.mark.parametrize("figures, text", [
+    ((61.2473, 3.12, 54.9, 67.1), "61.2 ± 3.1 [54.9, 67.1]"), ((.3125, .0478, .2188, .4062),
+                                                               "0.312 ± 0.048 [0.219, 0.406]"),
+    ((12.4, 13.1, -13., 38.), "12 ± 13 [-13, 38]"), ((100., 0., 72.2, 100.), "100.0 ± 0.0 [72.2, 100.0]"),
+    ((0.5, NAN, NAN, NAN), "0.500 ± nan [nan, nan]"), ((99.96, .0996, 99.8, 100.), "99.96 ± 0.10 [99.80, 100.00]")])
+def test_decimals_are_those_of_the_error(figures, text): assert str(E.Estimate(*figures, n=9)) == text
+
+
+def test_an_alpha_is_legible():
+    report = E.agreement(valid(40, 3).query("generator_2 == 'x'"), replicates=200)
+    line = next(x for x in repr(report).splitlines() if x.startswith("alpha"))
+    assert len(line.split()[2].replace("0.", "").lstrip("0")) == 2, line    # two digits of the error
+    assert len(line.split()[1].split(".")[1]) == len(line.split()[2].split(".")[1])
+
+
+JUDGES = data_path("judges", "single.yaml").read_bytes()
+EVALUATOR = b"""my_judge:
+  prompt_template: "p/prompt.txt"
+  fn_completions: "openai_completions"
+  completions_kwargs: {model_name: "gpt-4", max_tokens: 50}
+  fn_completion_parser: "regex_parser"
+  completion_parser_kwargs: {outputs_to_match: {1: '^A$', 2: '^B$'}}
+  batch_size: 1
+"""
+
+
+@SETTINGS
+@given(broken(JUDGES))
+def test_files_of_judges(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "judges.yaml"
+    path.write_bytes(content)
+    tried(load_judges, (path,))
+
+
+@SETTINGS
+@given(broken(EVALUATOR))
+def test_files_of_evaluators(tmp_path_factory, content):
+    folder = tmp_path_factory.getbasetemp() / "p"
+    folder.mkdir(exist_ok=True)
+    (folder / "prompt.txt").write_text("<|im_start|>user\n{instruction} {output_1} {output_2}<|im_end|>\n")
+    (folder / "configs.yaml").write_bytes(content)
+    tried(load_evaluator, (folder,))
+
+
+@pytest.mark.xfail(strict=False, reason="a damaged row of answers is not yet told apart from a missing one")
+@SETTINGS
+@given(st.integers(0, 8191), st.integers(0, 4096), st.sampled_from([b"", b"\0" * 64, b"\xff" * 300, b"{",
+                                                                    b"SQLite format 3\0"]),
+       st.booleans())
+def test_files_of_answers(tmp_path_factory, at, lost, put, cut):
+    "A damaged file of answers is read, or refused in a sentence."
+    folder = tmp_path_factory.mktemp("answers")
+    path, damaged = folder / "a.sqlite", folder / "b.sqlite"
+    kept = Answers(path)
+    for k in range(3): kept.put(f"key {k}", {"text": "x" * 200}, judge="j", request={"n": k}, parts=[f"part {k}"])
+    kept.close()
+    data = path.read_bytes()
+    damaged.write_bytes(data[:at] + put + (b"" if cut else data[at + lost:]))
+
+    def read():
+        found = Answers(damaged)
+        try: return len(found), found.get(["key 0"]), found.get_parts(["part 2"]), found.table(), found.table(True)
+        finally: found.close()
+    tried(read, ())
