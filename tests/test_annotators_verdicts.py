@@ -47,7 +47,8 @@ Output (a) better follows the instruction.|Output (a)##It names a ripe cherry.
 Choice: Output (a)#Reason: it is short."""
 FIRST = [text.replace("#", "\n") for line in FIRST.splitlines() for text in line.split("|")]
 
-NEITHER = """|I cannot decide.|Output (a) and Output (b) are both fine.|Output (a) is better. Output (b) is better.|ab
+NEITHER = """|I cannot decide.|From the second text: Output (b) is better.|Output (a) and Output (b) are both fine.
+Output (a) is better. Output (b) is better.|ab
 Output (a)#Output (b)|Either Output (a) or Output (b) is better.|Is Output (a) better?|Output (a) is better?|a b|a or b
 Output (a) is not better.|It is not true that Output (a) is better.|If brevity matters, Output (a) is better.
 Output (a) is better if brevity matters.|Output (a) is better in terms of style.
