@@ -13,8 +13,8 @@ from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.binary import FeedMEConfig, RewardConditioningConfig, train_feedme  # noqa: E402
 from alpacafarm_nb.methods.dpo import DPOConfig, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import ExpertConfig  # noqa: E402
-from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
-from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
+from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
+from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, how_far, train_sft  # noqa: E402
 from alpacafarm_nb.models import new_backbone  # noqa: E402
@@ -37,10 +37,12 @@ def base():
 
 @pytest.mark.parametrize("kind, lr, method", [
     (SFTConfig, 2e-5, "sft"), (FeedMEConfig, 2e-5, "sft"), (RewardConditioningConfig, 2e-5, "sft"),
-    (ExpertConfig, 2e-5, "sft"), (RewardConfig, 3e-6, "reward"), (DPOConfig, 1e-6, "dpo")])
+    (ExpertConfig, 2e-5, "sft"), (RewardConfig, 3e-6, "reward"), (DPOConfig, 1e-6, "dpo"),
+    (PPOConfig, 1e-5, "ppo"), (QuarkConfig, 3e-6, "quark")])
 def test_only_the_rate_differs(kind, lr, method):
     plain, lora = asdict(kind.paper()), asdict(kind.paper(lora=True))
-    assert (plain.pop("lr"), lora.pop("lr")) == (lr, ADAPTER_RATES[method])
+    for rate in {"lr", "value_lr"} & plain.keys():
+        assert (plain.pop(rate), lora.pop(rate)) == (lr, ADAPTER_RATES[method])
     assert plain == lora and type(kind.paper(lora=True)) is kind
 
 

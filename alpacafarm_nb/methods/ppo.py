@@ -27,7 +27,7 @@ from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_wit
                                           token_rewards, value_loss, whiten)
 from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
-from .sft import take, warn_if_policy_still
+from .sft import ADAPTER_RATES, take, warn_if_policy_still
 from ..models import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
 from ..records import check_instructions
 from ..sampling import Model, check_policy
@@ -92,13 +92,15 @@ class PPOConfig(Settings):
         return max(1, self.minibatch // self.accumulation)
 
     @classmethod
-    def paper(cls, human: bool = False) -> "PPOConfig":
+    def paper(cls, human: bool = False, lora: bool = False) -> "PPOConfig":
         """AlpacaFarm's: 512 answers a step, minibatches of 256, lambda 1, no penalty, raw rewards, whitened with the
         KL (its coefficient for simulated or human labels is in units of the raw reward), and a learning rate that falls
         as if for its 390 steps (ten epochs), of which the first 80 are run: the best were after 20 to 80.
         What differs: it weighs the value loss with 0.1 (here it has parameters of its own, and Adam feels no constant
-        factor) and cuts queries to 192 tokens (here a prompt that is too long is refused)."""
-        return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=1e-5, value_lr=1e-5,
+        factor) and cuts queries to 192 tokens (here a prompt that is too long is refused).
+        With `lora`, the learning rate is that of adapters."""
+        lr = ADAPTER_RATES["ppo"] if lora else 1e-5
+        return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=lr, value_lr=lr,
                    warmup=5, schedule="linear", schedule_steps=390, reward_scale="raw", whiten_rewards=True,
                    kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter", stop_penalty=0.,
                    temperature=1., max_new_tokens=300, adam_eps=1e-5)

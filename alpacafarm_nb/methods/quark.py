@@ -24,7 +24,7 @@ from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
 from .ppo import deal, warn_of_evaluation
 from .reward import as_reward, reward_marks
-from .sft import take, warn_if_policy_still
+from .sft import ADAPTER_RATES, take, warn_if_policy_still
 from ..models import Batch, RewardModel, check_prompts
 from ..records import check_instructions
 from ..sampling import Model, check_policy
@@ -83,14 +83,16 @@ class QuarkConfig(Settings):
         return self.control(k) + (start if "{prompt}" in start else "{prompt}" + start)
 
     @classmethod
-    def paper(cls, mode: str = "best") -> "QuarkConfig":
+    def paper(cls, mode: str = "best", lora: bool = False) -> "QuarkConfig":
         """AlpacaFarm's, as its trainer and its script have it: four quantiles of the last 512 answers (the pool is
         cleared at each step), one update of 256 answers a step, KL coefficient 0.05, learning rate 3e-6 that falls as
         if for its 390 steps (ten epochs), of which the first 80 are run, Adam's eps 1e-5, no entropy bonus.
         What differs: `mode="all"` writes the quantile as text in front of the query, where AlpacaFarm adds four tokens
-        to the vocabulary, and losses are means over the answers' tokens, where its are over padding, too."""
+        to the vocabulary, and losses are means over the answers' tokens, where its are over padding, too.
+        With `lora`, the learning rate is that of adapters."""
+        lr = ADAPTER_RATES["quark"] if lora else 3e-6
         return cls(steps=80, rollouts=512, updates=1, batch_size=256, accumulation=128, mode=mode, quantiles=4,
-                   clear_pool=True, token_at="front", kl_coef=.05, kl_first="policy", lr=3e-6, warmup=5,
+                   clear_pool=True, token_at="front", kl_coef=.05, kl_first="policy", lr=lr, warmup=5,
                    schedule="linear", schedule_steps=390, adam_eps=1e-5, temperature=1., max_new_tokens=300)
 
 # %% ../../nbs/api/15b_quark.ipynb #export-class-pool-every-answer
