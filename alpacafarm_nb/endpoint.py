@@ -261,6 +261,8 @@ def proxy_note(
 # %% ../nbs/api/08c_endpoint.ipynb #endpoint
 class Endpoint:
     "An OpenAI-compatible server, with limits. Use `async with endpoint:` and `ask`."
+    base_url, concurrency = "", 0   # so that one that was refused can be shown, too
+
     def __init__(self,
         base_url: str | None = None,  # address up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
         api_key: str | None = None,  # None: OPENAI_API_KEY. It is never shown or kept
@@ -275,7 +277,8 @@ class Endpoint:
         prices: dict[str, tuple[float, float]] | None = None,  # {model: dollars per million tokens (read, written)}
     ):
         "Raises `ConfigError` for settings out of range, an address or a key that cannot be one."
-        api_key = check_key(api_key) or check_key(os.environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY")
+        api_key = Secret(api_key)   # before anything is raised: from here on no frame shows it
+        api_key = check_key(api_key) or check_key(Secret(os.environ.get("OPENAI_API_KEY")), "OPENAI_API_KEY")
         check_limits(concurrency=concurrency, timeout=timeout, longest_wait=longest_wait, max_calls=max_calls,
                      max_cost=max_cost, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
         check_counts(concurrency=(concurrency, 1), retries=(retries, 0), max_calls=(max_calls, 1))
@@ -553,9 +556,8 @@ async def _once(self, body, path) -> Answer:
     client, _, gate = self._clients[asyncio.get_running_loop()]
     try:
         async with gate, asyncio.timeout(self.timeout):   # to the last byte, however slowly they come
-            found = await client.post(path, body=body, cast_to=bytes)
+            return _cleaned(read_answer(await client.post(path, body=body, cast_to=bytes)))
     except Exception as error: problem = self._problem(error, body)
-    else: return _cleaned(read_answer(found))
     raise problem   # here: the client's error, whose frames hold the request's headers, is not its context
 
 def _cleaned(answer):
@@ -568,7 +570,7 @@ def _problem(self, error, body):
     "What an error of the client means."
     import openai
     cause = error.__cause__
-    for found in (error, cause):   # of `read_bounded`, from within the client
+    for found in (error, cause):   # of `read_answer` or `read_bounded`, whose frames hold what the server sent
         if isinstance(found, FarmError): return found.with_traceback(None)
     name = type(cause or error).__name__
     if isinstance(error, openai.APIConnectionError) and name in _NOT_SENT:
@@ -639,7 +641,8 @@ def _bars(self, code):
 
 def _again(self, code, said):
     "How often in a row requests were refused with the same words; a text that is too long is its own matter."
-    words = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", str(said.get("message") or said)[:300])
+    words = redact(str(said.get("message") or said)[:2000], pieces=True)   # it stays, where one may look
+    words = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", words[:300])
     if re.search(r"context.?length|too (long|large|many)|exceed|maximum", str(said)[:2000], re.IGNORECASE): words = ""
     self._alike = (code, words), self._alike[1] + 1 if words and self._alike[0] == (code, words) else 1
     return self._alike[1] if words else 0

@@ -52,8 +52,8 @@ def check_key(
     name: str = "api_key",  # where it was given
 ) -> Secret | None:  # None where there is none
     "The key, wrapped. Raises `ConfigError`, which does not show it, for what no header can carry."
-    if key is None: return None
-    key = Secret(key)   # from here on no frame holds the text
+    key = Secret(key)   # from here on no frame of ours holds the text; callers do the same first
+    if key.reveal() is None: return None
     if not isinstance(key.reveal(), str): raise ConfigError(f"{name} is no text: give the key as a string.")
     if problem := _flaw(key): raise ConfigError(f"{name} {problem} (the key is not shown here).")
     return key if key.reveal() else None

@@ -33,7 +33,7 @@ from ..endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_token
                                     wait_for)
 from ..ledger import Ledger
 from ..records import check_pairs
-from ..secrets import check_key
+from ..secrets import Secret
 
 # %% ../../nbs/api/16d_remote.ipynb #draws
 def text_draws(
@@ -565,9 +565,9 @@ def load_pool(
     **limits,  # of the `Endpoint`: concurrency, requests_per_minute, tokens_per_minute, max_cost, max_calls, prices …
 ) -> EndpointPool:
     "Judges by name, file or folder, behind a server. `p_sim_ann` flips a quarter of its labels, as in the paper."
+    api_key = Secret(api_key)   # before anything is raised: from here on no frame shows it
     base_url, problem = address_of(base_url)
     if problem: raise ConfigError(problem)
-    api_key = check_key(api_key)   # from here on no frame shows it
     known = {"alpaca_farm": "alpaca_farm", "p_sim_eval": "alpaca_farm", "p_sim_ann": "alpaca_farm", "single": "single"}
     judges = source if isinstance(source, list) else [source] if isinstance(source, Judge) else load_judges(
         known.get(source, source) if isinstance(source, str) else source)
