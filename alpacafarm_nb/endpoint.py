@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANEW', 'MOST', 'Answer', 'EndpointError', 'BudgetSpent', 'Refused', 'Passing', 'read_usage', 'read_answer', 'Pace',
            'guess_tokens', 'most_tokens', 'wait_for', 'address_of', 'without_login', 'proxy_note', 'Endpoint',
-           'read_bounded', 'check_limits', 'check_prices', 'Exposure', 'in_parallel']
+           'read_bounded', 'check_limits', 'check_prices', 'Exposure', 'say', 'in_parallel']
 
 # %% ../nbs/api/08c_endpoint.ipynb #imports
 import asyncio
@@ -529,7 +529,7 @@ async def _back_off(self, attempt, problem):
     self._until = max(self._until, time.monotonic() + problem.wait)
     if problem.wait >= 5 and self._until > self._said + 5:   # once for all that wait for the same
         self._said = self._until
-        _say(f"{self.base_url} asks to wait {_span(problem.wait)} ({problem.kind}); it goes on after that.")
+        say(f"{self.base_url} asks to wait {_span(problem.wait)} ({problem.kind}); it goes on after that.")
 
 def _span(seconds):
     "A span of time, with the unit in which it is easily read."
@@ -537,8 +537,10 @@ def _span(seconds):
         if seconds >= 1.5 * size: return f"{min(seconds / size, 1e6):.3g} {unit}"
     return f"{seconds:.3g} s"
 
-def _say(text):
-    "A line for whoever waits, above the bar if there is one."
+def say(
+    text: str,  # a line
+) -> None:
+    "Tell whoever waits, above the bar if there is one."
     from tqdm.auto import tqdm
     tqdm.write(text, file=sys.stderr)
 

@@ -6,6 +6,7 @@
 __all__ = ['Bill', 'Habit', 'Ledger']
 
 # %% ../nbs/api/03d_ledger.ipynb #imports
+import contextlib
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .answers import Answers
+from .core import FarmError
 
 # %% ../nbs/api/03d_ledger.ipynb #schema
 _TABLES = """
@@ -92,8 +94,9 @@ class Ledger:
     def close(self) -> None:
         "Leave: claims are free, and what was under way is taken for paid."
         if not self._entered: return
-        with self.answers.transaction() as db: _bury(db, self.owner)
         self._entered = False
+        with contextlib.suppress(FarmError):   # where it cannot be written, silence says the same
+            with self.answers.transaction() as db: _bury(db, self.owner)
 
     def book(self,
         model: str,  # that is asked

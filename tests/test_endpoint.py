@@ -60,7 +60,7 @@ class Raw:
 
         self.server = Threads(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_): self.server.shutdown(), self.server.server_close()

@@ -28,8 +28,8 @@ from .pool import (Annotates, flip_with, identical, like, pairs_from_samples,
                                            pairs_head_to_head)
 from .verdicts import Unparsed
 from ..answers import Answers
-from ..core import ConfigError, check_counts, check_seed, progress, stable_hash
-from ..endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_tokens, in_parallel,
+from ..core import ConfigError, FarmError, check_counts, check_seed, progress, stable_hash
+from ..endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_tokens, in_parallel, say,
                                     wait_for)
 from ..ledger import Ledger
 from ..records import check_pairs
@@ -337,27 +337,6 @@ async def _annotate(self, pairs, p_label_flip, seed, draws, both_orders, retry_u
             self.report = self._report(run, pairs, table)
     return table, run
 
-async def _ask(self, run, calls, together=True):
-    "Make all calls; those that another process is making are looked up, or made, when it is done."
-    while True:
-        await in_parallel(calls, lambda call: self._make(run, call), self.endpoint.workers)
-        if not run.deferred: return
-        await asyncio.sleep(.1)
-        calls = self._again(run.deferred, together)
-
-@contextlib.asynccontextmanager
-async def _alive(ledger):
-    "Show others that this run lives, until it ends."
-    async def beat():
-        while True:
-            await asyncio.sleep(.5)
-            ledger.beat()
-    beating = asyncio.ensure_future(beat())
-    try: yield
-    finally:
-        beating.cancel()
-        ledger.close()
-
 def _again(self, showings, together=False) -> Iterator[Call]:
     "Requests about these once more, alone or as many together as their judge takes; the list is emptied."
     chosen = {s.key: s for s in showings}
@@ -370,7 +349,34 @@ def _again(self, showings, together=False) -> Iterator[Call]:
             same = [s for s in mine if s.draw == draw]
             yield from (make_call(p, self.models) for p in parts_of(same, judge.batch_size if together else 1))
 
-EndpointPool._annotate, EndpointPool._again, EndpointPool._ask = _annotate, _again, _ask
+EndpointPool._annotate, EndpointPool._again = _annotate, _again
+
+# %% ../../nbs/api/16d_remote.ipynb #ask
+async def _ask(self, run, calls, together=True):
+    "Make all calls; those that another process is making are looked up, or made, when it is done."
+    start, waits = time.monotonic(), False
+    while True:
+        await in_parallel(calls, lambda call: self._make(run, call), self.endpoint.workers)
+        if not run.deferred: return
+        if not waits and (waits := time.monotonic() - start > 10):
+            say(f"{len(run.deferred)} pairs are being asked about by another process with the same file: waiting.")
+        await asyncio.sleep(.1)
+        calls = self._again(run.deferred, together)
+
+@contextlib.asynccontextmanager
+async def _alive(ledger):
+    "Show others that this run lives, until it ends."
+    async def beat():
+        while True:
+            await asyncio.sleep(.5)
+            with contextlib.suppress(FarmError): ledger.beat()   # whoever writes next says why that is impossible
+    beating = asyncio.ensure_future(beat())
+    try: yield
+    finally:
+        beating.cancel()
+        ledger.close()
+
+EndpointPool._ask = _ask
 
 # %% ../../nbs/api/16d_remote.ipynb #annotate-pairs
 OWN = ("preference", "annotator", "presented_first", "draw", "preference_1_first", "preference_2_first",
@@ -526,7 +532,7 @@ def _estimate(self,
     "What `annotate_pairs` would take; nothing is sent."
     pairs = check_pairs(pairs)
     kept = requests = read = written = unparsed = 0
-    cost, met = 0., set()
+    cost, met, ledger = 0., set(), Ledger(self.answers)
     for stream in self._streams(pairs, seed, draws, both_orders):
         missing = []
         for part in parts_of(stream, 500):
@@ -538,6 +544,7 @@ def _estimate(self,
         for part in parts_of(missing, missing[0].judge.batch_size if missing else 1):
             body = make_call(part, self.models).body
             tokens = guess_tokens(body)
+            tokens = tokens[0], tokens[1] + math.ceil(ledger.habit(body["model"]).beyond)   # hidden reasoning
             price = self.endpoint.price(body["model"], *tokens)
             cost = None if price is None or cost is None else cost + price
             requests, read, written = requests + 1, read + tokens[0], written + tokens[1]
