@@ -83,8 +83,8 @@ def ask(url, n=1, body=BODY, **settings):
 
 
 def drip(_):
-    yield head(Content_Length=10**6)
-    while True:
+    yield head(Content_Length=60)
+    for _ in range(60):
         yield b" "
         time.sleep(.05)
 
