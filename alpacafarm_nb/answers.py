@@ -107,7 +107,7 @@ def _in_memory(path):
         db.backup(copy := sqlite3.connect(":memory:", **options))
     return copy
 
-# %% ../nbs/api/03b_answers.ipynb #why
+# %% ../nbs/api/03b_answers.ipynb #reason
 def _why(path, error):
     "The true reason why a file cannot be written, where the system knows more than SQLite says."
     said, folder = str(error), path if path == ":memory:" else path.parent
