@@ -208,7 +208,7 @@ class Answers:
         "Raise `FarmError` where the next answers could not be kept: found out before they are paid for."
         self._write(("create table if not exists room (it blob)", ()),
                     ("insert into room values (zeroblob(?))", (room,)))
-        self._write(("drop table room", ()))
+        self._write(("drop table if exists room", ()))   # another process may look, too
 
     def _there(self) -> bool:
         "Whether there is anything to read."

@@ -226,3 +226,16 @@ def test_a_damaged_file_is_not_taken_for_an_empty_one(tmp_path, damage):
     path.write_bytes({"cut": data[:5000], "overwritten": b"\0" * 4096 + data[4096:], "text": b"hello " * 2000}[damage])
     with pytest.raises(FarmError): Answers(path).table()
     assert len(path.read_bytes()) >= 5000
+
+
+def test_two_that_look_for_room_at_a_time_do_not_meet(tmp_path, monkeypatch):
+    kept, other = (Answers(tmp_path / "a.sqlite") for _ in range(2))
+    write = Answers._write
+
+    def between(self, *commands):
+        write(self, *commands)
+        if self is kept and len(commands) == 2: other.check_writable()
+
+    monkeypatch.setattr(Answers, "_write", between)
+    kept.check_writable()
+    assert kept._rows("select name from sqlite_master where name = 'room'") == []
