@@ -8,11 +8,12 @@ __all__ = ['Answers', 'AnswersCheck', 'check_answers']
 # %% ../nbs/api/03b_answers.ipynb #imports
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import warnings
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,16 +33,99 @@ create table if not exists parts (key text primary key, answer text, position in
 create table if not exists digests (kind text, key text, digest text, primary key (kind, key)) without rowid;
 """
 _VERSION = 3   # 2: failures have a price; 3: answers and parts have digests
+_ADDED = {2: ("failures", "price real")}   # the column that came with a version
+
+def _upgrade(db):
+    "Bring the layout up to date: in one transaction, so that it is the old one or the new one, whenever it is killed."
+    db.execute("begin immediate")
+    try:
+        for statement in filter(str.strip, _SCHEMA.split(";")): db.execute(statement)
+        for table, column in _ADDED.values():   # looked for itself: a file may have it, whatever its version says
+            there = [name for _, name, *_ in db.execute(f"pragma table_info({table})")]
+            if column.split()[0] not in there: db.execute(f"alter table {table} add column {column}")
+        db.execute(f"pragma user_version = {_VERSION}")
+        db.execute("commit")
+    finally:
+        if db.in_transaction: db.execute("rollback")
 
 # %% ../nbs/api/03b_answers.ipynb #connect
-def _connect(path, vfs=""):
+_PATIENCE = 60.   # seconds to wait for another process's lock
+
+def _connect(path, vfs="", more=""):
     "A connection in autocommit mode, with the write-ahead log where the file system can."
-    place = f"{path.absolute().as_uri()}?{f'vfs={vfs}' if vfs else ''}"
-    db = sqlite3.connect(place, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
-    try: db.execute("pragma journal_mode = wal").fetchone()
-    except sqlite3.OperationalError: db.execute("pragma journal_mode = delete").fetchone()
-    if db.execute("pragma journal_mode").fetchone()[0] == "wal": db.execute("pragma synchronous = normal")
-    return db
+    options = "&".join(filter(None, [f"vfs={vfs}" if vfs else "", more]))
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, timeout=_PATIENCE, isolation_level=None,
+                         check_same_thread=False)
+    try:
+        if not more: _journal(db)
+        return db
+    except BaseException:
+        db.close()
+        raise
+
+def _journal(db):
+    "Take the write-ahead log, or the classic journal where there is no memory to share."
+    try: mode = db.execute("pragma journal_mode").fetchone()[0]
+    except sqlite3.OperationalError as error:   # a file from elsewhere, with a log that cannot be shared here
+        if _busy(error): raise
+        db.execute("pragma locking_mode = exclusive")
+        mode = db.execute("pragma journal_mode = delete").fetchone()[0]
+        db.execute("pragma locking_mode = normal")
+        db.execute("pragma user_version").fetchone()   # gives the lock back
+        return
+    if mode != "wal":
+        try: mode = db.execute("pragma journal_mode = wal").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if _busy(error): raise
+            mode = db.execute("pragma journal_mode = delete").fetchone()[0]
+    if mode == "wal": db.execute("pragma synchronous = normal")
+
+def _busy(error): return "locked" in str(error)
+
+# %% ../nbs/api/03b_answers.ipynb #connect-read
+def _connect_to_read(path, vfs=""):
+    "A connection to a file that cannot be written; to a copy in memory where its log must be read without sharing."
+    log, last = path.with_name(f"{path.name}-wal"), None
+    as_it_lies = [] if log.exists() and log.stat().st_size else ["mode=ro&immutable=1"]
+    for more in ("mode=ro", *as_it_lies, "", "mode=ro&immutable=1"):
+        try: return _reads(_connect(path, vfs, more) if more else _in_memory(path))
+        except sqlite3.Error as error: last = error
+    raise last
+
+def _reads(db):
+    "The connection, if it can read."
+    try:
+        db.execute("pragma query_only = 1")
+        db.execute("select count(*) from sqlite_master").fetchone()
+        return db
+    except BaseException:
+        db.close()
+        raise
+
+def _in_memory(path):
+    "A copy of the file and of its log; the lock on it is held no longer than that takes."
+    options = dict(isolation_level=None, check_same_thread=False)
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, **options)) as db:
+        db.execute("pragma locking_mode = exclusive")
+        db.execute("select count(*) from sqlite_master").fetchone()
+        db.backup(copy := sqlite3.connect(":memory:", **options))
+    return copy
+
+# %% ../nbs/api/03b_answers.ipynb #reason
+def _why(path, error):
+    "The true reason why a file cannot be written, where the system knows more than SQLite says."
+    said, folder = str(error), path if path == ":memory:" else path.parent
+    if path == ":memory:": return said
+    while not os.path.exists(folder): folder = folder.parent
+    if _busy(error): return f"another process holds it locked, for more than {_PATIENCE:g} s ({said})"
+    try: disk = os.statvfs(folder)
+    except (AttributeError, OSError): disk = None   # Windows has none
+    if disk and disk.f_flag & 1: return f"the file system of {folder} is read-only ({said})"
+    if "full" in said or (disk and disk.f_bavail * disk.f_frsize < 2**16):
+        return f"the disk is full: {folder} has no room left ({said})"
+    if os.path.exists(path) and not os.access(path, os.W_OK): return f"the file may not be written to ({said})"
+    if not os.access(folder, os.W_OK): return f"the folder {folder} may not be written to ({said})"
+    return said
 
 # %% ../nbs/api/03b_answers.ipynb #answers
 class Answers:
@@ -51,51 +135,89 @@ class Answers:
         path: str | Path = "annotations.sqlite",  # the file, made at the first answer; ":memory:" keeps nothing
         vfs: str = "",  # SQLite's name of a file layer, where the system's own is not wanted
     ):
-        "Raises `FarmError` where the file is none of ours, damaged, or cannot be written."
+        "Raises `FarmError` where the file is none of ours or damaged."
         self.path, self._vfs, self._lock = path if path == ":memory:" else as_path(path), vfs, threading.RLock()
-        self._db = None
-        if self.path == ":memory:" or self.path.exists(): self._open()
+        self._db, self._only_read = None, ""   # why it can only be read, where that is so
+        if self.path != ":memory:" and self._there(): self._open()
 
-    def _open(self):
-        "The connection, opened at first use."
+    def _open(self, write=False):
+        "The connection, opened at first use; where writing was impossible, it is tried again before a write."
         with self._lock:
-            if self._db is None: self._db = self._checked()
+            if write and self._only_read: self.close()
+            if self._db is None: self._db = self._checked(write)
             return self._db
 
-    def _checked(self):
+    def _checked(self, write):
         "A new connection to a file that is ours, or to an empty one."
         try:
             if self.path == ":memory:": db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             else:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 db = _connect(self.path, self._vfs)
-            found = db.execute("pragma user_version").fetchone()[0]
-            if found == 0 and db.execute("select count(*) from sqlite_master").fetchone()[0]:
-                raise FarmError(f"{self.path} is a database, but not one of answers: give another file.")
-            if found > _VERSION:
-                raise FarmError(f"{self.path} was written by a newer alpacafarm_nb (layout {found}): update this one.")
-            if found == 1: db.execute("alter table failures add column price real")
-            db.executescript(f"begin immediate; {_SCHEMA} pragma user_version = {_VERSION}; commit;")
+            try:
+                if self._version(db) < _VERSION: _upgrade(db)
+            except BaseException:
+                db.close()
+                raise
             return db
-        except (sqlite3.Error, OSError) as error:
-            raise FarmError(f"{self.path} cannot be used to keep answers: {error}. Give another file, "
-                            "or move this one away.") from error
+        except sqlite3.DatabaseError as error: return self._to_read(error, write)
+        except OSError as error: raise self._unusable(error) from error
 
-    def _write(self, *commands):
-        "Writes that are committed together; raises `FarmError` where the disk is full or the file gone."
+    def _version(self, db):
+        "The version of the file's layout; raises `FarmError` where it is none of ours."
+        found = db.execute("pragma user_version").fetchone()[0]
+        if found == 0 and db.execute("select count(*) from sqlite_master").fetchone()[0]:
+            raise FarmError(f"{self.path} is a database, but not one of answers: give another file.")
+        if found > _VERSION:
+            raise FarmError(f"{self.path} was written by a newer alpacafarm_nb (layout {found}): update this one.")
+        return found
+
+    def _to_read(self, error, write):
+        "A connection that only reads, where reading is all that is wanted and the file is whole."
+        damaged = type(error) is sqlite3.DatabaseError or "malformed" in str(error)
+        if write or damaged or _busy(error) or not self._there(): raise self._unusable(error) from error
+        try:
+            db = _connect_to_read(self.path, self._vfs)
+            if self._version(db) == 0: raise error   # an empty file
+        except sqlite3.Error: raise self._unusable(error) from error
+        self._only_read = str(error)
+        return db
+
+    def _unusable(self, error):
+        return FarmError(f"{self.path} cannot be used to keep answers: {_why(self.path, error)}. Give another file, "
+                         "or move this one away.")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        "Reads and writes that happen together or not at all; raises `FarmError`, with the reason, where they cannot."
         with self._lock:
             try:
-                db = self._open()
+                db = self._open(write=True)
                 db.execute("begin immediate")
                 try:
-                    for command, values in commands: db.execute(command, values)
+                    yield db
                     db.execute("commit")
-                except BaseException:
-                    db.execute("rollback")
-                    raise
+                finally:   # SQLite itself takes back what a full disk cut off
+                    if db.in_transaction: db.execute("rollback")
             except sqlite3.Error as error:
-                raise FarmError(f"an answer could not be written to {self.path}: {error}. "
+                raise FarmError(f"nothing could be written to {self.path}: {_why(self.path, error)}. "
                                 "What was written before is kept; run the same again.") from error
+
+    def _write(self, *commands):
+        "Writes that are committed together."
+        with self.transaction() as db:
+            for command, values in commands: db.execute(command, values)
+
+    def check_writable(self, room: int = 2**17) -> None:  # bytes that are written, and taken out again
+        "Raise `FarmError` where the next answers could not be kept: found out before they are paid for."
+        self._write(("create table if not exists room (it blob)", ()),
+                    ("insert into room values (zeroblob(?))", (room,)))
+        self._write(("drop table if exists room", ()))   # another process may look, too
+
+    def _there(self) -> bool:
+        "Whether there is anything to read."
+        try: return self._db is not None or (self.path != ":memory:" and self.path.exists())
+        except OSError as error: raise self._unusable(error) from error
 
 # %% ../nbs/api/03b_answers.ipynb #digest
 def _digest(*values):
@@ -137,10 +259,6 @@ def _get_parts(self,
     return {part: dict(key=key, position=position, size=size, **read[key])
             for part, key, position, size in places if key in read}
 
-def _there(self) -> bool:
-    "Whether there is anything to read."
-    return self._db is not None or (self.path != ":memory:" and self.path.exists())
-
 def _found(self, query, keys) -> list[tuple]:
     "Rows of a query for up to 500 keys at a time."
     if not self._there(): return []
@@ -152,9 +270,10 @@ def _rows(self, query, values=()) -> list[tuple]:
     "The rows of a query; raises `FarmError` where the file cannot be read."
     with self._lock:
         try: return self._open().execute(query, values).fetchall()
-        except sqlite3.Error as error: raise FarmError(f"{self.path} cannot be read: {error}.") from error
+        except sqlite3.Error as error:
+            raise FarmError(f"{self.path} cannot be read: {_why(self.path, error)}.") from error
 
-Answers.get, Answers.get_parts, Answers._there = _get, _get_parts, _there
+Answers.get, Answers.get_parts = _get, _get_parts
 Answers._found, Answers._rows = _found, _rows
 
 # %% ../nbs/api/03b_answers.ipynb #undamaged
@@ -260,7 +379,7 @@ def _close(self) -> None:
     "Close the file; it opens again at the next use."
     with self._lock:
         if self._db is not None: self._db.close()
-        self._db = None
+        self._db, self._only_read = None, ""
 
 Answers.table, Answers.__len__, Answers.seconds, Answers.close = _table, _count, _seconds, _close
 Answers.__repr__ = lambda self: f"Answers({str(self.path)!r}, {len(self)} answers)"

@@ -103,8 +103,9 @@ def annotate(
     retry_unparsed: Annotated[int, typer.Option(help="How often answers without a verdict are asked anew.")] = 0,
     prices: Annotated[list[str] | None, typer.Option("--price", help="model=read/written, dollars a million tokens.")]
         = None,
-    max_cost: Annotated[float | None, typer.Option(help="Dollars that may be spent at most.")] = None,
-    max_calls: Annotated[int | None, typer.Option(help="Requests that may be sent at most.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars that the file of answers may cost in all.")] = None,
+    max_calls: Annotated[int | None, typer.Option(help="Requests in all, those of earlier runs included.")] = None,
+    longest_wait: Annotated[float, typer.Option(help="Seconds: a server that asks to wait longer ends it.")] = 600.,
     requests_per_minute: Annotated[float | None, typer.Option(help="Requests a minute at most.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at a time.")] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file of labels that is there.")] = False,
@@ -114,7 +115,8 @@ def annotate(
     from alpacafarm_nb.annotators.remote import load_pool
     from alpacafarm_nb.records import check_pairs
     crowd = load_pool(pool, base_url, _models(model), answers, max_cost=max_cost, max_calls=max_calls,
-                      requests_per_minute=requests_per_minute, concurrency=concurrency, prices=_prices(prices))
+                      requests_per_minute=requests_per_minute, concurrency=concurrency, prices=_prices(prices),
+                      longest_wait=longest_wait)
     table = check_pairs(pairs, str(pairs))
     _check_target(to, pairs, overwrite or estimate)
     how = dict(seed=seed, draws=draws, both_orders=both_orders)

@@ -15,6 +15,7 @@ import random
 import re
 import threading
 
+FREE = ("429", "500", "401", "500 with key", "400")   # nothing was computed
 FAULTS = ("429", "500", "dropped", "slow", "html", "malformed", "truncated", "filtered", "too few")
 
 
@@ -97,8 +98,11 @@ def transient(share, seed=0):
 class Server:
     "Answers chat completions by a function of the request."
 
-    def __init__(self, answer=longer, latency=0., faults=None, slow=3.):
+    def __init__(self, answer=longer, latency=0., faults=None, slow=3., prices=(0., 0.), hidden=None):
+        """`prices`: dollars per million tokens (read, written), which add up in `billed`; `hidden`: how many tokens of
+        hidden reasoning a request takes, which usage tells and the limit of tokens does not bound."""
         self.answer, self.latency, self.faults, self.slow = answer, latency, faults, slow
+        self.prices, self.hidden, self.billed = prices, hidden, 0.
         self.requests, self.under_way, self.most, self.kinds = 0, 0, 0, collections.Counter()
         self.asked = collections.Counter()
         self._ready = threading.Event()
@@ -145,7 +149,8 @@ class Server:
 
     def counts(self):
         return {"requests": self.requests, "under_way": self.under_way, "most": self.most, "kinds": dict(self.kinds),
-                "repeated": sum(n - 1 for n in self.asked.values()), "different": len(self.asked)}
+                "repeated": sum(n - 1 for n in self.asked.values()), "different": len(self.asked),
+                "billed": self.billed}
 
     async def _post(self, body, key):
         "The reply to a request: status, headers, body; None drops the connection."
@@ -162,8 +167,14 @@ class Server:
             return await self._reply(fault, said, body, key)
         finally: self.under_way -= 1
 
+    def bill(self, usage):
+        "Charge for an answer, whether or not it arrives."
+        self.billed += sum(p * usage[k] for p, k in zip(self.prices, ("prompt_tokens", "completion_tokens"))) / 1e6
+
     async def _reply(self, fault, said, body, key):
         whole = said if isinstance(said, dict) else completion(said, body)
+        if self.hidden: whole["usage"]["completion_tokens"] += self.hidden(body)
+        if fault not in FREE: self.bill(whole["usage"])
         dumped = json.dumps(whole).encode()
         error = lambda message, **more: json.dumps({"error": {"message": message, **more}}).encode()
         match fault:
@@ -178,6 +189,8 @@ class Server:
             case "html": return 200, {"Content-Type": "text/html"}, b"<html><body>Bad gateway</body></html>"
             case "malformed": return 200, {}, dumped[:len(dumped) // 2]
             case "truncated": return 200, {}, json.dumps(completion(said[:len(said) // 2], body, "length")).encode()
+            case "no choices": return 200, {}, json.dumps(whole | {"choices": []}).encode()
+            case "gateway": return 504, {"Content-Type": "text/html"}, b"<html>Gateway time-out</html>"
             case "filtered": return 200, {}, json.dumps(completion("", body, "content_filter")).encode()
             case "too few":
                 return 200, {}, json.dumps(completion("\n".join(said.split("\n")[:-1]) or "none", body)).encode()

@@ -7,6 +7,8 @@ __all__ = ['OWN', 'text_draws', 'Showing', 'Call', 'make_call', 'make_showings',
            'Estimate', 'load_pool']
 
 # %% ../../nbs/api/16d_remote.ipynb #imports
+import asyncio
+import contextlib
 import hashlib
 import html
 import inspect
@@ -26,9 +28,12 @@ from .pool import (Annotates, flip_with, identical, like, pairs_from_samples,
                                            pairs_head_to_head)
 from .verdicts import Unparsed
 from ..answers import Answers
-from ..core import ConfigError, check_counts, check_seed, progress, stable_hash
-from ..endpoint import ANEW, Answer, Endpoint, Refused, guess_tokens, in_parallel, wait_for
+from ..core import ConfigError, FarmError, check_counts, check_seed, progress, stable_hash
+from ..endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_tokens, in_parallel, say,
+                                    wait_for)
+from ..ledger import Ledger
 from ..records import check_pairs
+from ..secrets import Secret
 
 # %% ../../nbs/api/16d_remote.ipynb #draws
 def text_draws(
@@ -54,6 +59,7 @@ class Showing:
     places: list[tuple[int, int, int]]  # (row, draw, order) of each place in the table that waits for it
     key: str  # where its verdict is kept
     attempt: int = 0  # how often it was asked
+    kept: int = 0  # attempt of the answer that is in the file, as far as this run knows
 
 @dataclass
 class Call:
@@ -155,7 +161,9 @@ class Run:
         self.waiting: dict[str, Showing] = {}   # under way, by key
         self.anew: list[Showing] = []     # without a verdict: to be asked anew, if that is wanted
         self.alone: list[Showing] = []    # refused together: each to be asked about alone
+        self.deferred: list[Showing] = []   # that another process is asking about just now
         self.elsewhere: dict[str, int] = {}     # verdicts from answers of other servers
+        self.ledger = Ledger(pool.answers)
 
     def take(self, showings, answer, size, places, price, seconds):
         "Read an answer about `size` pairs, of which the showings are those at `places`."
@@ -256,37 +264,59 @@ def _calls(self, run, stream) -> Iterator[Call]:
 
 def _serve(self, run, showing, found):
     "Take a verdict that was kept."
-    showing.attempt = found["attempt"]
+    showing.attempt = showing.kept = found["attempt"]
     run.counts[showing.judge.name]["kept"] += 1
     if found["server"] != self.endpoint.base_url:
         run.elsewhere[found["server"]] = run.elsewhere.get(found["server"], 0) + 1
     run.take([showing], Answer.of(found["answer"]), found["size"], [found["position"]], found["price"],
              found["seconds"])
 
+EndpointPool._calls, EndpointPool._serve = _calls, _serve
+
+# %% ../../nbs/api/16d_remote.ipynb #make
 async def _make(self, run, call):
+    "Ask about what nobody else answers: the server says something, it is kept, then it is read."
+    keys = [s.key for s in call.showings]
+    if not run.ledger.claim(keys):
+        run.deferred += call.showings
+        return
+    try:
+        if left := self._look_again(run, call): await self._send(run, left)
+    finally: run.ledger.release(keys)
+
+def _look_again(self, run, call) -> Call | None:
+    "The call without what others have answered since it was made; None where nothing is left of it."
+    found, left = self.answers.get_parts(s.key for s in call.showings), []
+    for showing in call.showings:
+        if showing.key not in found or found[showing.key]["attempt"] <= showing.kept: left.append(showing)
+        else:
+            run.waiting.pop(showing.key, None)
+            self._serve(run, showing, found[showing.key])
+    return call if len(left) == len(call.showings) else make_call(left, self.models) if left else None
+
+async def _send(self, run, call):
     "Ask the server; keep what it says, then read it."
     start, count = time.monotonic(), run.counts[call.judge.name]
     about = dict(judge=call.judge.name, model=call.body["model"], server=self.endpoint.base_url,
                  draw=call.showings[0].draw, request=call.body)
     tally = dict(calls=0, cost=0.)
     for showing in call.showings: showing.attempt += 1
-    try: answer = await self.endpoint.ask(call.body, call.path, tally)
+    try: answer = await self.endpoint.ask(call.body, call.path, tally, run.ledger)
     except Refused as problem:
         self.answers.put_failure(call.key, problem.kind, problem.detail,
                                  price=None if math.isnan(tally["cost"]) else tally["cost"], **about)
         run.lose(call, problem)
     else:
-        seconds = time.monotonic() - start
-        price = self.endpoint.price(call.body["model"], answer.tokens_in, answer.tokens_out)
-        if price is None: tally["cost"] = math.nan
-        self.answers.put(call.key, answer.as_json(), attempt=call.showings[0].attempt, price=price, seconds=seconds,
+        seconds, attempt = time.monotonic() - start, call.showings[0].attempt
+        self.answers.put(call.key, answer.as_json(), attempt=attempt, price=tally["price"], seconds=seconds,
                          parts=[s.key for s in call.showings], **about)
-        run.take(call.showings, answer, len(call.showings), range(len(call.showings)), price, seconds)
+        for showing in call.showings: showing.kept = attempt
+        run.take(call.showings, answer, len(call.showings), range(len(call.showings)), tally["price"], seconds)
     finally:
         count["calls"], count["cost"] = count["calls"] + tally["calls"], count["cost"] + tally["cost"]
         for showing in call.showings: run.waiting.pop(showing.key, None)
 
-EndpointPool._calls, EndpointPool._serve, EndpointPool._make = _calls, _serve, _make
+EndpointPool._make, EndpointPool._look_again, EndpointPool._send = _make, _look_again, _send
 
 # %% ../../nbs/api/16d_remote.ipynb #annotate
 async def _annotate(self, pairs, p_label_flip, seed, draws, both_orders, retry_unparsed):
@@ -295,14 +325,13 @@ async def _annotate(self, pairs, p_label_flip, seed, draws, both_orders, retry_u
     total = draws * (1 + both_orders) * int((~identical(pairs)).sum())
     with progress(total=total, desc=f"{self.name} judges", unit="pairs") as bar:
         run = Run(self, pairs, draws, bar)
-        ask = lambda calls: in_parallel(calls, lambda call: self._make(run, call), self.endpoint.workers)
         try:
-            async with self.endpoint:
-                await ask(call for stream in streams for call in self._calls(run, stream))
-                await ask(self._again(run.alone))
+            async with self.endpoint, _alive(run.ledger):
+                await self._ask(run, (call for stream in streams for call in self._calls(run, stream)))
+                await self._ask(run, self._again(run.alone), together=False)
                 for left in reversed(range(retry_unparsed)):
-                    await ask(self._again(run.anew, together=left > 0))
-                    await ask(self._again(run.alone))
+                    await self._ask(run, self._again(run.anew, together=left > 0), together=left > 0)
+                    await self._ask(run, self._again(run.alone), together=False)
         finally:
             table = self._table(pairs, run, p_label_flip, seed, draws, both_orders)
             self.report = self._report(run, pairs, table)
@@ -321,6 +350,33 @@ def _again(self, showings, together=False) -> Iterator[Call]:
             yield from (make_call(p, self.models) for p in parts_of(same, judge.batch_size if together else 1))
 
 EndpointPool._annotate, EndpointPool._again = _annotate, _again
+
+# %% ../../nbs/api/16d_remote.ipynb #ask
+async def _ask(self, run, calls, together=True):
+    "Make all calls; those that another process is making are looked up, or made, when it is done."
+    start, waits = time.monotonic(), False
+    while True:
+        await in_parallel(calls, lambda call: self._make(run, call), self.endpoint.workers)
+        if not run.deferred: return
+        if not waits and (waits := time.monotonic() - start > 10):
+            say(f"{len(run.deferred)} pairs are being asked about by another process with the same file: waiting.")
+        await asyncio.sleep(.1)
+        calls = self._again(run.deferred, together)
+
+@contextlib.asynccontextmanager
+async def _alive(ledger):
+    "Show others that this run lives, until it ends."
+    async def beat():
+        while True:
+            await asyncio.sleep(.5)
+            with contextlib.suppress(FarmError): ledger.beat()   # whoever writes next says why that is impossible
+    beating = asyncio.ensure_future(beat())
+    try: yield
+    finally:
+        beating.cancel()
+        ledger.close()
+
+EndpointPool._ask = _ask
 
 # %% ../../nbs/api/16d_remote.ipynb #annotate-pairs
 OWN = ("preference", "annotator", "presented_first", "draw", "preference_1_first", "preference_2_first",
@@ -476,7 +532,7 @@ def _estimate(self,
     "What `annotate_pairs` would take; nothing is sent."
     pairs = check_pairs(pairs)
     kept = requests = read = written = unparsed = 0
-    cost, met = 0., set()
+    cost, met, ledger = 0., set(), Ledger(self.answers)
     for stream in self._streams(pairs, seed, draws, both_orders):
         missing = []
         for part in parts_of(stream, 500):
@@ -488,6 +544,7 @@ def _estimate(self,
         for part in parts_of(missing, missing[0].judge.batch_size if missing else 1):
             body = make_call(part, self.models).body
             tokens = guess_tokens(body)
+            tokens = tokens[0], tokens[1] + math.ceil(ledger.habit(body["model"]).beyond)   # hidden reasoning
             price = self.endpoint.price(body["model"], *tokens)
             cost = None if price is None or cost is None else cost + price
             requests, read, written = requests + 1, read + tokens[0], written + tokens[1]
@@ -515,6 +572,9 @@ def load_pool(
     **limits,  # of the `Endpoint`: concurrency, requests_per_minute, tokens_per_minute, max_cost, max_calls, prices …
 ) -> EndpointPool:
     "Judges by name, file or folder, behind a server. `p_sim_ann` flips a quarter of its labels, as in the paper."
+    api_key = Secret(api_key)   # before anything is raised: from here on no frame shows it
+    base_url, problem = address_of(base_url)
+    if problem: raise ConfigError(problem)
     known = {name: name for name in SHIPPED} | {"p_sim_eval": "alpaca_farm", "p_sim_ann": "alpaca_farm"}
     judges = source if isinstance(source, list) else [source] if isinstance(source, Judge) else load_judges(
         known.get(source, source) if isinstance(source, str) else source)

@@ -1,0 +1,241 @@
+"""The file of answers where something goes wrong: killed upgrades, locks of others, full and read-only file systems."""
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import pytest
+
+from alpacafarm_nb import answers as module
+from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.core import FarmError
+
+OLD = """
+begin;
+create table answers (
+    key text primary key, judge text, model text, server text, draw integer, attempt integer, made text,
+    request text, answer text, price real, seconds real) without rowid;
+create table failures (
+    number integer primary key, key text, judge text, model text, server text, draw integer, made text,
+    kind text, detail text, request text);
+create table parts (key text primary key, answer text, position integer, size integer) without rowid;
+insert into answers values ('a', 'j', 'm', 's', 0, 1, '2026', 'null', '"kept"', .5, 1);
+insert into failures values (null, 'b', 'j', 'm', 's', 0, '2026', 'http 500', 'down', 'null');
+pragma user_version = 1;
+commit;
+"""   # the layout of the first version
+
+
+def in_child(work, user=None):
+    "The exit status of a process that does this: 0, 1 where it raised, or the signal that killed it, negative."
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            if user is not None: os.setuid(user)
+            work()
+            status = 0
+        finally: os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at(step, path):
+    "Open the file and write to it, and be killed when the statement of this number begins."
+    left, connect = [step], sqlite3.connect
+
+    def count(statement):
+        if left[0] == 0: os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    def counting(*args, **kwargs):
+        db = connect(*args, **kwargs)
+        db.set_trace_callback(count)
+        return db
+
+    module.sqlite3 = types.SimpleNamespace(**{**vars(sqlite3), "connect": counting})   # of this process alone
+    Answers(path).put("c", 1)
+
+
+def old_file(path):
+    db = sqlite3.connect(path)
+    db.executescript(OLD)
+    db.close()
+    return path
+
+
+def upgraded(path):
+    "Whether all is there after the upgrade, and can be written to."
+    kept = Answers(path)
+    kept.put_failure("d", "timeout", "late", price=.25)
+    found = kept.get(["a"])["a"]["answer"], kept.table(failures=True)[["kind", "price"]].fillna(0).values.tolist()
+    assert kept._rows("pragma user_version") == [(module._VERSION,)]
+    kept.close()
+    return found == ("kept", [["http 500", 0], ["timeout", .25]])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+@pytest.mark.parametrize("made", [old_file, lambda path: path], ids=["upgraded", "new"])
+def test_a_process_killed_at_any_statement_leaves_a_file_that_opens(tmp_path, made):
+    for step in range(60):
+        path = made(tmp_path / f"{step}.sqlite")
+        status = in_child(lambda: killed_at(step, path))   # noqa: B023 - called at once
+        if made is old_file: assert upgraded(path), step
+        else: Answers(path).put("d", 1)
+        if status == 0: break
+        assert status == -signal.SIGKILL
+    assert status == 0 and step >= 10, step
+
+
+def test_a_file_that_an_earlier_killed_upgrade_left_is_mended(tmp_path):
+    "The column is there, and the version is still the old one."
+    path = old_file(tmp_path / "a.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as db: db.execute("alter table failures add column price real")
+    assert upgraded(path)
+
+
+def test_several_processes_upgrade_at_a_time(tmp_path):
+    path = old_file(tmp_path / "a.sqlite")
+    code = "import sys; from alpacafarm_nb.answers import Answers; Answers(sys.argv[1]).put(sys.argv[2], 1)"
+    processes = [subprocess.Popen([sys.executable, "-c", code, path, str(i)]) for i in range(3)]
+    assert [p.wait() for p in processes] == [0, 0, 0]
+    assert len(Answers(path)) == 4
+
+
+def test_a_lock_that_is_held_elsewhere_is_named(tmp_path, monkeypatch):
+    kept = Answers(tmp_path / "a.sqlite")
+    kept.put("a", 1)
+    kept.close()
+    hold = "db.execute('begin immediate'); print(flush=True); input()"
+    code = f"import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); {hold}"
+    holder = subprocess.Popen([sys.executable, "-c", code, kept.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        monkeypatch.setattr(module, "_PATIENCE", .1)
+        assert kept.get(["a"])["a"]["answer"] == 1     # reading goes on beside a writer
+        with pytest.raises(FarmError, match="another process holds it locked"): kept.put("b", 2)
+    finally: holder.communicate(b"\n")
+    kept.put("b", 2)
+    assert len(kept) == 2
+
+
+def test_a_log_that_cannot_be_shared_gives_way_to_the_classic_journal(tmp_path):
+    "A file that was written on a local disk, and moved to one without memory to share."
+    if os.name == "nt": pytest.skip("SQLite's layer unix-dotfile is not known on Windows")
+    kept = Answers(tmp_path / "a.sqlite")
+    kept.put("a", 1)
+    assert kept._rows("pragma journal_mode") == [("wal",)]
+    kept.close()
+    moved = Answers(kept.path, vfs="unix-dotfile")
+    moved.put("b", 2)
+    assert moved._rows("pragma journal_mode") == [("delete",)] and set(moved.get("ab")) == {"a", "b"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system of one megabyte."
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("mount") is None or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(place):
+    with open(place / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (4096, 1):
+            while file.write(b"x" * size): pass
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_full_disk_is_named_and_what_is_there_is_read(small_disk, closed):
+    kept = Answers(small_disk / "a.sqlite")
+    for i in range(20): kept.put(f"k{i}", "x" * 100)
+    if closed: kept.close()
+    fill(small_disk)
+    other = Answers(kept.path)
+    for file in (other, kept):
+        for write in (file.check_writable, lambda: file.put("big", "x" * 10**6)):   # noqa: B023 - called at once
+            with pytest.raises(FarmError, match="the disk is full"): write()
+        assert len(file) == 20 and file.get(["k7"])["k7"]["answer"] == "x" * 100
+    (small_disk / "ballast").unlink()
+    other.close()
+    kept.put("new", 1)                                  # the same object goes on where there is room again
+    assert len(Answers(kept.path)) == 21
+
+
+def test_answers_in_a_log_are_read_from_a_full_disk(small_disk):
+    "A killed process leaves its last answers in the write-ahead log."
+    code = "import os, sys; from alpacafarm_nb.answers import Answers; Answers(sys.argv[1]).put('a', 1); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, small_disk / "a.sqlite"], check=True)
+    assert (small_disk / "a.sqlite-wal").stat().st_size > 0
+    (small_disk / "a.sqlite-shm").unlink()
+    fill(small_disk)
+    assert Answers(small_disk / "a.sqlite").get(["a"])["a"]["answer"] == 1
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_read_only_file_system_is_named_and_read(small_disk, closed):
+    kept = Answers(small_disk / "a.sqlite")
+    kept.put("a", 1)
+    if closed: kept.close()
+    else: shutil.copytree(small_disk, small_disk.parent / "copy"), kept.close()
+    if not closed:
+        for file in (small_disk.parent / "copy").iterdir(): shutil.copy(file, small_disk / file.name)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    late = Answers(small_disk / "a.sqlite")
+    assert late.get(["a"])["a"]["answer"] == 1 and len(late.table()) == 1
+    with pytest.raises(FarmError, match="read-only"): late.check_writable()
+    with pytest.raises(FarmError, match="read-only"): Answers(small_disk / "b.sqlite").check_writable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_file_and_a_folder_without_the_right_to_write():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        kept = Answers(Path(folder, "sub", "a.sqlite"))
+        kept.put("a", 1)
+        kept.close()
+        kept.path.chmod(0o444)
+        kept.path.parent.chmod(0o555)
+
+        def late():
+            file = Answers(kept.path)
+            assert len(file) == 1 and file.get("a")["a"]["answer"] == 1
+            with pytest.raises(FarmError, match="may not be written to"): file.check_writable()
+            with pytest.raises(FarmError, match="may not be written to"): Answers(Path(folder, "b")).check_writable()
+
+        assert in_child(late, user=65534 if os.geteuid() == 0 else None) == 0   # root may write everywhere
+        kept.path.parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "text"])
+def test_a_damaged_file_is_not_taken_for_an_empty_one(tmp_path, damage):
+    path = tmp_path / "a.sqlite"
+    kept = Answers(path)
+    for i in range(200): kept.put(f"k{i}", "x" * 100)
+    kept.close()
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:5000], "overwritten": b"\0" * 4096 + data[4096:], "text": b"hello " * 2000}[damage])
+    with pytest.raises(FarmError): Answers(path).table()
+    assert len(path.read_bytes()) >= 5000
+
+
+def test_two_that_look_for_room_at_a_time_do_not_meet(tmp_path, monkeypatch):
+    kept, other = (Answers(tmp_path / "a.sqlite") for _ in range(2))
+    write = Answers._write
+
+    def between(self, *commands):
+        write(self, *commands)
+        if self is kept and len(commands) == 2: other.check_writable()
+
+    monkeypatch.setattr(Answers, "_write", between)
+    kept.check_writable()
+    assert kept._rows("select name from sqlite_master where name = 'room'") == []
