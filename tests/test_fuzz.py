@@ -667,3 +667,24 @@ def test_files_of_answers(tmp_path_factory, at, lost, put, cut):
         try: return len(found), found.get(["key 0"]), found.get_parts(["part 2"]), found.table(), found.table(True)
         finally: found.close()
     tried(read, ())
+
+
+@pytest.mark.parametrize("empty", [NAN, None, pd.NA])
+def test_an_input_that_is_never_there(empty):
+    "A column of nothing, as JSON and CSV files have it: numbers to pandas, texts to us."
+    table = ONE.assign(input=pd.Series([empty] * len(ONE), dtype=float if empty is NAN else object))
+    with warnings.catch_warnings(action="error"):
+        for figure in (E.win_rate, E.unit_scores, E.instruction_ids):
+            assert str(figure(table)) == str(figure(ONE.assign(input="")))
+
+
+def test_categories_are_plain_values():
+    "No group of a category that is not there, and room for values that are new."
+    table = ONE.assign(draw=range(len(ONE)))
+    names = ["instruction", "output_1", "output_2", "generator_2", "annotator", "item", "draw"]
+    category = table.astype(dict.fromkeys(names, "category"))
+    assert not [c for c in (read := records.as_table(category)) if isinstance(read[c].dtype, pd.CategoricalDtype)]
+    part = category[category["generator_2"] == "x"]
+    assert E.win_rates(part, "generator_2")["generator_2"].tolist() == ["x"]
+    assert E.scoreboard(part).models == ["x"]
+    pd.testing.assert_frame_equal(E.scoreboard(category).figures, E.scoreboard(table).figures)
