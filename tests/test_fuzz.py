@@ -683,7 +683,7 @@ def test_categories_are_plain_values():
     table = ONE.assign(draw=range(len(ONE)))
     names = ["instruction", "output_1", "output_2", "generator_2", "annotator", "item", "draw"]
     category = table.astype(dict.fromkeys(names, "category"))
-    assert not [c for c in (read := records.as_table(category)) if isinstance(read[c].dtype, pd.CategoricalDtype)]
+    assert not any(isinstance(kind, pd.CategoricalDtype) for kind in records.as_table(category).dtypes)
     part = category[category["generator_2"] == "x"]
     assert E.win_rates(part, "generator_2")["generator_2"].tolist() == ["x"]
     assert E.scoreboard(part).models == ["x"]
