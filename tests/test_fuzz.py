@@ -43,6 +43,8 @@ POOLS = {"instruction": ["What does the hen eat?", "Name a fruit.", "Why?"], "in
 SETTINGS = settings(derandomize=True, deadline=None, database=None, max_examples=30,
                     suppress_health_check=list(HealthCheck))
 
+FEWER = settings(SETTINGS, max_examples=12)
+
 odd = st.sampled_from(ODD)
 
 
@@ -187,10 +189,11 @@ def comparisons(draw):
 def published(draw):
     "A leaderboard's table."
     rows = draw(st.integers(0, 4))
-    made = {"": list("abcdefgh"), "win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000],
+    made = {"win_rate": [1.5, 50, 98, NAN], "avg_length": [100, 2000],
             "standard_error": [.4, 0, NAN]}
     table = {c: [draw(some(*good, one_in=20)) for _ in range(rows)] for c,
              good in made.items() if draw(st.integers(0, 7)) != 5}
+    table = {"": list("abcd")[:rows], **table}
     return pd.DataFrame({c: pd.Series(v, dtype=object) for c, v in table.items()})
 
 
@@ -269,7 +272,7 @@ MAY_BE_UNKNOWN = {
     "clustered_error": ("",), "unit_scores": ("",), "score_matrix": ("",), "cohen_kappa": ("value",),
     "rank_correlation": ("value",), "agreement": ("value", "chance"), "calibration": ("accuracy",),
     "paper_results": ("human",),
-    "load_published": ("avg_length",)}
+    "load_published": ("avg_length",), "win_rates": ("avg_length",)}
 ALWAYS_KNOWN = {"win_rate": ("win_rate", "n_wins"), "win_rate_interval": ("value", "low", "high"),
                 "elo": ("rating", "low"),
                 "length_controlled_win_rate": ("win_rate", "unpenalised"),
@@ -479,7 +482,7 @@ METHODS = {
 def test_methods(name):
     method, arguments = METHODS[name]
 
-    @SETTINGS
+    @FEWER
     @given(st.tuples(*arguments))
     def run(drawn): tried(method, drawn)
     run()
@@ -493,7 +496,7 @@ def swapped(table):
 seeded = st.integers(0, 10**6)
 
 
-@SETTINGS
+@FEWER
 @given(seeded)
 def test_what_must_not_matter(seed):
     "Order of rows, place of the outputs, doubled seeds: known consequences for every figure."
@@ -527,7 +530,7 @@ def test_two_judges_in_either_order(pairs):
     assert E.agreement_rate(a, b).agreement == E.agreement_rate(b, a).agreement
 
 
-@SETTINGS
+@FEWER
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=8), st.integers(1, 9),
        st.integers(-9, 9))
 def test_figures_in_another_unit(pairs, scale, shift):
@@ -664,3 +667,24 @@ def test_files_of_answers(tmp_path_factory, at, lost, put, cut):
         try: return len(found), found.get(["key 0"]), found.get_parts(["part 2"]), found.table(), found.table(True)
         finally: found.close()
     tried(read, ())
+
+
+@pytest.mark.parametrize("empty", [NAN, None, pd.NA])
+def test_an_input_that_is_never_there(empty):
+    "A column of nothing, as JSON and CSV files have it: numbers to pandas, texts to us."
+    table = ONE.assign(input=pd.Series([empty] * len(ONE), dtype=float if empty is NAN else object))
+    with warnings.catch_warnings(action="error"):
+        for figure in (E.win_rate, E.unit_scores, E.instruction_ids):
+            assert str(figure(table)) == str(figure(ONE.assign(input="")))
+
+
+def test_categories_are_plain_values():
+    "No group of a category that is not there, and room for values that are new."
+    table = ONE.assign(draw=range(len(ONE)))
+    names = ["instruction", "output_1", "output_2", "generator_2", "annotator", "item", "draw"]
+    category = table.astype(dict.fromkeys(names, "category"))
+    assert not any(isinstance(kind, pd.CategoricalDtype) for kind in records.as_table(category).dtypes)
+    part = category[category["generator_2"] == "x"]
+    assert E.win_rates(part, "generator_2")["generator_2"].tolist() == ["x"]
+    assert E.scoreboard(part).models == ["x"]
+    pd.testing.assert_frame_equal(E.scoreboard(category).figures, E.scoreboard(table).figures)

@@ -94,7 +94,7 @@ def _both_sides(truth, judge, further):
         tables.append(table.dropna(subset="score").groupby(PAIR_KEY, sort=False)["score"].mean())
     both = tables[1].index.isin(tables[0].index)
     of_both, rest = tables[1][both], tables[1][~both]
-    asked = lambda x: pd.factorize(x.index.droplevel([2, 3]))[0]   # pairs of one instruction belong together
+    asked = lambda x: pd.factorize(x.index.droplevel([2, 3]))[0] if len(x) else np.zeros(0, int)   # by instruction
     return (tables[0].reindex(of_both.index).to_numpy(), of_both.to_numpy(), rest.to_numpy(),
             len(tables[0]) - len(of_both), asked(of_both), asked(rest))
 
