@@ -16,6 +16,7 @@ from servers import InShape, Server
 
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 FENCED, INLINE = re.compile(r"```python\n(.*?)```", re.DOTALL), re.compile(r"`([^`\n]+)`")
+FORMS = ("backbone.using", "foreign.", "best_of_n(sft, rm", "ppo.at(")   # said of a function, not to be typed
 ELSEWHERE = ("# AlpacaFarm\n",)   # needs data and a GPU: test_lessons.py checks its calls against the signatures
 
 
@@ -62,7 +63,7 @@ def test_names_of_what_a_lesson_shows(lesson):
             used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
             calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
             given |= stored(tree)
-            example = code.startswith(("backbone.using", "foreign.", "best_of_n(sft, rm", "ppo.at("))   # a form, not to be typed
+            example = code.startswith(FORMS)
             unknown += [f"{name} in {code}" for name in used - given - library if not example]
             shadowed += [f"{name} in {code}" for name in calls & library & given]
     assert not unknown and not shadowed, (unknown, shadowed)
