@@ -16,6 +16,7 @@ from servers import InShape, Server
 
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 FENCED, INLINE = re.compile(r"```python\n(.*?)```", re.DOTALL), re.compile(r"`([^`\n]+)`")
+FORMS = ("backbone.using", "foreign.", "best_of_n(sft, rm", "ppo.at(")   # said of a function, not to be typed
 ELSEWHERE = ("# AlpacaFarm\n",)   # needs data and a GPU: test_lessons.py checks its calls against the signatures
 
 
@@ -33,13 +34,19 @@ def parsed(code):
     return tree if any(isinstance(n, ast.Call) for n in ast.walk(tree)) else None
 
 
+OWN_ROOM = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)   # names in there stay there
+
 def stored(tree):
-    "Names that code gives a meaning."
-    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    found |= {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
-    imports = [a for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names]
-    found |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-    return found | {(a.asname or a.name).split(".")[0] for a in imports}
+    "Names that code gives a meaning outside of functions and comprehensions."
+    found, todo = set(), [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(a.asname or a.name).split(".")[0] for a in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): found.add(node.id)
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef, *OWN_ROOM)): todo += ast.iter_child_nodes(node)
+    return found
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
@@ -56,7 +63,7 @@ def test_names_of_what_a_lesson_shows(lesson):
             used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
             calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
             given |= stored(tree)
-            example = code.startswith(("backbone.using", "foreign.", "best_of_n(sft, rm"))   # a form, not to be typed
+            example = code.startswith(FORMS)
             unknown += [f"{name} in {code}" for name in used - given - library if not example]
             shadowed += [f"{name} in {code}" for name in calls & library & given]
     assert not unknown and not shadowed, (unknown, shadowed)
