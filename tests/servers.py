@@ -169,12 +169,13 @@ class Server:
 
     def bill(self, usage):
         "Charge for an answer, whether or not it arrives."
-        self.billed += sum(p * usage[k] for p, k in zip(self.prices, ("prompt_tokens", "completion_tokens"))) / 1e6
+        counts = [usage.get(k) for k in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+        self.billed += sum(p * n for p, n in zip(self.prices, counts) if isinstance(n, int) and n > 0) / 1e6
 
     async def _reply(self, fault, said, body, key):
         whole = said if isinstance(said, dict) else completion(said, body)
         if self.hidden: whole["usage"]["completion_tokens"] += self.hidden(body)
-        if fault not in FREE: self.bill(whole["usage"])
+        if fault not in FREE: self.bill(whole.get("usage"))
         dumped = json.dumps(whole).encode()
         error = lambda message, **more: json.dumps({"error": {"message": message, **more}}).encode()
         match fault:
