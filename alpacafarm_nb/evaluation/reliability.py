@@ -455,7 +455,7 @@ def order_accuracy(
     named = lambda values, what: 1 + np.sign(_scored(table.assign(preference=values), f"{source}, {what}")[1] - .5)
     if not isinstance(truth, str):
         try: truth = list(truth)
-        except TypeError: raise ConfigError(f"truth is {brief(truth)}: name a column, or give one value a row.") from None
+        except TypeError: raise ConfigError(f"truth is {brief(truth)}: name a column or give a value a row.") from None
         if len(truth) != len(table): raise RecordError(f"has {len(table)} rows, and truth {len(truth)}", source)
     true = named(table[truth] if isinstance(truth, str) else truth, "truth")
     seen = np.stack([named(table[c], c) for c in columns])   # 0, 1 (a tie), 2 or nan
