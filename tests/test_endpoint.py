@@ -169,7 +169,8 @@ def test_limits_that_say_when_they_begin_anew(headers, seconds):
     assert found == seconds if seconds is None else found == pytest.approx(seconds, abs=2)
 
 
-@pytest.mark.parametrize("asked", ["3600", "86400", "9" * 30, formatdate(time.time() + 9e4, usegmt=True)])
+@pytest.mark.parametrize("asked", ["3600", "86400", "9" * 30, formatdate(time.time() + 9e4, usegmt=True)],
+                         ids=["an hour", "a day", "for ever", "a date"])
 def test_a_wait_above_the_bound_ends_the_run_and_what_there_is_is_kept(tmp_path, asked):
     busy = whole(b"{}", 429, Retry_After=asked)
     with Raw(lambda n: [whole(GOOD) if n <= 3 else busy]) as server:
