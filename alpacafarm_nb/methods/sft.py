@@ -120,8 +120,8 @@ def warn_if_still(
     "Warn where a run ended as it began (one that was interrupted may)."
     if moved < STILL and not history.interrupted:
         warnings.warn(f"{name} ends as it began: {len(history)} steps with the learning rate {lr:g} have moved it by "
-                      f"{moved:.1g} {unit}; the rates of `.paper()` are for training all weights, adapters want those "
-                      "of `.paper(lora=True)` or of the defaults", stacklevel=depth)
+                      f"{moved:.1g} {unit}; take more steps or a larger rate (those of `.paper()` are for training all "
+                      "weights, those of `.paper(lora=True)` and the defaults for adapters)", stacklevel=depth)
 
 def warn_if_policy_still(
     start: Model,  # the policy that training began with
