@@ -1,5 +1,7 @@
 """Every widget in JupyterLab in a real browser: by mouse, by keyboard, light and dark, and under attack."""
 
+import re
+
 import pytest
 from lab import becomes, expect, shot, value
 from payloads import PAYLOADS
@@ -146,6 +148,19 @@ BOARD = PAIRS + """
 from alpacafarm_nb import agreement_board
 board = agreement_board([farm.gold, *farm.simulated.annotators[:4]], pairs, draws=2)
 """
+
+
+def test_figures_have_the_decimals_of_their_errors(lab):
+    "The page rounds as Python does."
+    from alpacafarm_nb.core import figure_text
+    from alpacafarm_nb.widgets.parts import script
+    parts = re.findall(r"^const (?:fixed|decimalsFor|plusMinus) = .*?;$", script(), re.MULTILINE | re.DOTALL)
+    cases = [(53.04, 1.04), (61.237, .96), (8.4712, .0951), (40.4, 11.6), (.03127, .0004), (-2.66, .88), (3.1, 9.96),
+             (75., None), (.25, None), (0., 0.)]
+    page = lab.browser.new_page()
+    shown = page.evaluate("cases => {" + "\n".join(parts) + "; return cases.map(([v, e]) => plusMinus(v, e)) }", cases)
+    page.close()
+    assert len(parts) == 3 and shown == [figure_text(*case) for case in cases]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -311,6 +326,9 @@ def test_curves(lab, theme):
         expect(root.locator(".af-chart")).to_have_count(3)
         expect(chart(0).locator(".af-band")).to_have_count(2)
         expect(root.locator(".af-peaks")).to_contain_text("ppo by gold: highest 56.0 ± 1.0 at step = 10")
+        line, colour = "g[data-series='ppo by {}'] .af-line", "e => getComputedStyle(e).stroke"
+        colours = [chart(0).locator(line.format(judge)).evaluate(colour) for judge in ("gold", "simulated")]
+        assert colours == ["rgb(34, 136, 153)", "rgb(221, 119, 17)"], "teal and orange, as in every figure"
         dots = chart(0).locator("g[data-series='ppo by gold'] .af-dot")
         dots.nth(1).click()                                                  # mouse
         expect(root.locator("td").nth(1)).to_have_text("Corn. (step 5)")

@@ -41,7 +41,8 @@ function liking(cell) {
     svg("line", { class: "af-mark", x1: at(50), x2: at(50), y1: 0, y2: 12 }),
     svg("g", { style: "--own: currentColor" }, svg("line", { class: "af-bar", x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }),
       svg("circle", { class: "af-dot", cx: at(cell.share), cy: 6, r: 3.5 })));
-  return node("td", {}, `${fixed(cell.share, 0)} [${fixed(cell.low, 0)}, ${fixed(cell.high, 0)}] `, drawn);
+  const shown = (v) => fixed(v, decimalsFor((cell.high - cell.low) / 4, cell.share));
+  return node("td", {}, `${shown(cell.share)} [${shown(cell.low)}, ${shown(cell.high)}] `, drawn);
 }
 
 // The axes stay while labels are turned round, and a faint line leads from where each point stood without noise.
@@ -50,7 +51,8 @@ function spreadChart({ spread, reference, why, names, calm, frame }) {
   const looks = looksOf(coloursOf(names)), before = new Map(calm.map((s) => [s.name, s]));
   const point = (s) => {
     const from = before.get(s.name), moved = from && (from.bias !== s.bias || from.variance !== s.variance);
-    const came = moved ? `; without noise: bias ${fixed(from.bias)} %, variance ${fixed(from.variance)} %` : "";
+    const was = (k) => fixed(from[k], decimalsFor(from[`${k}_error`], from[k]));
+    const came = moved ? `; without noise: bias ${was("bias")} %, variance ${was("variance")} %` : "";
     return {
       x: s.variance, y: s.bias, low: s.bias - s.bias_error, high: s.bias + s.bias_error, key: s.name,
       from: moved ? { x: from.variance, y: from.bias } : null,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import ConfigError, check_counts, plot_theme, seed_for
+from ..core import ConfigError, check_counts, figure_text, plot_theme, seed_for
 from ..annotators.pool import flip_with
 from ..evaluation.reliability import agreement, bias_and_variance, likings
 from ..records import check_pairs
@@ -76,9 +76,8 @@ def board_view(
 # %% ../../nbs/api/33_agreement_board.ipynb #figures-parts
 def _said(report):
     "The whole in a sentence."
-    pair, alpha = report.pairwise, report.alpha
-    return (f"Two of them agree on a pair in {pair.value:.1f} % [{pair.low:.1f}, {pair.high:.1f}] of the cases; "
-            f"Krippendorff's alpha {alpha.value:.2f} [{alpha.low:.2f}, {alpha.high:.2f}].")
+    rate, alpha = (figure_text(e.value, None, e.low, e.high) for e in (report.pairwise, report.alpha))
+    return f"Two of them agree on a pair in {rate} % of the cases; Krippendorff's alpha {alpha}."
 
 
 def _spread(labels, reference, ties):
@@ -144,7 +143,7 @@ class AgreementBoard(Explorer):
 
     def static(self):
         b, matrix = self.board, self.to_pandas()
-        shown = lambda v: "" if v is None else f"{v['share']:.0f} [{v['low']:.0f}, {v['high']:.0f}]"
+        shown = lambda v: "" if v is None else figure_text(v["share"], None, v["low"], v["high"])
         liked = pd.DataFrame([[shown(v) for v in row] for row in b["likings"]], b["names"], b["kinds"])
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""

@@ -14,7 +14,7 @@ function rateBar(rate, error, colour) {
     svg("path", { class: "af-whisker", d: `M${low} 8H${high}M${low} 4V12M${high} 4V12` }));
 }
 
-const signed = (v, error) => v == null ? "" : `${v < 0 ? "−" : "+"}${Math.abs(v).toFixed(1)} ± ${fixed(error)}`;
+const signed = (v, error) => v == null ? "" : `${v < 0 ? "−" : "+"}${plusMinus(Math.abs(v), error)}`;
 
 // What a run is made with. What is typed stays here until it is sent, good or bad: the kernel says what is wrong.
 function settingsForm(view, wish) {
