@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import ConfigError, check_counts, figure_text, plot_theme, seed_for
+from ..core import ConfigError, check_counts, decimals_for, figure_text, plot_theme, seed_for
 from ..annotators.pool import flip_with
 from ..evaluation.reliability import agreement, bias_and_variance, likings
 from ..records import check_pairs
@@ -143,8 +143,9 @@ class AgreementBoard(Explorer):
 
     def static(self):
         b, matrix = self.board, self.to_pandas()
-        shown = lambda v: "" if v is None else figure_text(v["share"], None, v["low"], v["high"])
-        liked = pd.DataFrame([[shown(v) for v in row] for row in b["likings"]], b["names"], b["kinds"])
+        digits = [decimals_for([(v["high"] - v["low"]) / 4 for v in kind if v], 100.) for kind in zip(*b["likings"])]
+        shown = lambda v, n: "" if v is None else f"{v['share']:.{n}f} [{v['low']:.{n}f}, {v['high']:.{n}f}]"
+        liked = pd.DataFrame([map(shown, row, digits) for row in b["likings"]], b["names"], b["kinds"])
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""
         whole = matrix.mask(np.eye(len(matrix), dtype=bool)).map(lambda v: "" if v != v else f"{v:.0f}")

@@ -144,7 +144,9 @@ const decimalsFor = (error, value) => error > 1e-9 ? Math.max(0, Math.min(6, 1 -
   : Math.abs(value) <= 1 ? 3 : 1;
 const plusMinus = (value, error, digits = decimalsFor(error, value)) =>
   fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
-const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));
+const rounded = (value) => +value.toPrecision(3), tiny = (value) => value !== 0 && Math.abs(value) < 1e-4;
+const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0)
+  : tiny(value) ? rounded(value).toExponential() : String(rounded(value));
 
 // A table with one row of headings; `rows` are elements.
 const table = (heads, rows, attributes = {}) => node("table", attributes,
