@@ -240,7 +240,7 @@ asked, hens = "Which eggs do the hens lay on this farm?", "The hens lay brown eg
 answers = dict(sft=hens.replace("brown", "white"), dpo="Ask the vet (soon); nobody else knows.", ppo=hens + " Often.")
 texts = [dict(instruction=asked, generator_1="reference", generator_2=m, output_1=hens, output_2=o)
          for m, o in answers.items()]
-greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hi.")
+greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hello.")
 texts.insert(1, greet)
 words = ["<b>Brown</b> is right: (a).", None, "(b), since " + "it is so, " * 2000, None]
 x = explore(pd.concat([pd.DataFrame(texts).assign(annotator=a, preference=[1, 2, 1.5, 2], raw_completion=w)
@@ -281,6 +281,8 @@ def test_explorer_tells_pairs_apart_and_marks_calmly(lab):
         joined = root.locator(".af-output").first.locator("mark.af-hit").all_text_contents()
         assert "".join(joined) == "hens lay brown eggs every" and len(joined) == 3
         assert root.locator(".af-list mark.af-hit").all_text_contents()[0] == joined[0] + joined[1] + joined[2]
+        root.get_by_label("contains").fill("Greet")
+        expect(root.locator(".af-pair")).to_contain_text("both outputs are the same")
         root.get_by_label("contains").fill("(soon); [")                          # no pattern, but text
         expect(root.locator(".af-count")).to_have_text("0 of 4 pairs")
         root.get_by_label("contains").fill("(SOON)")
@@ -339,6 +341,8 @@ def test_curves(lab, theme):
         dots.nth(4).hover()                                                  # resting is enough
         expect(root.locator("td").nth(1)).to_have_text("Corn. (step 20)")
         shot(page, f"curves-{theme}")
+        chart(0).locator("g[data-series='ppo by simulated'] .af-dot").nth(3).hover()
+        expect(chart(0).locator(".af-said")).to_contain_text("60.00 ± 0.80")   # as many decimals as its error is worth
         root.get_by_label("± one standard error").uncheck()
         expect(chart(0).locator(".af-band")).to_have_count(0)
         root.get_by_role("checkbox", name="simulated").focus()               # keyboard
