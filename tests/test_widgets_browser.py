@@ -1,5 +1,7 @@
 """Every widget in JupyterLab in a real browser: by mouse, by keyboard, light and dark, and under attack."""
 
+import re
+
 import pytest
 from lab import becomes, expect, shot, value
 from payloads import PAYLOADS
@@ -148,6 +150,19 @@ board = agreement_board([farm.gold, *farm.simulated.annotators[:4]], pairs, draw
 """
 
 
+def test_figures_have_the_decimals_of_their_errors(lab):
+    "The page rounds as Python does."
+    from alpacafarm_nb.core import figure_text
+    from alpacafarm_nb.widgets.parts import script
+    parts = re.findall(r"^const (?:fixed|decimalsFor|plusMinus) = .*?;$", script(), re.MULTILINE | re.DOTALL)
+    cases = [(53.04, 1.04), (61.237, .96), (8.4712, .0951), (40.4, 11.6), (.03127, .0004), (-2.66, .88), (3.1, 9.96),
+             (75., None), (.25, None), (0., 0.)]
+    page = lab.browser.new_page()
+    shown = page.evaluate("cases => {" + "\n".join(parts) + "; return cases.map(([v, e]) => plusMinus(v, e)) }", cases)
+    page.close()
+    assert len(parts) == 3 and shown == [figure_text(*case) for case in cases]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_agreement_board(lab, theme):
     with lab.open(BOARD, "board", theme=theme) as page:
@@ -225,7 +240,7 @@ asked, hens = "Which eggs do the hens lay on this farm?", "The hens lay brown eg
 answers = dict(sft=hens.replace("brown", "white"), dpo="Ask the vet (soon); nobody else knows.", ppo=hens + " Often.")
 texts = [dict(instruction=asked, generator_1="reference", generator_2=m, output_1=hens, output_2=o)
          for m, o in answers.items()]
-greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hi.")
+greet = dict(instruction="Greet me.", generator_1="reference", generator_2="sft", output_1="Hello.", output_2="Hello.")
 texts.insert(1, greet)
 words = ["<b>Brown</b> is right: (a).", None, "(b), since " + "it is so, " * 2000, None]
 x = explore(pd.concat([pd.DataFrame(texts).assign(annotator=a, preference=[1, 2, 1.5, 2], raw_completion=w)
@@ -266,6 +281,8 @@ def test_explorer_tells_pairs_apart_and_marks_calmly(lab):
         joined = root.locator(".af-output").first.locator("mark.af-hit").all_text_contents()
         assert "".join(joined) == "hens lay brown eggs every" and len(joined) == 3
         assert root.locator(".af-list mark.af-hit").all_text_contents()[0] == joined[0] + joined[1] + joined[2]
+        root.get_by_label("contains").fill("Greet")
+        expect(root.locator(".af-pair")).to_contain_text("both outputs are the same")
         root.get_by_label("contains").fill("(soon); [")                          # no pattern, but text
         expect(root.locator(".af-count")).to_have_text("0 of 4 pairs")
         root.get_by_label("contains").fill("(SOON)")
@@ -311,6 +328,9 @@ def test_curves(lab, theme):
         expect(root.locator(".af-chart")).to_have_count(3)
         expect(chart(0).locator(".af-band")).to_have_count(2)
         expect(root.locator(".af-peaks")).to_contain_text("ppo by gold: highest 56.0 ± 1.0 at step = 10")
+        line, colour = "g[data-series='ppo by {}'] .af-line", "e => getComputedStyle(e).stroke"
+        colours = [chart(0).locator(line.format(judge)).evaluate(colour) for judge in ("gold", "simulated")]
+        assert colours == ["rgb(34, 136, 153)", "rgb(221, 119, 17)"], "teal and orange, as in every figure"
         dots = chart(0).locator("g[data-series='ppo by gold'] .af-dot")
         dots.nth(1).click()                                                  # mouse
         expect(root.locator("td").nth(1)).to_have_text("Corn. (step 5)")
@@ -321,6 +341,8 @@ def test_curves(lab, theme):
         dots.nth(4).hover()                                                  # resting is enough
         expect(root.locator("td").nth(1)).to_have_text("Corn. (step 20)")
         shot(page, f"curves-{theme}")
+        chart(0).locator("g[data-series='ppo by simulated'] .af-dot").nth(3).hover()
+        expect(chart(0).locator(".af-said")).to_contain_text("60.00 ± 0.80")   # as many decimals as its error is worth
         root.get_by_label("± one standard error").uncheck()
         expect(chart(0).locator(".af-band")).to_have_count(0)
         root.get_by_role("checkbox", name="simulated").focus()               # keyboard

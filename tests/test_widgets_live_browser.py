@@ -4,6 +4,9 @@ import re
 
 import pytest
 from lab import expect, shot, value
+
+from alpacafarm_nb.core import figure_text
+
 pytestmark = pytest.mark.slow
 
 TRAINED = """
@@ -135,8 +138,9 @@ def test_farm_panel(lab, theme):
         expect(root.locator(".af-rows")).to_contain_text("beta 0.05 · labels simulated · 60 pairs · seed 0")
         sent = value(page, "[panel.settings.method, panel.settings.strength, panel.settings.p_label_flip]")
         assert sent == ["dpo", .05, 0]
-        gold = value(page, "panel.board.win_rate('dpo').win_rate")
-        expect(rows.filter(has_text="beta 0.05")).to_contain_text(f"{gold:.1f} ±")
+        rate = "panel.board.win_rate('dpo')"
+        gold = figure_text(*value(page, f"[round({rate}.win_rate, 2), round({rate}.standard_error, 2)]"))
+        expect(rows.filter(has_text="beta 0.05")).to_contain_text(gold)
         root.get_by_role("button", name="open dpo").click()
         pairs = root.locator(".af-explorer .af-count")
         expect(pairs).to_have_text("20 of 20 pairs")

@@ -28,7 +28,7 @@ from .pool import (Annotates, flip_with, identical, like, pairs_from_samples,
                                            pairs_head_to_head)
 from .verdicts import Unparsed
 from ..answers import Answers
-from ..core import ConfigError, FarmError, check_counts, check_seed, progress, stable_hash
+from ..core import ConfigError, FarmError, check_counts, check_seed, figure_text, progress, stable_hash
 from ..endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_tokens, in_parallel, say,
                                     wait_for)
 from ..ledger import Ledger
@@ -139,7 +139,8 @@ class Report:
                  f"{t['calls'].sum()} requests, {t['kept'].sum()} verdicts from the file; {money}"]
         if self.compared:
             error = (self.agreement * (100 - self.agreement) / self.compared) ** .5
-            lines.append(f"{self.agreement:.1f} ± {error:.1f} % of {self.compared} verdicts agree with the preference "
+            rate = figure_text(self.agreement, error)
+            lines.append(f"{rate} % of {self.compared} verdicts agree with the preference "
                          "that the pairs came with")
         return "\n".join([*lines, self.table.to_string(float_format="{:.3f}".format)])
 

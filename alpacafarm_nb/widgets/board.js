@@ -34,14 +34,15 @@ function grid(names, matrix, shared, pick, held) {
   return node("div", { class: "af-scroll" }, table(heads, rows, about));   // its cells take the focus: no stop of its own
 }
 
-function liking(cell) {
+function liking(cell, digits) {
   if (!cell) return node("td", {}, "–");
   const at = (v) => v * 0.7;
   const drawn = svg("svg", { width: 70, height: 12, "aria-hidden": true },
     svg("line", { class: "af-mark", x1: at(50), x2: at(50), y1: 0, y2: 12 }),
     svg("g", { style: "--own: currentColor" }, svg("line", { class: "af-bar", x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }),
       svg("circle", { class: "af-dot", cx: at(cell.share), cy: 6, r: 3.5 })));
-  return node("td", {}, `${fixed(cell.share, 0)} [${fixed(cell.low, 0)}, ${fixed(cell.high, 0)}] `, drawn);
+  const [share, low, high] = [cell.share, cell.low, cell.high].map((v) => fixed(v, digits));
+  return node("td", {}, `${share} [${low}, ${high}] `, drawn);
 }
 
 // The axes stay while labels are turned round, and a faint line leads from where each point stood without noise.
@@ -50,7 +51,8 @@ function spreadChart({ spread, reference, why, names, calm, frame }) {
   const looks = looksOf(coloursOf(names)), before = new Map(calm.map((s) => [s.name, s]));
   const point = (s) => {
     const from = before.get(s.name), moved = from && (from.bias !== s.bias || from.variance !== s.variance);
-    const came = moved ? `; without noise: bias ${fixed(from.bias)} %, variance ${fixed(from.variance)} %` : "";
+    const was = (k) => fixed(from[k], decimalsFor(from[`${k}_error`], from[k]));
+    const came = moved ? `; without noise: bias ${was("bias")} %, variance ${was("variance")} %` : "";
     return {
       x: s.variance, y: s.bias, low: s.bias - s.bias_error, high: s.bias + s.bias_error, key: s.name,
       from: moved ? { x: from.variance, y: from.bias } : null,
@@ -63,7 +65,10 @@ function spreadChart({ spread, reference, why, names, calm, frame }) {
 }
 
 function likingsTable({ names, kinds, likings }) {
-  const rows = names.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name), likings[i].map(liking)));
+  const errors = (k) => likings.map((row) => row[k] ? (row[k].high - row[k].low) / 4 : 0).filter((error) => error > 0);
+  const digits = kinds.map((_, k) => decimalsFor(errors(k).sort((a, b) => a - b)[0], 100));   // the same all the way down
+  const cells = (row) => row.map((cell, k) => liking(cell, digits[k]));
+  const rows = names.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name), cells(likings[i])));
   return table([null, ...kinds.map((kind) => LIKINGS[kind] ?? kind)], rows);
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import ConfigError, check_counts, plot_theme, seed_for
+from ..core import ConfigError, check_counts, decimals_for, figure_text, plot_theme, seed_for
 from ..annotators.pool import flip_with
 from ..evaluation.reliability import agreement, bias_and_variance, likings
 from ..records import check_pairs
@@ -76,9 +76,8 @@ def board_view(
 # %% ../../nbs/api/33_agreement_board.ipynb #figures-parts
 def _said(report):
     "The whole in a sentence."
-    pair, alpha = report.pairwise, report.alpha
-    return (f"Two of them agree on a pair in {pair.value:.1f} % [{pair.low:.1f}, {pair.high:.1f}] of the cases; "
-            f"Krippendorff's alpha {alpha.value:.2f} [{alpha.low:.2f}, {alpha.high:.2f}].")
+    rate, alpha = (figure_text(e.value, None, e.low, e.high) for e in (report.pairwise, report.alpha))
+    return f"Two of them agree on a pair in {rate} % of the cases; Krippendorff's alpha {alpha}."
 
 
 def _spread(labels, reference, ties):
@@ -144,8 +143,9 @@ class AgreementBoard(Explorer):
 
     def static(self):
         b, matrix = self.board, self.to_pandas()
-        shown = lambda v: "" if v is None else f"{v['share']:.0f} [{v['low']:.0f}, {v['high']:.0f}]"
-        liked = pd.DataFrame([[shown(v) for v in row] for row in b["likings"]], b["names"], b["kinds"])
+        digits = [decimals_for([(v["high"] - v["low"]) / 4 for v in kind if v], 100.) for kind in zip(*b["likings"])]
+        shown = lambda v, n: "" if v is None else f"{v['share']:.{n}f} [{v['low']:.{n}f}, {v['high']:.{n}f}]"
+        liked = pd.DataFrame([map(shown, row, digits) for row in b["likings"]], b["names"], b["kinds"])
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""
         whole = matrix.mask(np.eye(len(matrix), dtype=bool)).map(lambda v: "" if v != v else f"{v:.0f}")

@@ -139,9 +139,14 @@ function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
-const plusMinus = (value, error, digits = 1) =>
+// Decimals that show an error with two digits; without an error, 3 for figures up to 1, else 1: as in Python.
+const decimalsFor = (error, value) => error > 1e-9 ? Math.max(0, Math.min(6, 1 - error.toExponential(1).split("e")[1]))
+  : Math.abs(value) <= 1 ? 3 : 1;
+const plusMinus = (value, error, digits = decimalsFor(error, value)) =>
   fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
-const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : String(+value.toPrecision(3));
+const rounded = (value) => +value.toPrecision(3), tiny = (value) => value !== 0 && Math.abs(value) < 1e-4;
+const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0)
+  : tiny(value) ? rounded(value).toExponential() : String(rounded(value));
 
 // A table with one row of headings; `rows` are elements.
 const table = (heads, rows, attributes = {}) => node("table", attributes,
@@ -332,7 +337,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
       inner.append(svg("path", { class: "af-line", "stroke-dasharray": DASHES[look.symbol], d }));
     }
     const row = s.points.map((p) => {
-      const worth = plusMinus(p.y, p.error, Math.abs(p.y) < 10 ? 2 : 1);
+      const worth = plusMinus(p.y, p.error, p.error != null ? undefined : Math.abs(p.y) < 10 ? 2 : 1);
       const text = p.note ?? `${s.name}: ${x} ${tidy(p.x)}, ${y} ${worth}`, tell = () => { said.textContent = text; };
       const dot = svg("g", {
         class: "af-dot", role: onpick ? "button" : "img", tabindex: -1, "aria-label": text,

@@ -53,8 +53,12 @@ export default widget("desk", (model, el, kernel) => {
 
   const agreement = (found) => {
     if (!found.length) return node("p", { class: "af-note" }, "nobody yet: label a pair, or give `beside=`");
-    const rows = found.map((a) => node("tr", {}, node("th", { scope: "row" }, a.name),
-      [`${fixed(a.agreement)} %`, `${fixed(a.low)} to ${fixed(a.high)} %`, a.n].map((text) => node("td", {}, text))));
+    const row = (a) => {
+      const shown = (v) => fixed(v, decimalsFor((a.high - a.low) / 4, a.agreement));
+      const cells = [`${shown(a.agreement)} %`, `${shown(a.low)} to ${shown(a.high)} %`, a.n];
+      return node("tr", {}, node("th", { scope: "row" }, a.name), cells.map((text) => node("td", {}, text)));
+    };
+    const rows = found.map(row);
     return table(["", "agreement", "95 % interval", "pairs"], rows);
   };
   const enable = () => {

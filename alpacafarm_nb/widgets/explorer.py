@@ -277,7 +277,7 @@ def _row(table, i):
 def _parting(one, two):
     "The character from which two texts are worth showing: a word before the first that differs."
     same = next((k for k, (a, b) in enumerate(zip(one, two)) if a != b), min(len(one), len(two)))
-    if same < 20: return 0
+    if same < 20 or one == two: return 0
     return max(0, one.rfind(" ", 0, max(0, one.rfind(" ", 0, same))) + 1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import DASHES, NEUTRAL, ConfigError, RecordError, plot_theme
+from ..core import DASHES, NEUTRAL, ConfigError, RecordError, figure_text, plot_theme
 from ..evaluation.overoptimization import fit_overoptimization
 from ..farm.board import judge_looks, plot_text
 from ..farm.points import AXES, MEASURES, WIN_RATE, curve_points
@@ -57,7 +57,7 @@ def curve_peaks(
 def _pm(point):
     "A value with its error."
     error = point["standard_error"]
-    return f"{point['value']:.1f}" + (f" ± {error:.1f}" if error == error else "")
+    return figure_text(point["value"], error if error == error else None)
 
 
 def _drop(top, last):
@@ -69,10 +69,10 @@ def _fall(top, last, axis):
     "The plain difference between the highest point and the last."
     if top[axis] == last[axis]: return ", the last point: nothing turns down here."
     fall, error = _drop(top, last)
-    if not error > 0: return f"; {axis} = {last[axis]:g} lies {fall:.1f} below, with no error known."
+    if not error > 0: return f"; {axis} = {last[axis]:g} lies {figure_text(fall)} below, with no error known."
     seen = "less than two errors: no turn is to be seen" if fall < 2 * error else \
         "more than two errors, though noise helped to choose the highest point"
-    return f"; {axis} = {last[axis]:g} lies {fall:.1f} ± {error:.1f} below, {seen}."
+    return f"; {axis} = {last[axis]:g} lies {figure_text(fall, error)} below, {seen}."
 
 
 ENOUGH = 6   # points with errors from which a curve of three parameters is fitted
@@ -87,8 +87,8 @@ def _fitted(curve, top, last):
     except (ConfigError, RecordError): return ""
     if fit.turns < .95: return ""
     k = fit.peak_kl
-    return (f" If it has Gao et al.'s form, fitted to {len(known)} points, its peak lies at KL {k.value:.2f} "
-            f"[{k.low:.2f}, {k.high:.2f}]; that it has this form is assumed, not found.")
+    return (f" If it has Gao et al.'s form, fitted to {len(known)} points, its peak lies at KL "
+            f"{figure_text(k.value, None, k.low, k.high)}; that it has this form is assumed, not found.")
 
 # %% ../../nbs/api/34_curves.ipynb #answers
 def answers_at(

@@ -30,7 +30,8 @@ function onePair(p, wanted) {
     return node("div", { class: "af-output", tabindex: 0, role: "group", "aria-label": name }, node("h4", {}, name),
       node("div", { class: "af-text" }, pieces(p.pieces[k - 1], wanted)));
   };
-  const facts = [`pair ${p.number}`, p.dataset, `${lengths(p)}; ${MARKS[p.alike]}`].filter(Boolean);
+  const same = p.output_1 === p.output_2 ? "both outputs are the same" : `${lengths(p)}; ${MARKS[p.alike]}`;
+  const facts = [`pair ${p.number}`, p.dataset, same].filter(Boolean);
   const said = (v) => node("li", { class: `af-${sideOf(v.preference)}` }, node("b", {}, v.annotator), " ", verdict(v.preference));
   return [node("h3", { class: "af-text" }, withHits(p.instruction, wanted)),
     p.input ? node("div", { class: "af-input af-text" }, withHits(p.input, wanted)) : null,

@@ -8,13 +8,14 @@ const LEASH = { "": "leash", kl_coef: "KL coefficient", beta: "beta" };
 // A rate with its error as a bar from 0 to 100 %, with a mark at 50.
 function rateBar(rate, error, colour) {
   const at = (v) => Math.max(0, Math.min(100, v)), [low, high] = [at(rate - error), at(rate + error)];
-  return svg("svg", { width: 104, height: 16, viewBox: "-2 0 104 16", "aria-hidden": true, style: paint({ colour }) },
+  const size = { width: 62, height: 16, viewBox: "-2 0 104 16", preserveAspectRatio: "none" };   // narrow: names need room
+  return svg("svg", { ...size, "aria-hidden": true, style: paint({ colour }) },
     svg("line", { class: "af-mark", x1: 50, x2: 50, y1: 0, y2: 16 }),
     svg("rect", { class: "af-share", x: 0, y: 4, width: at(rate), height: 8 }),
     svg("path", { class: "af-whisker", d: `M${low} 8H${high}M${low} 4V12M${high} 4V12` }));
 }
 
-const signed = (v, error) => v == null ? "" : `${v < 0 ? "−" : "+"}${Math.abs(v).toFixed(1)} ± ${fixed(error)}`;
+const signed = (v, error) => v == null ? "" : `${v < 0 ? "−" : "+"}${plusMinus(Math.abs(v), error)}`;
 
 // What a run is made with. What is typed stays here until it is sent, good or bad: the kernel says what is wrong.
 function settingsForm(view, wish) {
