@@ -342,6 +342,7 @@ def test_curves(lab, theme):
         expect(root.locator("td").nth(1)).to_have_text("Corn. (step 20)")
         shot(page, f"curves-{theme}")
         chart(0).locator("g[data-series='ppo by simulated'] .af-dot").nth(3).hover()
+        expect(root.locator("td").nth(1)).to_have_text("Corn. (step 15)")      # drawn anew, and what is said stays
         expect(chart(0).locator(".af-said")).to_contain_text("60.00 ± 0.80")   # as many decimals as its error is worth
         root.get_by_label("± one standard error").uncheck()
         expect(chart(0).locator(".af-band")).to_have_count(0)

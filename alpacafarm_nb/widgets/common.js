@@ -386,14 +386,16 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     svg("svg", { viewBox: `0 0 ${WIDE} ${height}`, role: "group", "aria-label": title }, drawn), said, legend);
 }
 
-// Draws a chart anew in its place, and leaves the focus on the point where it was.
+// Draws charts anew in their place, and leaves the focus on the point where it was, and what is said of a point.
 function redraw(place, made) {
   const dot = place.contains(document.activeElement) ? document.activeElement.closest(".af-dot") : null;
   const [label, key] = ["aria-label", "data-key"].map((name) => dot?.getAttribute(name));
+  const texts = () => [...place.querySelectorAll(".af-said")], said = texts().map((text) => text.textContent);
   place.replaceChildren(...[made].flat());
-  if (!dot) return;
+  const dots = [...place.querySelectorAll(".af-dot[role]")], known = new Set(dots.map((d) => d.getAttribute("aria-label")));
   const same = (d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === label;
-  refocus([...place.querySelectorAll(".af-dot[role]")].find(same));
+  if (dot) refocus(dots.find(same));
+  texts().forEach((text, k) => { if (known.has(said[k])) text.textContent = said[k]; });
 }
 
 // ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────
