@@ -35,6 +35,13 @@ def _classes():
     return {c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__}
 
 
+def _registries():
+    "The package's dictionaries at the top of modules, each with a copy: an exported cell that adds to one adds to these."
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith("alpacafarm_nb.")]
+    found = {id(d): d for m in modules for name, d in vars(m).items() if type(d) is dict and name.isupper()}
+    return [(d, dict(d)) for d in found.values()]
+
+
 def _restore(known):
     "Give classes the attributes that they had."
     for cls, attributes in known.items():
@@ -48,11 +55,15 @@ def _undisturbed(folder):
     "Run in `folder`, and give the next notebook the process as this one found it."
     cwd, env, path, main = os.getcwd(), dict(os.environ), list(sys.path), sys.modules["__main__"]
     known = {cls: dict(vars(cls)) for cls in _classes()}
+    registries = _registries()
     os.chdir(folder)
     try: yield
     finally:
         os.chdir(cwd)
         _restore(known)
+        for registry, was in registries:
+            registry.clear()
+            registry.update(was)
         os.environ.clear()
         os.environ.update(env)
         sys.path[:], sys.modules["__main__"] = path, main
