@@ -36,7 +36,7 @@ def _classes():
 
 
 def _registries():
-    "The package's dictionaries at the top of modules, each with a copy: an exported cell that adds to one adds to these."
+    "The package's dictionaries at the top of modules, each with a copy: an exported cell that adds to one adds here."
     modules = [m for name, m in list(sys.modules.items()) if name.startswith("alpacafarm_nb.")]
     found = {id(d): d for m in modules for name, d in vars(m).items() if type(d) is dict and name.isupper()}
     return [(d, dict(d)) for d in found.values()]
