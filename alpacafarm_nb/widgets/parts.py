@@ -179,11 +179,12 @@ def figure_numbers(
 
 
 def kept_page(
-    parts: list,  # of a static view: figures and Pages
+    parts: list,  # of a static view: figures, Pages, and what else shows itself as HTML, such as a leaderboard
     mark: str,  # letters and digits, by which the page finds it
 ) -> Page:
     "A static view to be stored below a widget."
-    inside = "".join((part if hasattr(part, "html") else figure_numbers(part)).html for part in parts)
+    as_page = lambda part: figure_numbers(part).html if hasattr(part, "to_plotly_json") else part._repr_html_()
+    inside = "".join(map(as_page, parts))
     child, own = ".jp-OutputArea-child", f'[data-af-kept="{mark}"]'
     lost = f"{child}:has(.jupyter-widgets):not(:has(.af)):has(+ {child} {own})"
     note = "<p><i>As this cell showed it last: run it to use the widget.</i></p>"
