@@ -184,6 +184,7 @@ def main():
     "Run the command line; a `FarmError` becomes one line on standard error and exit code 1."
     for stream in (sys.stdout, sys.stderr):  # a console that does not know ± shows a question mark
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
+    warnings.formatwarning = lambda message, *where, **more: f"note: {message}\n"  # not with a line of our own code
     try: app()
     except FarmError as error:
         typer.echo(f"alpacafarm: {error}", err=True)
