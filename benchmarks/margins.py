@@ -25,6 +25,7 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_I
 OLD = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 RUNS = [(0, {}), (1, AVX2), (2, OLD), (3, {}), (4, AVX2)]   # salt of the seeds, environment
 SPREADS = 3
+ROOT = Path(__file__).resolve().parents[1]   # its modules are measured, whichever are installed
 
 
 class Watched(ast.NodeTransformer):
@@ -109,7 +110,7 @@ def salt_seeds(salt):
 def watch_notebook(notebook, salt, until):
     "Run a notebook's code with other seeds; one JSON line a comparison, and one a cell that failed."
     os.chdir(notebook.parent)
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    sys.path.insert(0, str(ROOT / "tests"))
     from notebooks import code_cells
 
     salt_seeds(salt)
@@ -145,7 +146,8 @@ def measure(what, until=None):
     for salt, environment in RUNS:
         command = [sys.executable, __file__, what, "--watch", str(salt), *(["--until", until] if until else [])]
         done = subprocess.run(command, text=True, capture_output=True,
-                              env={"OMP_NUM_THREADS": "1", "ALPACAFARM_QUIET": "1", **os.environ, **environment})
+                              env={"OMP_NUM_THREADS": "1", "ALPACAFARM_QUIET": "1", **os.environ, **environment,
+                                   "PYTHONPATH": str(ROOT)})
         if done.returncode: print(done.stderr[-1000:])
         smallest = {}
         for line in done.stdout.splitlines():

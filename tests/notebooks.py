@@ -27,23 +27,29 @@ def code_cells(notebook):
             yield number, cell.get("id", ""), source
 
 
-def _classes():
-    "The package's classes, all modules loaded: a notebook that defines a class's methods apart from it changes these."
+def _modules():
+    "The package's modules, all loaded."
     import alpacafarm_nb
     for module in walk_packages(alpacafarm_nb.__path__, "alpacafarm_nb."): importlib.import_module(module.name)
-    modules = [m for name, m in list(sys.modules.items()) if name.startswith("alpacafarm_nb.")]
+    return [m for name, m in list(sys.modules.items()) if name.startswith("alpacafarm_nb.")]
+
+
+def _classes(modules):
+    "The package's classes: a notebook that defines a class's methods apart from it changes these."
     return {c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__}
 
 
-def _registries():
-    "The package's dictionaries at the top of modules, each with a copy: an exported cell that adds to one adds here."
-    modules = [m for name, m in list(sys.modules.items()) if name.startswith("alpacafarm_nb.")]
-    found = {id(d): d for m in modules for name, d in vars(m).items() if type(d) is dict and name.isupper()}
-    return [(d, dict(d)) for d in found.values()]
+def _registries(modules):
+    "The package's tables of what is known (losses, marks of classes): notebooks enter functions of their own there."
+    return {id(t): t for m in modules for name, t in vars(m).items()
+            if isinstance(t, (dict, list, set)) and not name.startswith("__")}.values()
 
 
-def _restore(known):
-    "Give classes the attributes that they had."
+def _restore(known, registries):
+    "Give classes the attributes and tables the entries that they had."
+    for table, entries in registries:
+        table.clear()
+        table.extend(entries) if isinstance(table, list) else table.update(entries)
     for cls, attributes in known.items():
         for name in set(vars(cls)) - set(attributes): delattr(cls, name)
         for name, value in attributes.items():
@@ -54,16 +60,14 @@ def _restore(known):
 def _undisturbed(folder):
     "Run in `folder`, and give the next notebook the process as this one found it."
     cwd, env, path, main = os.getcwd(), dict(os.environ), list(sys.path), sys.modules["__main__"]
-    known = {cls: dict(vars(cls)) for cls in _classes()}
-    registries = _registries()
+    modules = _modules()
+    known = {cls: dict(vars(cls)) for cls in _classes(modules)}
+    registries = [(table, table.copy()) for table in _registries(modules)]
     os.chdir(folder)
     try: yield
     finally:
         os.chdir(cwd)
-        _restore(known)
-        for registry, was in registries:
-            registry.clear()
-            registry.update(was)
+        _restore(known, registries)
         os.environ.clear()
         os.environ.update(env)
         sys.path[:], sys.modules["__main__"] = path, main

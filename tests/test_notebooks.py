@@ -37,6 +37,21 @@ def test_a_failing_cell_is_shown(tmp_path):
     assert "never run" not in report and Path.cwd() == here
 
 
+def test_a_notebook_leaves_nothing_to_the_next(tmp_path):
+    "What it enters into the package's tables would call functions of a notebook that is gone."
+    source = """from alpacafarm_nb.marks import KNOWN_MARKS
+from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES
+from alpacafarm_nb.sampling import Model
+assert len(PREFERENCE_LOSSES) < 20 and KNOWN_MARKS[Model] is not print and not hasattr(Model, "left")
+PREFERENCE_LOSSES.update({str(i): print for i in range(20)})
+KNOWN_MARKS[Model] = print
+Model.left = print"""
+    cell = dict(cell_type="code", id="enters", metadata={}, outputs=[], source=source)
+    book = tmp_path / "book.ipynb"
+    book.write_text(json.dumps(dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)))
+    assert [notebooks.run(book) for _ in range(2)] == [None, None]
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     "The modules as the API notebooks export them now."
