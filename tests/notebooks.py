@@ -1,5 +1,6 @@
 """Reading and running notebooks for the tests: in this process, so that torch is imported once, not once a notebook."""
 
+import atexit
 import gc
 import importlib
 import json
@@ -90,8 +91,17 @@ def run(notebook):
                 if shell.exc: return _report(notebook, number, id_, source, outputs)
         finally:
             shell.reset(new_session=False)
-            shell.history_manager.end_session()
+            _end(shell)
     return None
+
+
+def _end(shell):
+    "Let go of a shell's thread, of its files and of what would keep it until the process ends."
+    history = shell.history_manager
+    shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)
+    if history.save_thread: history.save_thread.stop()
+    history.db.close()
 
 
 def _report(notebook, number, id_, source, outputs):
