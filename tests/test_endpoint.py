@@ -30,7 +30,7 @@ KEY = "sk-planted/4711+" + "x7Q" * 8
 
 def head(status=200, **headers):
     lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
-    return f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{lines}\r\n".encode()
+    return f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nConnection: close\r\n{lines}\r\n".encode()
 
 
 def whole(data, status=200, **headers): return head(status, Content_Length=len(data), **headers) + data
@@ -56,7 +56,8 @@ class Raw:
                     for part in raw.reply(len(raw.seen)): self.wfile.write(part), self.wfile.flush()
                 except OSError: pass   # nobody listens any more
 
-        class Threads(socketserver.ThreadingTCPServer): daemon_threads, block_on_close = True, False
+        class Threads(socketserver.ThreadingTCPServer):
+            daemon_threads, block_on_close, request_queue_size = True, False, 128
 
         self.server = Threads(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
