@@ -4,6 +4,7 @@ import atexit
 import gc
 import importlib
 import json
+import logging
 import os
 import re
 import sys
@@ -46,6 +47,13 @@ def _registries(modules):
             if isinstance(t, (dict, list, set)) and not name.startswith("__")}.values()
 
 
+def _drop_filters():
+    "Take a notebook's own filters from all loggers: they would live on without the names that they use."
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        for own in [f for f in getattr(logger, "filters", ()) if type(f).__module__ == "__main__"]:
+            logger.removeFilter(own)
+
+
 def _restore(known, registries):
     "Give classes the attributes and tables the entries that they had."
     for table, entries in registries:
@@ -69,6 +77,7 @@ def _undisturbed(folder):
     finally:
         os.chdir(cwd)
         _restore(known, registries)
+        _drop_filters()
         os.environ.clear()
         os.environ.update(env)
         sys.path[:], sys.modules["__main__"] = path, main

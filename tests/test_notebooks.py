@@ -1,11 +1,13 @@
 """Every notebook runs, exports what is committed, and is committed clean. One test a notebook."""
 
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import notebooks
@@ -39,17 +41,24 @@ def test_a_failing_cell_is_shown(tmp_path):
 
 def test_a_notebook_leaves_nothing_to_the_next(tmp_path):
     "What it enters into the package's tables would call functions of a notebook that is gone."
-    source = """from alpacafarm_nb.marks import KNOWN_MARKS
+    source = """import logging
+from alpacafarm_nb.marks import KNOWN_MARKS
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES
 from alpacafarm_nb.sampling import Model
 assert len(PREFERENCE_LOSSES) < 20 and KNOWN_MARKS[Model] is not print and not hasattr(Model, "left")
 PREFERENCE_LOSSES.update({str(i): print for i in range(20)})
 KNOWN_MARKS[Model] = print
-Model.left = print"""
+Model.left = print
+class Left(logging.Filter):
+    def filter(self, record): return len(PREFERENCE_LOSSES) > 0
+logging.getLogger("asyncio").addFilter(Left())"""
+    threads, logger = threading.active_count(), logging.getLogger("asyncio")
+    filters = list(logger.filters)
     cell = dict(cell_type="code", id="enters", metadata={}, outputs=[], source=source)
     book = tmp_path / "book.ipynb"
     book.write_text(json.dumps(dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)))
     assert [notebooks.run(book) for _ in range(2)] == [None, None]
+    assert logger.filters == filters and threading.active_count() == threads
 
 
 @pytest.fixture(scope="module")
