@@ -267,7 +267,8 @@ _CLAIM = re.compile(rf"({_REF}) (?:{_IS} (?:{_GOOD}|({_WORSE}))|{_DOES})(?={_END
 _CHOICE = re.compile(
     rf"(?:(?:better|best|preferred|superior|winning)(?: {_KIND})? (?:is|would be|has to be)|"
     rf"{_KIND} (?:that|which) (?:is better|better \w{{1,20}} {_TASK}) is|"
-    r"(?:i|we)(?: would| will| must| have to| therefore)* (?:choose|prefer|pick|select|go with|favou?r|vote for)|"
+    r"(?:i|we)(?:'d|'ll)?(?: would| will| must| have to| therefore)* "
+    r"(?:choose|prefer|pick|select|go with|favou?r|vote for)|"
     rf"{_LABEL}(?: is)?:?) ({_REF})(?={_END}| over {_REF})")
 _LEAD = r"\W{0,3}(?:(?:so|therefore|thus|hence|overall|the|my|final|in conclusion),? )*+"
 _ALONE = re.compile(rf"{_LEAD}({_LABEL}(?: is)?\W{{1,3}})?({_REF})[^\w:]{{0,3}}")
@@ -275,9 +276,12 @@ _ORDER = re.compile(rf"{_LEAD}(?:(?:{_LABEL}|ranking|order)(?: is)?\W{{1,3}})?({
 _BEFORE = re.compile(rf"\W{{0,3}}(?:{_LINK},? ?)*+{_SAYS}")   # what may stand before a claim, from the last comma on
 _BEFORE_CHOICE = re.compile(rf"\W{{0,3}}(?:(?:{_LINK}|the|my|final|that|which|output|one),? ?)*+{_SAYS}"
                             r"(?:the |my |final )*")
-_COLON = re.compile(r".*\b(?:verdict|conclusion|evaluation|assessment|judge?ment|decision|answer|result|summary|thus|"
-                    r"therefore|overall|reason(?:s|ing)?|explanation|analysis|comparison|concluded that|choice|winner|"
-                    r"preference|recommendation|better (?:one|output|response))(?: is)?\W{1,3}")
+_TITLE = _any("verdict/conclusion/evaluation/assessment/judge?ment/decision/answer/result/summary/thus/therefore/"
+              "overall/reason(?:s|ing)?/explanation/analysis/comparison/concluded that/choice/winner/preference/pick/"
+              "recommendation/better (?:one|output|response)/which (?:one )?is better")
+_AROUND = _any("my/our/the/a/an/here(?: is|'s|are)?/this is/is/final/brief/short/general/detailed/careful/and/or/i/we/"
+               "have/so/hence/in/to conclude/of (?:both|the) outputs/for (?:it|this)")   # "wrong conclusion:" is none
+_COLON = re.compile(rf"\W{{0,3}}(?:\d{{1,2}}\W{{1,3}})?(?:(?:{_AROUND}|{_TITLE})\W{{1,3}})++")
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-against
 _TAKEN_AWAY = re.compile(
@@ -308,7 +312,7 @@ _RETRACTED = re.compile(
     r"\W*(?:(?:but|though|although|and|well|oh|ah),? )*+(?:(?:wait|hmm+|nope|not(?! only)|actually|oops|whoops|sorry|"
     r"apologies|pardon|hold on|hang on|edit(?:ed)?|updated?|erratum|correction|corrected|revised|scratch|strike|ignore|"
     r"disregard|never mind|just kidding|joking|false|wrong|untrue|incorrect|"
-    r"or (?:rather|maybe|perhaps|not|so)|on (?:second thought|reflection|closer)|thinking again|looking again)\b|"
+    r"or (?:rather|maybe|perhaps|is it|not|so)|on (?:second thought|reflection|closer)|thinking again|looking again)\b|"
     rf"no(?:\W*$|[,.!:;–—-])|{_IT_IS_NOT})")
 _TIED = re.compile(r"\b(?:equally (?:good|well|bad)|a tie|tied|no (?:clear )?winner|neither (?:output|one|is|of)|"
                    r"both (?:outputs )?are (?:equal|the same|good|fine))\b")
@@ -327,11 +331,13 @@ def _names(letters, nouns):
     "Patterns of the outputs' names: in a box or a tag; with their noun, alone in brackets, after a label; by order."
     one, noun = "|".join(map(re.escape, letters)), "|".join(map(re.escape, nouns.split("/")))
     after = r"(?=\W*$|\W*\n|[.,;:!]| (?:is|was|wins|seems|appears|should|would)\b)"   # "output a list" names none
+    capital = "|".join(letter.upper() for letter in letters if letter.isalpha()) or "(?!)"
     tag, within = "(?:answer|verdict|choice)>", rf"\s{{0,9}}(?:{noun})?[^\w\n]{{0,3}}({one})[^\w\n]{{0,3}}"
     boxed = rf"\\boxed ?\{{[^\w\n]{{0,3}}{within}\}}|\[\[{within}\]\]|<{tag}{within}\s{{0,9}}</{tag}"
     named = (rf"\b(?:the )?(?:{noun})s?[ #]?(?:[(\[{{] ?({one}) ?[)\]}}]|({one})\b{after})"
              rf"|(?<!\w )(?<![\w(])[(\[]({one})[)\]]{after}|(\b{_LABEL}(?: is)?: ?)({one})\b{after}"
-             rf"|\bthe (?:(first)|(second)) (?:one|{noun})\b(?! (?:of|to|in|that)\b)")
+             rf"|\bthe (?:(first)|(second)) (?:one|{noun})\b(?! (?:of|to|in|that)\b)"
+             rf"|(?<!\w )(?<![\w(])(?-i:({capital}))(?= (?:is|was|wins)\b)")
     return re.compile(boxed, re.IGNORECASE), re.compile(named, re.IGNORECASE)
 
 _MARK_LEAD = re.compile(r"(?:.*[.!?] |)\W{0,3}(?:(?:so|therefore|thus|hence|overall|the|my|final|in conclusion|it is|"
@@ -346,26 +352,27 @@ def _named(text, letters, nouns):
     if (bare := text.strip(_PUNCTUATION).lower()) in map(str.lower, letters): return which(bare)
     text = boxed.sub(lambda m: _marked(m, which), text)
     return named.sub(lambda m: _FIRST if m[6] else _SECOND if m[7] else
-                     (m[4] or "") + which(m[1] or m[2] or m[3] or m[5]), text)
+                     (m[4] or "") + which(m[1] or m[2] or m[3] or m[5] or m[8]), text)
 
 def _marked(m, which):
     "A verdict for a box or a tag that is a sentence of its own; else the name alone, for it may be spoken of."
     ref = which(next(filter(None, m.groups())))
-    line = m.string[max(m.string.rfind("\n", 0, m.start()) + 1, m.start() - 300):m.start()]
+    line = m.string[max(m.start() - 300, 0):m.start()].rpartition("\n")[2]
     ends = re.compile(r"[^\w\n]{0,9}(?:\n|\Z)").match(m.string, m.end())
     if not ends or not _MARK_LEAD.fullmatch(line): return f" {ref} "
     return ("." if line.strip() else "") + f"\nverdict: {ref}\n"
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-sentences
-_QUOTES = {ord(c): '"' for c in "“”„‟«»「」『』″"} | {0x2019: "'", 0x201b: "'"}
-_SINGLE = re.compile(r"(?<!\w)['‘](?=\w)((?:[^'\n]|(?<=\w)'(?=\w)){1,1000})'(?!\w)")   # and no apostrophe
+_QUOTES = {ord(c): '"' for c in "“”„‟«»「」『』″`"} | {0x2019: "'", 0x201b: "'"}
+_SINGLE = re.compile(r"(?<!\w)['‘](?=\w)((?:[^'‘\n]|(?<=\w)'(?=\w)){1,1000})'(?!\w)")   # and no apostrophe
 
 def _own_words(text):
     "The text without what it quotes: fences, lines after >, and what stands in quotes within a line."
     outside = "".join(text.split("```")[::2])
     if outside.strip(_PUNCTUATION): text = outside
+    text = re.sub(r"~~[^~\n]{1,1000}~~", " ", re.sub("``|''", '"', text))   # what is struck out is taken back
     text = _SINGLE.sub(r'"\1"', text.translate(_QUOTES))
-    whole, within = r'(?m)(^|[.!?*:]\n|\n\n)[^\S\n]*+"([^"\n]{0,1000})"\.?[^\S\n]*+$', r'"([^"\n]{0,1000})"'
+    whole, within = r'(?m)(\A|[.!?*:]\n|\n\n)[^\S\n]*+"([^"\n]{0,1000})"\.?[^\S\n]*+$', r'"([^"\n]{0,1000})"'
     text = re.sub(whole, r"\1\2", re.sub(r"(?m)^[^\S\n]*+>.*", "", text))
     text = re.sub(within, lambda m: m[1] if len(m[1].split()) < 3 else " ", text)
     return re.sub(r"(?m)^([^\S\n]*+)[*+•] ", r"\1- ", text)
@@ -376,7 +383,8 @@ def _fields(text):
     if not (bare.startswith("{") and bare.endswith("}")): return text
     try: found = json.loads(bare, object_pairs_hook=_once_each)
     except (ValueError, RecursionError): return text
-    return "\n".join(f"{k.replace('_', ' ')}: {v}" for k, v in found.items() if isinstance(v, str))
+    named = re.compile(rf"(?i)(?:.*[_ ])?(?:{_LABEL}|preferred|best|winning|selected|chosen)(?:[_ ].*)?")
+    return "\n".join(f"verdict: {v}." if named.fullmatch(k) else f"{v}." for k, v in found.items() if isinstance(v, str))
 
 def _sentences(text, cut):
     "The sentences in lower case; the last one where it was `cut` is left out."
@@ -389,11 +397,16 @@ def _own_ground(before):
     "Whether the sentence before lets the next one speak for the judge: it neither announces nor opens something else."
     names, doubts = re.search(_REF, before), _DOUBT.search(before) or _TAKEN_AWAY.search(before)
     if before.rstrip("\"')]").endswith((".", "!", "?")): return bool(names) or not _ANNOUNCED.search(before)
-    lead = not names and not doubts and bool(_COLON.fullmatch(before.rstrip(": ")[-200:] + ":"))
+    lead = not names and not doubts and _leads(before.rstrip(": ") + ":")
     if not before or before.endswith(":"): return not before or lead
     if before.endswith((",", " that", ";", "(")): return False   # it goes on
     if names or before.startswith(("-", "#")): return True
     return lead if len(before.split()) < 7 else not doubts   # a short line is a heading
+
+def _leads(text):
+    "Whether a text up to a colon announces a conclusion and nothing else."
+    last = re.split("[,;.] ", text)[-1]
+    return len(last) < 200 and bool(_COLON.fullmatch(last)) and bool(re.search(rf"\b{_TITLE}\b", last))
 
 def _own_clause(before):
     "Whether what stands before a claim in its sentence leaves it a main clause that nothing denies."
@@ -401,6 +414,7 @@ def _own_clause(before):
     parts = [p for p in parts if not re.fullmatch(_LINK, p)]
     if parts and parts[-1].endswith("that") and _DOUBT.search(before): return False
     if re.match(_any("so/but/and/yet/thus/hence/therefore") + r"\b", last): return True
+    if any(re.match(_any("were/had/should/if") + " ", part) for part in (*parts, last)): return False
     for part in parts:
         if re.search(_REF, part): return True
         if _DOUBT.search(part) and not _SIDE.match(part): return False
@@ -408,7 +422,7 @@ def _own_clause(before):
 
 def _claims(sentence, before):
     "The plain conclusions of a sentence: (verdict, the rest of the sentence); `before` is the sentence before."
-    if len(sentence) > 1500 or sentence.endswith("?") or not re.search(_REF, sentence): return []
+    if len(sentence) > 1500 or sentence.endswith("?") or not 0 < len(re.findall(_REF, sentence)) < 13: return []
     if not _own_ground(before): return []
     text, found = sentence.rstrip(".! )"), []
     if order := _ORDER.fullmatch(sentence): return [(1. + (order[1] == _SECOND), "")] if order[1] != order[2] else []
@@ -417,7 +431,7 @@ def _claims(sentence, before):
             cut = max(text.rfind(c, 0, m.start()) for c in ",;:") + 1
             if not allowed.fullmatch(text[cut:m.start()].strip() + " "): continue
             if _TAKEN_AWAY.search(text, 0, cut) or not _own_clause(text[:m.start()]): continue
-            if text[:cut].endswith(":") and not _COLON.fullmatch(text[:cut]): continue
+            if text[:cut].endswith(":") and not _leads(text[:cut]): continue
             verdict, worse = 1. + (m[1] == _SECOND), pattern is _CLAIM and m[2]
             if (than := re.match(rf"(?: than|,? (?:and )?not) ({_REF})", text[m.end():])) and than[1] == m[1]: continue
             verdict = 3 - verdict if worse else verdict
@@ -430,7 +444,7 @@ def _tail_against(verdict, text):
     bracket = re.match(r"[^()]*\(([^()]*)", text)
     if bracket and any(p.search(bracket[1]) for p in (_DOUBT, _TAKEN_AWAY, _HEARSAY)): return True
     first, *parts = re.split(r"[;:()]", text)
-    return bool(_RETRACTED.match(first)) or any(_against(verdict, p.strip()) for p in parts if p.strip())
+    return bool(_RETRACTED.match(first)) or len(parts) > 20 or any(_against(verdict, p.strip()) for p in parts if p.strip())
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-later
 _BETTER = (r"(?:better|best|superior|prefer\w{0,5}|wins|winner|ahead|stronger|favou?r\w{0,5}|"
@@ -439,7 +453,9 @@ _BETTER = (r"(?:better|best|superior|prefer\w{0,5}|wins|winner|ahead|stronger|fa
 def _other(verdict):
     "A pattern of the names of this output, and of those that may be its names."
     name, place = (_FIRST, "first") if verdict == 1 else (_SECOND, "second")
-    return rf"(?:{name}|the (?:other|former|latter|{place})(?: one| output| response| answer)?\b)"
+    count = "1|one" if verdict == 1 else "2|two"
+    return (rf"(?:{name}|the (?:other|former|latter|{place})(?: one| output| response| answer)?\b|"
+            rf"(?:output|response|answer|option) #?(?:{count})\b)")
 
 def _speaks_for(verdict, text):
     "Whether a text says, in whatever manner, that this output is the better one."
@@ -447,14 +463,18 @@ def _speaks_for(verdict, text):
     word = rf"(?!{_REF})[\w'-]{{1,30}}"
     said = re.finditer(rf"{name}((?:,? {word}){{0,5}}?),? {_BETTER}", text)
     if any(not re.search(r"\b(?:not|no|never|less|hardly|neither)\b|n't", m[1]) for m in said): return True
-    chosen = r"(?:[:=]|\b(?:is|be|was|means?|meant|choose|chose|pick|select|take|prefer|rather|instead|go with|vote for))"
-    return bool(re.search(rf"{chosen} {name}\W*$", text)) and not re.search(r"\b(?:worse|weaker|inferior|loser|wrong)\b", text)
+    chosen = (r"(?:[:=>→]|'s|\b(?:is|be|was|means?|meant|choose|chose|pick|select|take|prefer|rather|instead|go with|"
+              "vote for))")
+    bad = re.search(r"\b(?:worse|weaker|inferior|loser|wrong)\b", text)
+    return not bad and bool(re.search(rf"{chosen} {name}\W*$", text))
 
 def _against(verdict, sentence):
     "Whether a sentence after the conclusion may take it back: it is for the other, or about the judge or its verdict."
     chosen, other = (_FIRST, _SECOND) if verdict == 1 else (_SECOND, _FIRST)
     if _RETRACTED.match(sentence) or _TIED.search(sentence) or _speaks_for(3 - verdict, sentence): return True
     if (label := _RELABELED.match(sentence)): return chosen not in label[1]
+    if re.search(r"\b(?:actually|rather|instead|sorry|oops|after all)\W*$", sentence): return True
+    if re.fullmatch(r"\W*\d\W*", sentence) and not sentence.endswith((".", ")")): return True   # "2": of whom?
     words = re.findall(r"[^\W\d_]+", sentence)
     if len(words) == 1: return words[0] not in (chosen, "thanks", "done", "end")   # "False!"
     denied = bool(_DOUBT.search(sentence.partition(other)[0]))
@@ -481,6 +501,8 @@ def parse_reasoned(
         raise Unparsed(f"what stands beside its conclusion speaks against it: {_shown(answer.text)}")
     return [verdict]
 
+_OF_IT = re.compile("-|(?:it|this)(?= ).*" + _DOUBT.pattern)   # what follows a heading
+
 def _lone_names(sentences, cut):
     "Conclusions that are a name and no more: after a label, or as the first or last words where they head no section."
     alone = [(i, m) for i, s in enumerate(sentences) if (m := _ALONE.fullmatch(s))]
@@ -492,9 +514,10 @@ def _lone_names(sentences, cut):
     other = _SECOND if name == _FIRST else _FIRST
     for i, m in alone:
         if m[1] or i not in (0, ends) or (i and re.search(r"(?:^|\W)\d\.$", sentences[i - 1])): continue
-        heads = i < ends and (cut or sentences[i + 1].startswith("-") or
-                              any(re.match(rf"\W{{0,4}}{other}", s) for s in sentences[i + 1:]))
-        if not heads: labels.append((i, 1. + (name == _SECOND), ""))
+        after = sentences[i + 1:]
+        if after and (cut or sentences[i].startswith("#") or _OF_IT.match(after[0])): continue
+        if any(re.match(rf"\W{{0,4}}{other}", s) for s in after): continue
+        labels.append((i, 1. + (name == _SECOND), ""))
     return labels
 
 # %% ../../nbs/api/16b_verdicts.ipynb #registry
