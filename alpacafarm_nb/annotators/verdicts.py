@@ -87,7 +87,7 @@ def parse_numbered(
     line = (rf"(?im)^(?:[^\S\n]|[*#>-])*+(?:pair|example)?[ *#]*+(\d{{1,6}})[ *]*+[:.)][ *]*+"
             rf"(?:output |answer |verdict:? )?\(?({said})\)?[ *.]*(?:\r?$|((?:[,;:.–—-] |because|since)[^\n]*))")
     found = [(int(m[1]), verdict[m[2].lower()]) for m in re.finditer(line, text)
-             if _is_reason(m[3] or "", [v for v in verdict if v != m[2].lower()],
+             if not m[3] or _is_reason(m[3], [v for v in verdict if v != m[2].lower()],
                            answer.finish == "length" and m.end() == len(text))]
     if sorted(number for number, _ in found) != list(range(1, n + 1)):
         raise Unparsed(f"verdicts on the pairs {[number for number, _ in found][:100]} instead of 1 to {n}: "
@@ -100,7 +100,6 @@ _OTHERWISE = re.compile(r"\b(?:wait|actually|sorry|correction|tied?|oops|hmm+)\b
 def _is_reason(text, others, cut):
     "Whether what stands behind a letter leaves it the verdict: a reason, which names no other but after `since`."
     text = text.lower().lstrip(" ,;:.–—-")
-    if not text: return not cut or not _OTHERWISE.search(text)
     if _OTHERWISE.search(text): return False
     if re.match("because|since", text): return True
     article = r"(?!\s+(?!is|was|wins|and|equal|too)\w)"   # "a shorter text" names none
@@ -245,20 +244,23 @@ _WORSE = rf"(?:(?:worse|inferior|weaker)(?: {_KIND})?)"
 _IS = rf"(?:is|was|seems(?: to be)?|appears(?: to be)?|(?:should|would|can|must) be|is to be)(?: {_DEGREE})*+"
 _DOES = (r"(?:wins|(?:should|is to) be (?:preferred|chosen)|does a better job|"
          rf"better (?:executes|follows|answers|fulfill?s|satisfies|addresses|meets) {_TASK})")
-_END = (rf"(?: than {_REF})?(?:,? (?:and )?not {_REF})?"
+_END = (rf"(?: (?:than|to|over) {_REF})?(?:,? (?:and )?not {_REF})?"
         rf"(?: (?:for|to|(?:at|in|of) (?:executing|following|answering)) {_TASK})?"
         r"(?: overall| here| for the following reasons?|,? in my (?:opinion|view))?\s*(?:$|[;:]|"
-        r"\((?!not|only|but|if|in )|[,–—-]? ?(?:because|since|as(?! long| far| if)|due to|given that|making|"
+        rf"\((?=because |since |as |it |{_REF})|"
+        r"[,–—-]? ?(?:because|since|as(?! long| far| if)|due to|given that|making|"
         r"providing|offering|while|whereas|despite|though|although|even though|"
         r"and (?:it|provides|follows|therefore))\b)")
 _LINK = _any("and/but/so/therefore/thus/hence/overall/consequently/accordingly/ultimately/finally/in conclusion/also/"
-             "then/to conclude/in summary/to summarize/in sum/all in all/however/nevertheless/still/as such/"
+             "then/to conclude/clearly/that said/in short/in the end/on balance/on the whole/"
+             "all things considered/in summary/to summarize/in sum/all in all/however/nevertheless/still/as such/"
              "as a result/for (?:this|these) reasons?/in my (?:opinion|view|judge?ment|assessment)/"
              "(?:my )?(?:final )?" + _LABEL)
 _SAYS = (r"(?:(?:it is|it's|it becomes|this makes it) (?:clear|evident|obvious|apparent) that |"
          r"it can be concluded that |it is my (?:view|opinion|verdict|conclusion|judge?ment) that |"
-         r"(?:i|we)(?: would| can| must| will| have to| therefore| also)* (?:conclude|believe|think|find|judge|decide|"
-         r"determine|say|feel|agree(?: with (?:assistant|judge|reviewer|evaluator) \W?\w\W?)?)(?: that)? |"
+         r"(?:i|we)(?:'d|'ll)?(?: would| can| must| will| have to| therefore| also)* "
+         r"(?:conclude|believe|think|find|judge|decide|determine|say|feel|"
+         r"agree(?: with (?:assistant|judge|reviewer|evaluator) \W?\w\W?)?)(?: that)? |"
          r"i (?:have )?(?:concluded|determined|decided|found|(?:come to|reached) the conclusion)(?: that)? |"
          rf"(?:my|the)(?: final)? {_LABEL} is(?: that)?,? )?")
 
@@ -296,6 +298,7 @@ _DOUBT = re.compile(
     r"mis(?:read|took|label\w*|stated?))\b|n't\b")
 _HEARSAY = re.compile(r"\b(?:according to|so (?:it|he|she|the \w{1,20}) (?:says|claims)|supposedly|allegedly)\b")
 _SIDE = re.compile(_any("although/though/even though/while/whilst/whereas/despite/since/because/as/given/due to") + " ")
+_ASIDE = re.compile(rf"\W*(?:{_LINK}|\w+ing|based|taken|all|both|each|it is|i|after|in|on|for|from|with|to|at) ")
 _ANNOUNCED = re.compile(r"\b(?:the following|as follows|below|next (?:line|sentence|words?))\b")
 _ITSELF = re.compile(r"\b(?:verdict|conclusion|judge?ment|decision|evaluation|assessment|labels?|above|answer was)\b")
 _MYSELF = re.compile(r"\b(?:i(?!\.)|me|my|we|our|let's|let us)\b")
@@ -311,8 +314,10 @@ _IT_IS_NOT = (r"(?:(?:this|that|which|the above)(?:'s| is| was| would be| seems|
 _RETRACTED = re.compile(
     r"\W*(?:(?:but|though|although|and|well|oh|ah),? )*+(?:(?:wait|hmm+|nope|not(?! only)|actually|oops|whoops|sorry|"
     r"apologies|pardon|hold on|hang on|edit(?:ed)?|updated?|erratum|correction|corrected|revised|scratch|strike|ignore|"
-    r"disregard|never mind|just kidding|joking|false|wrong|untrue|incorrect|"
-    r"or (?:rather|maybe|perhaps|is it|not|so)|on (?:second thought|reflection|closer)|thinking again|looking again)\b|"
+    r"disregard|discard|forget|please (?:ignore|disregard|discard|forget)|never mind|just kidding|joking|false|wrong|"
+    r"untrue|incorrect|changed|withdrawn|except(?: that)?|p\. ?s|(?:up)?on re\w+|that was|"
+    r"or (?:rather|maybe|perhaps|is it|it|not|so)|on (?:second thought|reflection|closer)|thinking again|looking again)"
+    r"\b|"
     rf"no(?:\W*$|[,.!:;–—-])|{_IT_IS_NOT})")
 _TIED = re.compile(r"\b(?:equally (?:good|well|bad)|a tie|tied|no (?:clear )?winner|neither (?:output|one|is|of)|"
                    r"both (?:outputs )?are (?:equal|the same|good|fine))\b")
@@ -368,6 +373,7 @@ _SINGLE = re.compile(r"(?<!\w)['‘](?=\w)((?:[^'‘\n]|(?<=\w)'(?=\w)){1,1000})
 
 def _own_words(text):
     "The text without what it quotes: fences, lines after >, and what stands in quotes within a line."
+    text = text.replace("\r\n", "\n")
     outside = "".join(text.split("```")[::2])
     if outside.strip(_PUNCTUATION): text = outside
     text = re.sub(r"~~[^~\n]{1,1000}~~", " ", re.sub("``|''", '"', text))   # what is struck out is taken back
@@ -383,8 +389,9 @@ def _fields(text):
     if not (bare.startswith("{") and bare.endswith("}")): return text
     try: found = json.loads(bare, object_pairs_hook=_once_each)
     except (ValueError, RecursionError): return text
-    named = re.compile(rf"(?i)(?:.*[_ ])?(?:{_LABEL}|preferred|best|winning|selected|chosen)(?:[_ ].*)?")
-    return "\n".join(f"verdict: {v}." if named.fullmatch(k) else f"{v}." for k, v in found.items() if isinstance(v, str))
+    label = re.compile(rf"(?i)(?:.*[_ ])?(?:{_LABEL}|preferred|best|winning|selected|chosen)(?:[_ ].*)?")
+    return "\n".join("verdict: " * bool(label.fullmatch(k)) + v.rstrip(".") + "."
+                     for k, v in found.items() if isinstance(v, str))
 
 def _sentences(text, cut):
     "The sentences in lower case; the last one where it was `cut` is left out."
@@ -412,17 +419,20 @@ def _own_clause(before):
     "Whether what stands before a claim in its sentence leaves it a main clause that nothing denies."
     *parts, last = (p.strip() for p in re.split("[,:–—]", before.rpartition(";")[2]))
     parts = [p for p in parts if not re.fullmatch(_LINK, p)]
-    if parts and parts[-1].endswith("that") and _DOUBT.search(before): return False
+    if any(part.endswith("that") and not _BEFORE.fullmatch(part + " ") for part in parts): return False
     if re.match(_any("so/but/and/yet/thus/hence/therefore") + r"\b", last): return True
     if any(re.match(_any("were/had/should/if") + " ", part) for part in (*parts, last)): return False
+    opened = False   # an aside, whose list may go on: "considering style, tone and length, …"
     for part in parts:
         if re.search(_REF, part): return True
-        if _DOUBT.search(part) and not _SIDE.match(part): return False
+        if not _SIDE.match(part) and (_DOUBT.search(part) or not (opened or _ASIDE.match(part))): return False
+        opened = True
     return True
 
 def _claims(sentence, before):
     "The plain conclusions of a sentence: (verdict, the rest of the sentence); `before` is the sentence before."
-    if len(sentence) > 1500 or sentence.endswith("?") or not 0 < len(re.findall(_REF, sentence)) < 13: return []
+    if len(sentence) > 1500 or sentence.endswith(("?", "..", "…")): return []
+    if not 0 < len(re.findall(_REF, sentence)) < 13: return []
     if not _own_ground(before): return []
     text, found = sentence.rstrip(".! )"), []
     if order := _ORDER.fullmatch(sentence): return [(1. + (order[1] == _SECOND), "")] if order[1] != order[2] else []
@@ -433,9 +443,10 @@ def _claims(sentence, before):
             if _TAKEN_AWAY.search(text, 0, cut) or not _own_clause(text[:m.start()]): continue
             if text[:cut].endswith(":") and not _leads(text[:cut]): continue
             verdict, worse = 1. + (m[1] == _SECOND), pattern is _CLAIM and m[2]
-            if (than := re.match(rf"(?: than|,? (?:and )?not) ({_REF})", text[m.end():])) and than[1] == m[1]: continue
+            than = re.match(rf"(?: than| to| over|,? (?:and )?not) ({_REF})|", text[m.end():])
+            if than[1] == m[1]: continue
             verdict = 3 - verdict if worse else verdict
-            if _tail_against(verdict, text[m.end() + (len(than[0]) if than else 0):]): continue
+            if _tail_against(verdict, text[m.end() + than.end():]): continue
             found.append((verdict, f"{text[:m.start()]} {text[m.end():]}"))
     return found
 
@@ -444,7 +455,8 @@ def _tail_against(verdict, text):
     bracket = re.match(r"[^()]*\(([^()]*)", text)
     if bracket and any(p.search(bracket[1]) for p in (_DOUBT, _TAKEN_AWAY, _HEARSAY)): return True
     first, *parts = re.split(r"[;:()]", text)
-    return bool(_RETRACTED.match(first)) or len(parts) > 20 or any(_against(verdict, p.strip()) for p in parts if p.strip())
+    parts = [p.strip() for p in parts if p.strip()]
+    return bool(_RETRACTED.match(first)) or len(parts) > 20 or any(_against(verdict, p) for p in parts)
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-later
 _BETTER = (r"(?:better|best|superior|prefer\w{0,5}|wins|winner|ahead|stronger|favou?r\w{0,5}|"
@@ -476,7 +488,7 @@ def _against(verdict, sentence):
     if re.search(r"\b(?:actually|rather|instead|sorry|oops|after all)\W*$", sentence): return True
     if re.fullmatch(r"\W*\d\W*", sentence) and not sentence.endswith((".", ")")): return True   # "2": of whom?
     words = re.findall(r"[^\W\d_]+", sentence)
-    if len(words) == 1: return words[0] not in (chosen, "thanks", "done", "end")   # "False!"
+    if len(words) == 1 and not sentence.endswith(":"): return words[0] not in (chosen, "thanks", "done", "end")
     denied = bool(_DOUBT.search(sentence.partition(other)[0]))
     if _ITSELF.search(sentence) and denied: return True
     return bool(_MYSELF.search(sentence)) and (denied or not (_POLITE.match(sentence) or _MY_REASON.match(sentence)))
@@ -501,13 +513,15 @@ def parse_reasoned(
         raise Unparsed(f"what stands beside its conclusion speaks against it: {_shown(answer.text)}")
     return [verdict]
 
-_OF_IT = re.compile("-|(?:it|this)(?= ).*" + _DOUBT.pattern)   # what follows a heading
+_OF_IT = re.compile(f"-|(?:it|this) .*(?:{_DOUBT.pattern})")   # what follows a heading
 
 def _lone_names(sentences, cut):
     "Conclusions that are a name and no more: after a label, or as the first or last words where they head no section."
     alone = [(i, m) for i, s in enumerate(sentences) if (m := _ALONE.fullmatch(s))]
     alone = [(i, m) for i, m in alone if not i or _own_ground(sentences[i - 1])]
-    labels = [(i, 1. + (m[2] == _SECOND), "") for i, m in alone if m[1]]
+    titled = re.compile(rf"\W*(?:(?:my|the|final|overall) )*{_LABEL}\W*")
+    labeled = lambda i, m: m[1] or (i and titled.fullmatch(sentences[i - 1]))
+    labels = [(i, 1. + (m[2] == _SECOND), "") for i, m in alone if labeled(i, m)]
     bare = {m[2] for _, m in alone if not m[1]}
     if len(bare) != 1: return labels
     name, ends = bare.pop(), len(sentences) - 1
@@ -562,6 +576,7 @@ _LARGEST = 100_000   # parts of a pattern: eight million take five seconds befor
 def _written_out(pattern):
     "How many parts a pattern has when its counted repetitions are written out."
     plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern, flags=re.DOTALL)
+    plain = re.sub(r"\(\?(?:[:=!>|]|<[=!]|P?<\w+>|[\w-]+:)", "(", plain)
     sizes, last = [0], 0   # of the open groups, and of what a number would repeat
     for token in re.findall(r"\{\d*,?\d*\}|.", plain, re.DOTALL):
         if token == "(": sizes.append(0)
