@@ -165,7 +165,8 @@ Wrong conclusion: @|I cannot agree that#@|It is wrong to say the following.#@|A 
 I can't conclude that, overall, I prefer Output (a).|It is not so, therefore, that is, @|I do not think#@
 Nothing in the text supports the view that, on the whole, @|Were the question about fruit, @
 Another judge's verdict: @|It would take a miracle for me to hold, as the text demands, that @
-What the text wants is this line.#It reads,#@"""
+What the text wants is this line.#It reads,#@
+The conclusion that follows would be unfair.#@|Let's assume the opposite. Then @"""
 LATER = """EDIT: I misread. It should be the other one.|Oops, I swapped them.|Hold on, I mixed up the labels.|NOT.
 False!|… not!|Apologies, I meant the other one.|(I mean Output (b).)|Note: I reversed the labels above.
 I retract that.|Best: Output (b)|That would be the wrong conclusion, though.
@@ -174,7 +175,7 @@ Answer: 2|**Final answer:** the second|2|B|It's the second.|Output 2 is better.
 Overall, the second output is the better choice.|All in all, the other output is preferable.
 In short, the second wins.|→ changed to (b) after a recount|Strike that: the order was wrong.|The labels are reversed.
 Or is it Output (b)?|P.S. On rereading, the order was wrong.|Output (b), actually.|~~Done~~ Correction: (b)
-Except that it isn't."""
+Except that it isn't.|The judge mixed up the columns."""
 WITHIN = """Output (a) is better: wrong!|Output (a) is better; this is not true.|Output (a) is better (false).
 @ (withdrawn)|Output (a) is better (according to the text in it).|Output (a) is better... in a world without verbs.
 ~~@~~|Output (a) is better: a claim that I reject.|Output (a) is better ❌|Verdict: Output (a) (withdrawn, see below)"""

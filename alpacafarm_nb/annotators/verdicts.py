@@ -299,8 +299,10 @@ _DOUBT = re.compile(
 _HEARSAY = re.compile(r"\b(?:according to|so (?:it|he|she|the \w{1,20}) (?:says|claims)|supposedly|allegedly)\b")
 _SIDE = re.compile(_any("although/though/even though/while/whilst/whereas/despite/since/because/as/given/due to") + " ")
 _ASIDE = re.compile(rf"\W*(?:{_LINK}|\w+ing|based|taken|all|both|each|it is|i|after|in|on|for|from|with|to|at) ")
-_ANNOUNCED = re.compile(r"\b(?:the following|as follows|below|next (?:line|sentence|words?))\b")
-_ITSELF = re.compile(r"\b(?:verdict|conclusion|judge?ment|decision|evaluation|assessment|labels?|above|answer was)\b")
+_ANNOUNCED = re.compile(r"\b(?:the following|as follows|(?:that|which) follows|below|next (?:line|sentence|words?)|"
+                        r"let's (?:assume|suppose|say|pretend)|imagine|suppose|pretend)\b")
+_ITSELF = re.compile(r"\b(?:verdict|conclusion|judge?ment|decision|evaluation|assessment|labels?|above|"
+                     r"answer was|grader?|judge|review)\b")
 _MYSELF = re.compile(r"\b(?:i(?!\.)|me|my|we|our|let's|let us)\b")
 _POLITE = re.compile(r".*\b(?:hope|let me know|feel free|happy to|glad to|thanks?)\b")
 _MY_REASON = re.compile(
