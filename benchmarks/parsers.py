@@ -13,7 +13,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from test_annotators_verdicts import HOSTILE, PARSERS  # noqa: E402
+from test_annotators_verdicts import HOSTILE, PARSERS, both_ways  # noqa: E402
 
 from alpacafarm_nb.annotators.judges import load_judges  # noqa: E402
 from alpacafarm_nb.annotators.verdicts import LONGEST, Unparsed, make_parser  # noqa: E402
@@ -34,8 +34,8 @@ def main():
     options.add_argument("--sizes", type=int, nargs="+", default=[LONGEST // 4, LONGEST - 1, 1_000_000])
     sizes = options.parse_args().sizes
     parsers = {kind: make_parser(kind, **settings) for kind, settings in PARSERS.items()}
-    parsers |= {judge.name: make_parser(**judge.parser, source=judge.name) for name in ("alpaca_farm", "single")
-                for judge in load_judges(name) if judge.parser["kind"] == "regex"}
+    parsers |= {judge.name + how: parse for name in ("alpaca_farm", "single") for judge in load_judges(name)
+                if judge.parser["kind"] == "regex" for how, parse in zip(("", ", cut"), both_ways(judge))}
     rows = []
     for name, parse in parsers.items():
         for size in sizes:

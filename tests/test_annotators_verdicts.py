@@ -15,6 +15,7 @@ import pytest
 from alpacafarm_nb.annotators import verdicts as module
 from alpacafarm_nb.annotators.judges import load_judges
 from alpacafarm_nb.annotators.verdicts import LONGEST, Unparsed, make_parser, parse_reasoned, parse_regex
+from alpacafarm_nb.core import ConfigError
 from alpacafarm_nb.endpoint import Answer
 from alpacafarm_nb.evaluation import order_accuracy
 
@@ -157,10 +158,149 @@ def test_garbled_answers_of_every_judge_say_what_they_said_or_nothing(name):
         assert found == [1] * n, (text, found)
 
 
+# What denies a conclusion, takes it back or only mentions it, in many places and words: the line says where it stands.
+DENIED = """It is not the case that, overall, @|I can't conclude that, overall, @|I disagree that, overall, @
+I doubt that, all in all, @|It is a mistake to conclude, therefore, @|By no means, @|It is false, that, @
+Wrong conclusion: @|I cannot agree that#@|It is wrong to say the following.#@|A tempting verdict: @
+I can't conclude that, overall, I prefer Output (a).|It is not so, therefore, that is, @|I do not think#@
+Nothing in the text supports the view that, on the whole, @|Were the question about fruit, @
+Another judge's verdict: @|It would take a miracle for me to hold, as the text demands, that @
+What the text wants is this line.#It reads,#@
+The conclusion that follows would be unfair.#@|Let's assume the opposite. Then @"""
+LATER = """EDIT: I misread. It should be the other one.|Oops, I swapped them.|Hold on, I mixed up the labels.|NOT.
+False!|… not!|Apologies, I meant the other one.|(I mean Output (b).)|Note: I reversed the labels above.
+I retract that.|Best: Output (b)|That would be the wrong conclusion, though.
+Let me reconsider. The second one answers correctly.|Final: (b)|Revised: (b)|Preferred: (b)|Selected output: (b)
+Answer: 2|**Final answer:** the second|2|B|It's the second.|Output 2 is better.
+Overall, the second output is the better choice.|All in all, the other output is preferable.
+In short, the second wins.|→ changed to (b) after a recount|Strike that: the order was wrong.|The labels are reversed.
+Or is it Output (b)?|P.S. On rereading, the order was wrong.|Output (b), actually.|~~Done~~ Correction: (b)
+Except that it isn't.|The judge mixed up the columns."""
+WITHIN = """Output (a) is better: wrong!|Output (a) is better; this is not true.|Output (a) is better (false).
+@ (withdrawn)|Output (a) is better (according to the text in it).|Output (a) is better... in a world without verbs.
+~~@~~|Output (a) is better: a claim that I reject.|Output (a) is better ❌|Verdict: Output (a) (withdrawn, see below)"""
+MENTIONED = r"""The model answers [[A]] in its text, which is a trick.|The text ends with <answer>a</answer>. So what?
+Output (a) tries to trick me by writing \boxed{a}. The second is right.|The second ends in this line:#[[A]]
+Output (a) includes <answer>a</answer> as asked. Output (b) does not, which is what the instruction wanted.
+The second one ends „@“|The second one ends, «@»|The second one ends, « @ »|The second one ends, 「@」
+The second one ends, ‘@’|The second one ends, '@'|The second one ends, ``@''|The second one ends, `@`
+Ranking: 1. Output (b) 2. Output (a)|**Output (a)**##It has three mistakes.##**The second output**##It is right.
+(a)##- Wrong sum.##(b) has the right sum and so it is what I take.
+Output (a)#Wrong sum.##Output (b) analysis#Right sum.
+Accuracy#@##Helpfulness#the second output is far ahead, so I pick it.|Accuracy#@|**Output (a)**##- Strengths: ripe
+Output (a)#It does not rhyme."""
+PLAIN = """Therefore, @</s>|Therefore, @<|im_end|>|Therefore, @ 🎉|Therefore, Output (a) is better 🎉|@\u200b|✅ @
+<answer>(a)</answer>|<answer>#Output (a)#</answer>|<thinking>Output (b) is better.</thinking>@
+The first output is better.|Output (a) > Output (b)|The better answer is Output (a), not Output (b).|I'd say @
+I'd go with Output (a).|{"verdict": "Output (a)"}
+{"reason": "Output (b) is green, and Output (a) is ripe.", "verdict": "Output (a)"}
+```json#{"better_output": "(a)", "why": "It rhymes."}#```|My final verdict is: [[A]]|It rhymes. [[A]]|A is better.
+While it is not perfect, @|Output (b) does not answer the question, so @|Neither is perfect, but @|Clearly, @
+Output (a) should be preferred over Output (b).|Output (a) is preferable to Output (b).|### Verdict#Output (a)
+Considering style, tone and length, @|@##Reasons:#1. It is ripe.#2. It is red.|I conclude that, overall, @
+@##I hope this helps!|@ I chose it because it rhymes.|Not Output (b). Therefore, @"""
+PLAIN = PLAIN.replace("<|", "<¦").replace("|>", "¦>")   # the stroke divides the list
+
+
+def spread(lines, end="Output (a) is better."):
+    "The texts of a list, and the same ones with the outputs exchanged."
+    texts = [t for line in lines.splitlines() for t in line.split("|")]
+    texts = [t.replace("#", "\n").replace("@", end).replace("¦", "|") for t in texts]
+    return texts, [other_way_round(text) for text in texts]
+
+
+def other_way_round(text):
+    "The text with the outputs exchanged, whatever they are called."
+    names = dict(zip("first second 1 2 A B a b".split(), "second first 2 1 B A b a".split()))
+    named = r"(?i)\bfirst\b|\bsecond\b|(?<=Answer: )2|(?<=Output )2|^2$|(?<=[(\[{>])[ab](?=[)\]}<])|\bB$|^A(?= is)"
+    return re.sub(named, lambda m: names[m[0]], text)
+
+
+@pytest.mark.parametrize("texts", [DENIED, WITHIN, MENTIONED], ids=["denied", "within", "mentioned"])
+def test_a_conclusion_that_is_denied_or_mentioned_is_no_verdict(texts):
+    for side in spread(texts):
+        for text in side: assert reading(parse_reasoned, text, finish="stop") is None, text
+    for text in ("# Output (a)\nIt names a fruit.", "> Output (a) is better.", "Output (a)\n\nThis is wrong."):
+        assert reading(parse_reasoned, text) is None, text
+
+
+def test_what_is_said_after_the_conclusion_is_heard():
+    for mine, later in zip(("Output (a)", "Output (b)"), spread(LATER)):
+        for text in later:
+            for gap in (" ", "\n", "\n\n"):
+                said = f"Therefore, {mine} is better.{gap}{text}"
+                assert reading(parse_reasoned, said) is None, said
+
+
+def test_plain_answers_in_more_shapes_are_read():
+    for verdict, side in enumerate(spread(PLAIN), 1):
+        assert {t: reading(parse_reasoned, t, finish="stop") for t in side} == dict.fromkeys(side, [verdict])
+
+
+NAMED = """Output (a)|**Output (a)**|Output (a).|output (a)|"Output (a)"|`Output (a)`|Output(a)|Output  (a)|OUTPUT (a)
+Output (a) is better.|Answer: Output (a)|**Answer:** Output (a)|Output (a)</s>|<think>Output (b)</think>Output (a)
+#Output (a)#"""
+UNNAMED = """Output (a)#Output (b)|Output (a), no wait, Output (b)|Output (a). No, Output (b).
+Output (a), Output (b): tie|Output (a)##Wait, Output (b) is better.|Output (a): 0/10. Output (b): 10/10
+Output (a): ❌ Output (b): ✅|Output (a) ❌|Output (a) – neither|Output (a)#This is wrong.|Output (a). Both are fine.
+Output (a): wrong|Output (a): it is ripe|Output (a), not really.|Output (a) or Output (b)
+Output (a), because Output (b) is not| (a), (b)| (a), no (b)| (a) – neither| (a): 0, (b): 1| (a)# (b)
+ (a)##### Output (b)"""
+CUT = """Output (a): This response correctly answers|Output (a)#- Strengths: clear, concise|Output (a)##It is
+Output (a), since it|Output (a) is better|Output (a).| (a), since it| (a) and"""
+
+
+def test_judges_of_one_word_say_a_name_or_nothing():
+    judges = {j.name: j for kind in ("alpaca_farm", "single") for j in load_judges(kind)}
+    short = [judges[name] for name in ("single", "chatgpt_1", "davinci003_2", "davinci003_4")]
+    for verdict, side in enumerate(spread(NAMED), 1):
+        for judge in short[:2]:
+            assert {t: reading(judge.verdicts, t, finish="stop") for t in side} == dict.fromkeys(side, [verdict])
+    for judge in short:
+        for text in sum(spread(UNNAMED), []): assert reading(judge.verdicts, text, finish="stop") is None, text
+        for text in sum(spread(CUT), []): assert reading(judge.verdicts, text, finish="length") is None, text
+        assert reading(judge.verdicts, "Output (b)", finish="length") == [2]   # the limit was just enough
+        assert reading(judge.verdicts, "# Output (a)\nThis is wrong.") is None
+    for text in (" (b)\n\n### Instruction", " (b), since it rhymes.", "(b), because it is the only fruit"):
+        assert [reading(j.verdicts, text) for j in short[2:]] == [[2], [2]], text
+    assert reading(short[2].verdicts, " (b)\n\n### Instruction", finish="length") == [2]
+    assert reading(short[1].verdicts, "Output (b), since it rhymes.") == [2]
+
+
+def test_a_numbered_line_that_goes_on_to_the_other_letter_is_none():
+    parse = make_parser("numbered")
+    for text in ("1: a; actually b", "1: a - wrong, b", "1: a, b equal", "1: a, or b", "1: a – tie", "1: a. No, b.",
+                 "1: b, no a", "1: b; a is better", "1: b – (a)", "1: b, wait", "1: b, a and b are fine"):
+        assert reading(parse, text) is None, text
+    for text in ("1: a, ", "1: a - sho"): assert reading(parse, text, finish="length") is None, text
+    read = {"1: a": [1], "1: b, since (a) names no fruit": [2], "1: a because b is green": [1], "1: b – shorter": [2],
+            "1: b – a shorter text": [2], "1: (b). It is shorter.": [2], "1: a, the shorter one": [1]}
+    assert {text: reading(parse, text) for text in read} == read
+    assert reading(parse, "1: a\n2: b, since it is", 2, finish="length") == [1, 2]
+
+
+@pytest.mark.parametrize("pattern", ["(?:(?:a{200}){200}){200}", "((a{1,99}b){99}|c){0,99}", "(?:[a}]{999}){999}",
+                                     r"(?:\({5000}){5000}", "(?:a{2}){99999999999999}"])
+def test_a_pattern_that_is_vast_when_written_out_is_refused_before_it_is_compiled(pattern):
+    for name in ("patterns", "cut"):
+        settings = {"patterns": {1: "a", 2: "b"}} | {name: {1: pattern, 2: "b"}}
+        with pytest.raises(ConfigError, match="repeats repetitions: written out it has"):
+            make_parser("regex", **settings)
+
+
+def test_usual_patterns_are_small_when_written_out():
+    for pattern, size in (("abc", 3), ("a{3}b", 4), ("(ab){2,5}", 10), (r"\{9}", 3), ("[a{9}]", 1), ("x{,4}y*", 5),
+                          ("(?:ab){2,5}(?P<x>c)(?<!d)", 12), ("((ab){2}c){3}", 15), ("", 0), ("a)b{2}", 4)):
+        assert module._written_out(pattern) == size, pattern
+    assert reading(make_parser("regex", patterns={1: r"\W{0,1000}x", 2: "y"}), "x") == [1]
+
+
 # Texts that took the square of their length, or more, in one parser or another.
 HOSTILE = ["\n", "<think>", "[", "{", '{"better": ', "[1, ", '["', "a", " ", "1: ", "\n1", "* ", "> ", "Verdict ", "(",
            '"', "`", "Output (a) ", "Output (a) is better. ", "\\boxed{", "[[", "output a ", "verdict: ", "so, ",
-           "is the ", ".\n", "'", "\n \n", "- ", "because ", ", "]
+           "is the ", ".\n", "'", "\n \n", "- ", "because ", ", ", " 'a", " ‘a", "~~a", "[[a]] ", "<answer>a</answer> ",
+          "Output (a) is better; " * 5 + "\n", "Output (a) is better (x); " * 5 + "\n", "Output (a) > ", "the second ",
+          "1: a - ", "my final ", "A is ", "Output (a) is better.\n(b), ", "</s>", "\n\"a\"\n", "Output (a) because "]
 PARSERS = dict(
     regex=dict(patterns={1: r"(?m)^ ?Output \(a\)", 2: r"(?m)^ ?Output \(b\)"}), numbered={}, scores={}, reasoned={},
     ranking={}, json=dict(key="better", values={"a": 1, "b": 2}))
@@ -173,11 +313,17 @@ def seconds(parse, text, **how):
     return time.thread_time() - start
 
 
+def both_ways(judge):
+    "The parsers of a judge with patterns: of an answer that ended, and of one that was cut."
+    patterns = [judge.parser[name] for name in ("patterns", "cut") if name in judge.parser]
+    return [make_parser("regex", patterns=p, source=judge.name) for p in patterns]
+
+
 @pytest.mark.parametrize("kind", [*PARSERS, "alpaca_farm", "single"])
 def test_reading_takes_time_in_proportion_to_the_length(kind):
     "Four times the text is at most nine times the work, where a square would be sixteen; what takes 10 ms takes none."
     if kind in PARSERS: parsers = [make_parser(kind, **PARSERS[kind])]
-    else: parsers = [make_parser(**j.parser, source=j.name) for j in load_judges(kind) if j.parser["kind"] == "regex"]
+    else: parsers = [parse for j in load_judges(kind) if j.parser["kind"] == "regex" for parse in both_ways(j)]
     size, finish = 10_000, "length" if kind == "numbered" else "stop"
     for piece in HOSTILE:
         few, many = ((piece * n)[:n] + "!" for n in (size, 4 * size))

@@ -32,9 +32,12 @@ def _bounded(text):
     raise Unparsed(f"it is {len(text):,} characters long, and answers of up to {LONGEST:,} are read: {_shown(text)}")
 
 # %% ../../nbs/api/16b_verdicts.ipynb #spoken
+_STOP = re.compile(r"(?i)\s*+(?:(?:<\|\w{1,20}\|>|</s>|<eos>|<end_of_turn>|<｜[^\s<>]{1,20}｜>)\s*+)++\Z")
+
 def _spoken(answer):
-    "The text without thoughts."
-    text, kept, at = _bounded(answer.text), [], 0
+    "The text without thoughts and without the marks with which models end."
+    text, kept, at = re.sub("(?i)<(/?)thinking>", r"<\1think>", _bounded(answer.text)), [], 0
+    text = text[:-80] + _STOP.sub("", text[-80:])
     while (start := text.find("<think>", at)) >= 0:
         kept.append(text[at:start])
         end = text.find("</think>", start)
@@ -60,9 +63,11 @@ def parse_regex(
     answer: Answer,  # what the judge said
     n: int,  # number of pairs that it was shown
     patterns: dict[float, str],  # {verdict: regular expression}
+    cut: dict[float, str] | None = None,  # those for an answer that the limit of tokens cut; None: the same
 ) -> list[float]:  # n verdicts
     "Verdicts in the order in which their patterns are found. Raises `Unparsed`."
     text = _spoken(answer)
+    if cut and answer.finish == "length": patterns = cut
     verdicts = [v for _, v in sorted((at, float(v)) for v, p in patterns.items() for at in _found(p, text))]
     if n == 1 and len(set(verdicts)) == 1: return verdicts[:1]
     if n == 1 and verdicts: raise Unparsed(f"it says both {sorted(set(verdicts))}: {_shown(answer.text)}")
@@ -80,12 +85,26 @@ def parse_numbered(
     text, said = _spoken(answer), "|".join(map(re.escape, verdict))
     if answer.finish == "length": text = _without_last_word(text)   # it may have been cut
     line = (rf"(?im)^(?:[^\S\n]|[*#>-])*+(?:pair|example)?[ *#]*+(\d{{1,6}})[ *]*+[:.)][ *]*+"
-            rf"(?:output |answer |verdict:? )?\(?({said})\)?[ *.]*(?:\r?$|[,;:.–—-] |because|since)")
-    found = [(int(number), verdict[name.lower()]) for number, name in re.findall(line, text)]
+            rf"(?:output |answer |verdict:? )?\(?({said})\)?[ *.]*(?:\r?$|((?:[,;:.–—-] |because|since)[^\n]*))")
+    found = [(int(m[1]), verdict[m[2].lower()]) for m in re.finditer(line, text)
+             if not m[3] or _is_reason(m[3], [v for v in verdict if v != m[2].lower()],
+                           answer.finish == "length" and m.end() == len(text))]
     if sorted(number for number, _ in found) != list(range(1, n + 1)):
         raise Unparsed(f"verdicts on the pairs {[number for number, _ in found][:100]} instead of 1 to {n}: "
                        f"{_shown(answer.text)}")
     return [v for _, v in sorted(found)]
+
+_NO_REASON = re.compile(r"\b(?:no|not|neither|nor|both|or|equal\w*|same|wrong|false|rather|instead)\b|n't\b")
+_OTHERWISE = re.compile(r"\b(?:wait|actually|sorry|correction|tied?|oops|hmm+)\b")
+
+def _is_reason(text, others, cut):
+    "Whether what stands behind a letter leaves it the verdict: a reason, which names no other but after `since`."
+    text = text.lower().lstrip(" ,;:.–—-")
+    if _OTHERWISE.search(text): return False
+    if re.match("because|since", text): return True
+    article = r"(?!\s+(?!is|was|wins|and|equal|too)\w)"   # "a shorter text" names none
+    named = "|".join(re.escape(o) + (article if o == "a" else "") for o in others)
+    return not (cut or _NO_REASON.search(text) or named and re.search(rf"(?<!\w)(?:{named})(?!\w)", text))
 
 def _without_last_word(text):
     "The text up to the word in which it ends."
@@ -225,19 +244,23 @@ _WORSE = rf"(?:(?:worse|inferior|weaker)(?: {_KIND})?)"
 _IS = rf"(?:is|was|seems(?: to be)?|appears(?: to be)?|(?:should|would|can|must) be|is to be)(?: {_DEGREE})*+"
 _DOES = (r"(?:wins|(?:should|is to) be (?:preferred|chosen)|does a better job|"
          rf"better (?:executes|follows|answers|fulfill?s|satisfies|addresses|meets) {_TASK})")
-_END = (rf"(?: than {_REF})?(?: (?:for|to|(?:at|in|of) (?:executing|following|answering)) {_TASK})?"
+_END = (rf"(?: (?:than|to|over) {_REF})?(?:,? (?:and )?not {_REF})?"
+        rf"(?: (?:for|to|(?:at|in|of) (?:executing|following|answering)) {_TASK})?"
         r"(?: overall| here| for the following reasons?|,? in my (?:opinion|view))?\s*(?:$|[;:]|"
-        r"\((?!not|only|but|if|in )|[,–—-]? ?(?:because|since|as(?! long| far| if)|due to|given that|making|"
+        rf"\((?=because |since |as |it |{_REF})|"
+        r"[,–—-]? ?(?:because|since|as(?! long| far| if)|due to|given that|making|"
         r"providing|offering|while|whereas|despite|though|although|even though|"
         r"and (?:it|provides|follows|therefore))\b)")
 _LINK = _any("and/but/so/therefore/thus/hence/overall/consequently/accordingly/ultimately/finally/in conclusion/also/"
-             "then/to conclude/in summary/to summarize/in sum/all in all/however/nevertheless/still/as such/"
+             "then/to conclude/clearly/that said/in short/in the end/on balance/on the whole/"
+             "all things considered/in summary/to summarize/in sum/all in all/however/nevertheless/still/as such/"
              "as a result/for (?:this|these) reasons?/in my (?:opinion|view|judge?ment|assessment)/"
              "(?:my )?(?:final )?" + _LABEL)
 _SAYS = (r"(?:(?:it is|it's|it becomes|this makes it) (?:clear|evident|obvious|apparent) that |"
          r"it can be concluded that |it is my (?:view|opinion|verdict|conclusion|judge?ment) that |"
-         r"(?:i|we)(?: would| can| must| will| have to| therefore| also)* (?:conclude|believe|think|find|judge|decide|"
-         r"determine|say|feel|agree(?: with (?:assistant|judge|reviewer|evaluator) \W?\w\W?)?)(?: that)? |"
+         r"(?:i|we)(?:'d|'ll)?(?: would| can| must| will| have to| therefore| also)* "
+         r"(?:conclude|believe|think|find|judge|decide|determine|say|feel|"
+         r"agree(?: with (?:assistant|judge|reviewer|evaluator) \W?\w\W?)?)(?: that)? |"
          r"i (?:have )?(?:concluded|determined|decided|found|(?:come to|reached) the conclusion)(?: that)? |"
          rf"(?:my|the)(?: final)? {_LABEL} is(?: that)?,? )?")
 
@@ -246,59 +269,131 @@ _CLAIM = re.compile(rf"({_REF}) (?:{_IS} (?:{_GOOD}|({_WORSE}))|{_DOES})(?={_END
 _CHOICE = re.compile(
     rf"(?:(?:better|best|preferred|superior|winning)(?: {_KIND})? (?:is|would be|has to be)|"
     rf"{_KIND} (?:that|which) (?:is better|better \w{{1,20}} {_TASK}) is|"
-    r"(?:i|we)(?: would| will| must| have to| therefore)* (?:choose|prefer|pick|select|go with|favou?r|vote for)|"
+    r"(?:i|we)(?:'d|'ll)?(?: would| will| must| have to| therefore)* "
+    r"(?:choose|prefer|pick|select|go with|favou?r|vote for)|"
     rf"{_LABEL}(?: is)?:?) ({_REF})(?={_END}| over {_REF})")
-_ALONE = re.compile(r"\W{0,3}(?:(?:so|therefore|thus|hence|overall|the|my|final|in conclusion),? )*+"
-                    rf"({_LABEL}(?: is)?\W{{1,3}})?({_REF})[^\w:]{{0,3}}")
+_LEAD = r"\W{0,3}(?:(?:so|therefore|thus|hence|overall|the|my|final|in conclusion),? )*+"
+_ALONE = re.compile(rf"{_LEAD}({_LABEL}(?: is)?\W{{1,3}})?({_REF})[^\w:]{{0,3}}")
+_ORDER = re.compile(rf"{_LEAD}(?:(?:{_LABEL}|ranking|order)(?: is)?\W{{1,3}})?({_REF}) ?>{{1,3}} ?({_REF})[.!]?")
 _BEFORE = re.compile(rf"\W{{0,3}}(?:{_LINK},? ?)*+{_SAYS}")   # what may stand before a claim, from the last comma on
 _BEFORE_CHOICE = re.compile(rf"\W{{0,3}}(?:(?:{_LINK}|the|my|final|that|which|output|one),? ?)*+{_SAYS}"
                             r"(?:the |my |final )*")
-_COLON = re.compile(r".*\b(?:verdict|conclusion|evaluation|assessment|judge?ment|decision|answer|result|summary|thus|"
-                    r"therefore|overall|reason(?:s|ing)?|explanation|analysis|comparison|concluded that)\W{1,3}")
+_TITLE = _any("verdict/conclusion/evaluation/assessment/judge?ment/decision/answer/result/summary/thus/therefore/"
+              "overall/reason(?:s|ing)?/explanation/analysis/comparison/concluded that/choice/winner/preference/pick/"
+              "recommendation/better (?:one|output|response)/which (?:one )?is better")
+_AROUND = _any("my/our/the/a/an/here(?: is|'s|are)?/this is/is/final/brief/short/general/detailed/careful/and/or/i/we/"
+               "have/so/hence/in/to conclude/of (?:both|the) outputs/for (?:it|this)")   # "wrong conclusion:" is none
+_COLON = re.compile(rf"\W{{0,3}}(?:\d{{1,2}}\W{{1,3}})?(?:(?:{_AROUND}|{_TITLE})\W{{1,3}})++")
+
+# %% ../../nbs/api/16b_verdicts.ipynb #reasoned-against
 _TAKEN_AWAY = re.compile(
     r"\b(?:if|unless|whether|in terms of|regarding|as for|with (?:respect|regards?) to|when it comes|argue[sd]?|"
     r"claim(?:s|ed)?|believe[sd]?|state[sd]?|say|says|said|writes?|wrote|reads|told|quotes?|at first|first glance|"
     r"according to (?:assistant|the other)|initially|one (?:might|could|may)|(?:some|many|others) (?:might|may|would)|"
     r"not (?:clear|sure)|hard to|difficult to|unclear|suppose|supposing|assuming|were it|had it|would have)\b")
+_DOUBT = re.compile(
+    r"\b(?:not|no|cannot|never|neither|nor|none|nobody|hardly|doubt\w*|disagree\w*|den(?:y|ies|ied)|reject\w*|"
+    r"refuse\w*|false\w*|wrong\w*|incorrect\w*|untrue|inaccurate|mistake\w*|erroneous\w*|errors?|opposite|contrary|"
+    r"unlikely|far from|revers\w*|swap\w*|flip\w*|confus\w*|mix(?:ed|ing)? up|backwards?|"
+    r"mis(?:read|took|label\w*|stated?))\b|n't\b")
+_HEARSAY = re.compile(r"\b(?:according to|so (?:it|he|she|the \w{1,20}) (?:says|claims)|supposedly|allegedly)\b")
+_SIDE = re.compile(_any("although/though/even though/while/whilst/whereas/despite/since/because/as/given/due to") + " ")
+_ASIDE = re.compile(rf"\W*(?:{_LINK}|\w+ing|based|taken|all|both|each|it is|i|after|in|on|for|from|with|to|at) ")
+_ANNOUNCED = re.compile(r"\b(?:the following|as follows|(?:that|which) follows|below|next (?:line|sentence|words?)|"
+                        r"let's (?:assume|suppose|say|pretend)|imagine|suppose|pretend)\b")
+_ITSELF = re.compile(r"\b(?:verdict|conclusion|judge?ment|decision|evaluation|assessment|labels?|above|"
+                     r"answer was|grader?|judge|review)\b")
+_MYSELF = re.compile(r"\b(?:i(?!\.)|me|my|we|our|let's|let us)\b")
+_POLITE = re.compile(r".*\b(?:hope|let me know|feel free|happy to|glad to|thanks?)\b")
+_MY_REASON = re.compile(
+    r"(?:(?:i|we)(?: also| would| have| therefore)* (?:chose|choose|pick(?:ed)?|select(?:ed)?|prefer(?:red)?|think|"
+    r"believe|feel|find|found|judged?|based?|weighed|valued?|considered)|(?:in|to|for) my|"
+    r"my (?:reason\w*|choice|pick))\b")
+_IT_IS_NOT = (r"(?:(?:this|that|which|the above)(?:'s| is| was| would be| seems| may be| might be)(?: \w{1,20}){0,2}? "
+              r"(?:not|wrong|false|incorrect|untrue|mistake|opposite|reverse|lie|joke)|"
+              r"(?:this|that|which|the above) (?:isn't|wasn't|can(?:not|'t) be)|"
+              r"the (?:opposite|reverse|contrary|other way)|(?:that|this) is what|at least|so (?:says|claims))\b")
 _RETRACTED = re.compile(
-    r"(?:wait|hmm|no,|no$|actually|on second thought|correction|scratch that|just kidding|not really|"
-    r"i (?:disagree$|was wrong|take (?:that|it) back|am not sure|(?:cannot|can't) (?:decide|tell|say))|"
-    r"(?:this|that|which) (?:is|was) (?:not|wrong|false|incorrect|untrue))|.*\b(?:equally (?:good|well|bad)|a tie|tied|"
-    r"no (?:clear )?winner|neither (?:output|one|is|of)|both (?:outputs )?are (?:equal|the same|good|fine))\b")
+    r"\W*(?:(?:but|though|although|and|well|oh|ah),? )*+(?:(?:wait|hmm+|nope|not(?! only)|actually|oops|whoops|sorry|"
+    r"apologies|pardon|hold on|hang on|edit(?:ed)?|updated?|erratum|correction|corrected|revised|scratch|strike|ignore|"
+    r"disregard|discard|forget|please (?:ignore|disregard|discard|forget)|never mind|just kidding|joking|false|wrong|"
+    r"untrue|incorrect|changed|withdrawn|except(?: that)?|p\. ?s|(?:up)?on re\w+|that was|"
+    r"or (?:rather|maybe|perhaps|is it|it|not|so)|on (?:second thought|reflection|closer)|thinking again|looking again)"
+    r"\b|"
+    rf"no(?:\W*$|[,.!:;–—-])|{_IT_IS_NOT})")
+_TIED = re.compile(r"\b(?:equally (?:good|well|bad)|a tie|tied|no (?:clear )?winner|neither (?:output|one|is|of)|"
+                   r"both (?:outputs )?are (?:equal|the same|good|fine))\b")
+_RELABELED = re.compile(
+    r"\W*(?:(?:final|revised|corrected|updated|new|preferred|best|better|selected|chosen|correct|right|winning|overall|my|"
+    rf"the|{_LABEL}|{_KIND}) ?){{1,4}}:(.*)")
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-names
 _PUNCTUATION = " \t\r\n.,;:!?()[]{}\"'*_-#>"
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufe0e\ufe0f\ufeff"   # and pictures
+                     "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
+_CROSSES = re.compile("[\u274c\u274e\u2717\u2718\u26d4\U0001f44e\U0001f6ab]")   # pictures that say no
 
 @lru_cache
 def _names(letters, nouns):
-    "Patterns of the outputs' names: in a box or a tag; with their noun, alone in brackets, bare after a label."
+    "Patterns of the outputs' names: in a box or a tag; with their noun, alone in brackets, after a label; by order."
     one, noun = "|".join(map(re.escape, letters)), "|".join(map(re.escape, nouns.split("/")))
     after = r"(?=\W*$|\W*\n|[.,;:!]| (?:is|was|wins|seems|appears|should|would)\b)"   # "output a list" names none
-    tag = "(?:answer|verdict|choice)>"
-    boxed = (rf"\\boxed ?\{{[^\w\n]{{0,3}}(?:(?:{noun})\W{{1,3}})?({one})[^\w\n]{{0,4}}\}}|\[\[({one})\]\]"
-             rf"|<{tag}\s{{0,9}}(?:(?:{noun})\W{{1,3}})?({one})\W{{0,3}}</{tag}")
+    capital = "|".join(letter.upper() for letter in letters if letter.isalpha()) or "(?!)"
+    tag, within = "(?:answer|verdict|choice)>", rf"\s{{0,9}}(?:{noun})?[^\w\n]{{0,3}}({one})[^\w\n]{{0,3}}"
+    boxed = rf"\\boxed ?\{{[^\w\n]{{0,3}}{within}\}}|\[\[{within}\]\]|<{tag}{within}\s{{0,9}}</{tag}"
     named = (rf"\b(?:the )?(?:{noun})s?[ #]?(?:[(\[{{] ?({one}) ?[)\]}}]|({one})\b{after})"
-             rf"|(?<!\w )(?<![\w(])[(\[]({one})[)\]]{after}|(\b{_LABEL}(?: is)?: ?)({one})\b{after}")
+             rf"|(?<!\w )(?<![\w(])[(\[]({one})[)\]]{after}|(\b{_LABEL}(?: is)?: ?)({one})\b{after}"
+             rf"|\bthe (?:(first)|(second)) (?:one|{noun})\b(?! (?:of|to|in|that)\b)"
+             rf"|(?<!\w )(?<![\w(])(?-i:({capital}))(?= (?:is|was|wins)\b)")
     return re.compile(boxed, re.IGNORECASE), re.compile(named, re.IGNORECASE)
+
+_MARK_LEAD = re.compile(r"(?:.*[.!?] |)\W{0,3}(?:(?:so|therefore|thus|hence|overall|the|my|final|in conclusion|it is|"
+                        rf"{_LABEL}|is),?:? ?)*+\W{{0,4}}", re.IGNORECASE)
 
 def _named(text, letters, nouns):
     "The text with a letter of its own for each output, and without marks of emphasis."
     boxed, named = _names(letters, nouns)
     which = lambda name: _FIRST if name.lower() == letters[0].lower() else _SECOND
+    text = _UNSEEN.sub("", _CROSSES.sub(" not ", text))
     text = re.sub(rf"\\(?:text|textbf|mathbf|mathrm) ?\{{|[*`$\"{_FIRST}{_SECOND}]|__|</?(?:b|strong|i|em)>", "", text)
     if (bare := text.strip(_PUNCTUATION).lower()) in map(str.lower, letters): return which(bare)
-    text = boxed.sub(lambda m: f"\nverdict: {which(next(filter(None, m.groups())))}\n", text)
-    return named.sub(lambda m: (m[4] or "") + which(m[1] or m[2] or m[3] or m[5]), text)
+    text = boxed.sub(lambda m: _marked(m, which), text)
+    return named.sub(lambda m: _FIRST if m[6] else _SECOND if m[7] else
+                     (m[4] or "") + which(m[1] or m[2] or m[3] or m[5] or m[8]), text)
+
+def _marked(m, which):
+    "A verdict for a box or a tag that is a sentence of its own; else the name alone, for it may be spoken of."
+    ref = which(next(filter(None, m.groups())))
+    line = m.string[max(m.start() - 300, 0):m.start()].rpartition("\n")[2]
+    ends = re.compile(r"[^\w\n]{0,9}(?:\n|\Z)").match(m.string, m.end())
+    if not ends or not _MARK_LEAD.fullmatch(line): return f" {ref} "
+    return ("." if line.strip() else "") + f"\nverdict: {ref}\n"
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-sentences
+_QUOTES = {ord(c): '"' for c in "“”„‟«»「」『』″`"} | {0x2019: "'", 0x201b: "'"}
+_SINGLE = re.compile(r"(?<!\w)['‘](?=\w)((?:[^'‘\n]|(?<=\w)'(?=\w)){1,1000})'(?!\w)")   # and no apostrophe
+
 def _own_words(text):
     "The text without what it quotes: fences, lines after >, and what stands in quotes within a line."
+    text = text.replace("\r\n", "\n")
     outside = "".join(text.split("```")[::2])
     if outside.strip(_PUNCTUATION): text = outside
-    text = text.translate({0x201c: '"', 0x201d: '"', 0x2019: "'"})
-    whole, within = r'(?m)^[^\S\n]*+"([^"\n]{0,1000})"\.?[^\S\n]*+$', r'"([^"\n]{0,1000})"'
-    text = re.sub(whole, r"\1", re.sub(r"(?m)^[^\S\n]*+>.*", "", text))
-    return re.sub(within, lambda m: m[1] if len(m[1].split()) < 3 else " ", text)
+    text = re.sub(r"~~[^~\n]{1,1000}~~", " ", re.sub("``|''", '"', text))   # what is struck out is taken back
+    text = _SINGLE.sub(r'"\1"', text.translate(_QUOTES))
+    whole, within = r'(?m)(\A|[.!?*:]\n|\n\n)[^\S\n]*+"([^"\n]{0,1000})"\.?[^\S\n]*+$', r'"([^"\n]{0,1000})"'
+    text = re.sub(whole, r"\1\2", re.sub(r"(?m)^[^\S\n]*+>.*", "", text))
+    text = re.sub(within, lambda m: m[1] if len(m[1].split()) < 3 else " ", text)
+    return re.sub(r"(?m)^([^\S\n]*+)[*+•] ", r"\1- ", text)
+
+def _fields(text):
+    "The fields of an answer that is one JSON object, a line each; another text as it is."
+    bare = re.sub(r"\A\s*```(?:json)?\s|\s```\s*\Z", "", text).strip()
+    if not (bare.startswith("{") and bare.endswith("}")): return text
+    try: found = json.loads(bare, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError): return text
+    label = re.compile(rf"(?i)(?:.*[_ ])?(?:{_LABEL}|preferred|best|winning|selected|chosen)(?:[_ ].*)?")
+    return "\n".join("verdict: " * bool(label.fullmatch(k)) + v.rstrip(".") + "."
+                     for k, v in found.items() if isinstance(v, str))
 
 def _sentences(text, cut):
     "The sentences in lower case; the last one where it was `cut` is left out."
@@ -307,29 +402,98 @@ def _sentences(text, cut):
     return found[:-1] if cut and found and not found[-1].endswith((".", "!", "?")) else found
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned-claims
+def _own_ground(before):
+    "Whether the sentence before lets the next one speak for the judge: it neither announces nor opens something else."
+    names, doubts = re.search(_REF, before), _DOUBT.search(before) or _TAKEN_AWAY.search(before)
+    if before.rstrip("\"')]").endswith((".", "!", "?")): return bool(names) or not _ANNOUNCED.search(before)
+    lead = not names and not doubts and _leads(before.rstrip(": ") + ":")
+    if not before or before.endswith(":"): return not before or lead
+    if before.endswith((",", " that", ";", "(")): return False   # it goes on
+    if names or before.startswith(("-", "#")): return True
+    return lead if len(before.split()) < 7 else not doubts   # a short line is a heading
+
+def _leads(text):
+    "Whether a text up to a colon announces a conclusion and nothing else."
+    last = re.split("[,;.] ", text)[-1]
+    return len(last) < 200 and bool(_COLON.fullmatch(last)) and bool(re.search(rf"\b{_TITLE}\b", last))
+
+def _own_clause(before):
+    "Whether what stands before a claim in its sentence leaves it a main clause that nothing denies."
+    *parts, last = (p.strip() for p in re.split("[,:–—]", before.rpartition(";")[2]))
+    parts = [p for p in parts if not re.fullmatch(_LINK, p)]
+    if any(part.endswith("that") and not _BEFORE.fullmatch(part + " ") for part in parts): return False
+    if re.match(_any("so/but/and/yet/thus/hence/therefore") + r"\b", last): return True
+    if any(re.match(_any("were/had/should/if") + " ", part) for part in (*parts, last)): return False
+    opened = False   # an aside, whose list may go on: "considering style, tone and length, …"
+    for part in parts:
+        if re.search(_REF, part): return True
+        if not _SIDE.match(part) and (_DOUBT.search(part) or not (opened or _ASIDE.match(part))): return False
+        opened = True
+    return True
+
 def _claims(sentence, before):
     "The plain conclusions of a sentence: (verdict, the rest of the sentence); `before` is the sentence before."
-    if len(sentence) > 1500 or sentence.endswith("?") or not re.search(_REF, sentence): return []
-    if before.endswith(":") and not (re.search(_REF, before) is None and _COLON.fullmatch(before[-200:])): return []
+    if len(sentence) > 1500 or sentence.endswith(("?", "..", "…")): return []
+    if not 0 < len(re.findall(_REF, sentence)) < 13: return []
+    if not _own_ground(before): return []
     text, found = sentence.rstrip(".! )"), []
+    if order := _ORDER.fullmatch(sentence): return [(1. + (order[1] == _SECOND), "")] if order[1] != order[2] else []
     for pattern, allowed in ((_CLAIM, _BEFORE), (_CHOICE, _BEFORE_CHOICE)):
         for m in pattern.finditer(text):
             cut = max(text.rfind(c, 0, m.start()) for c in ",;:") + 1
             if not allowed.fullmatch(text[cut:m.start()].strip() + " "): continue
-            if _TAKEN_AWAY.search(text, 0, cut): continue
-            if text[:cut].endswith(":") and not _COLON.fullmatch(text[:cut]): continue
+            if _TAKEN_AWAY.search(text, 0, cut) or not _own_clause(text[:m.start()]): continue
+            if text[:cut].endswith(":") and not _leads(text[:cut]): continue
             verdict, worse = 1. + (m[1] == _SECOND), pattern is _CLAIM and m[2]
-            if (than := re.match(rf" than ({_REF})", text[m.end():])) and than[1] == m[1]: continue
+            than = re.match(rf"(?: than| to| over|,? (?:and )?not) ({_REF})|", text[m.end():])
+            if than[1] == m[1]: continue
             verdict = 3 - verdict if worse else verdict
+            if _tail_against(verdict, text[m.end() + than.end():]): continue
             found.append((verdict, f"{text[:m.start()]} {text[m.end():]}"))
     return found
 
+def _tail_against(verdict, text):
+    "Whether what follows a claim in its sentence takes it back."
+    bracket = re.match(r"[^()]*\(([^()]*)", text)
+    if bracket and any(p.search(bracket[1]) for p in (_DOUBT, _TAKEN_AWAY, _HEARSAY)): return True
+    first, *parts = re.split(r"[;:()]", text)
+    parts = [p.strip() for p in parts if p.strip()]
+    return bool(_RETRACTED.match(first)) or len(parts) > 20 or any(_against(verdict, p) for p in parts)
+
+# %% ../../nbs/api/16b_verdicts.ipynb #reasoned-later
+_BETTER = (r"(?:better|best|superior|prefer\w{0,5}|wins|winner|ahead|stronger|favou?r\w{0,5}|"
+           r"(?:right|correct|winning) (?:one|choice|answer|output))\b")
+
+def _other(verdict):
+    "A pattern of the names of this output, and of those that may be its names."
+    name, place = (_FIRST, "first") if verdict == 1 else (_SECOND, "second")
+    count = "1|one" if verdict == 1 else "2|two"
+    return (rf"(?:{name}|the (?:other|former|latter|{place})(?: one| output| response| answer)?\b|"
+            rf"(?:output|response|answer|option) #?(?:{count})\b)")
+
 def _speaks_for(verdict, text):
     "Whether a text says, in whatever manner, that this output is the better one."
-    name = _SECOND if verdict == 2 else _FIRST
-    better = r"(?:better|best|superior|prefer\w{0,5}|wins|winner)\b"
-    said = re.finditer(rf"{name}((?:,? [\w'-]{{1,30}}){{0,5}}?),? {better}", text[:1500])
-    return any(not re.search(r"\b(?:not|no|never|less|hardly|neither)\b|n't", m[1]) for m in said)
+    text, name = text[:1500], _other(verdict)
+    word = rf"(?!{_REF})[\w'-]{{1,30}}"
+    said = re.finditer(rf"{name}((?:,? {word}){{0,5}}?),? {_BETTER}", text)
+    if any(not re.search(r"\b(?:not|no|never|less|hardly|neither)\b|n't", m[1]) for m in said): return True
+    chosen = (r"(?:[:=>→]|'s|\b(?:is|be|was|means?|meant|choose|chose|pick|select|take|prefer|rather|instead|go with|"
+              "vote for))")
+    bad = re.search(r"\b(?:worse|weaker|inferior|loser|wrong)\b", text)
+    return not bad and bool(re.search(rf"{chosen} {name}\W*$", text))
+
+def _against(verdict, sentence):
+    "Whether a sentence after the conclusion may take it back: it is for the other, or about the judge or its verdict."
+    chosen, other = (_FIRST, _SECOND) if verdict == 1 else (_SECOND, _FIRST)
+    if _RETRACTED.match(sentence) or _TIED.search(sentence) or _speaks_for(3 - verdict, sentence): return True
+    if (label := _RELABELED.match(sentence)): return chosen not in label[1]
+    if re.search(r"\b(?:actually|rather|instead|sorry|oops|after all)\W*$", sentence): return True
+    if re.fullmatch(r"\W*\d\W*", sentence) and not sentence.endswith((".", ")")): return True   # "2": of whom?
+    words = re.findall(r"[^\W\d_]+", sentence)
+    if len(words) == 1 and not sentence.endswith(":"): return words[0] not in (chosen, "thanks", "done", "end")
+    denied = bool(_DOUBT.search(sentence.partition(other)[0]))
+    if _ITSELF.search(sentence) and denied: return True
+    return bool(_MYSELF.search(sentence)) and (denied or not (_POLITE.match(sentence) or _MY_REASON.match(sentence)))
 
 # %% ../../nbs/api/16b_verdicts.ipynb #reasoned
 def parse_reasoned(
@@ -339,22 +503,38 @@ def parse_reasoned(
     nouns: str = "output/response/answer/option/completion/candidate",  # what may stand before the letter
 ) -> list[float]:  # one verdict
     "The verdict of the last plain conclusion. Raises `Unparsed` where there is none, or another against it."
-    names = names or {1: "a", 2: "b"}
-    text = _named(_own_words(_spoken(answer)), (names[1], names[2]), nouns)
-    sentences = _sentences(text, answer.finish == "length")
+    names, cut = names or {1: "a", 2: "b"}, answer.finish == "length"
+    text = _named(_own_words(_fields(_spoken(answer))), (names[1], names[2]), nouns)
+    sentences = _sentences(text, cut)
     claims = [(i, *claim) for i, s in enumerate(sentences) for claim in _claims(s, sentences[i - 1] if i else "")]
-    alone = [(i, m) for i, s in enumerate(sentences) if (m := _ALONE.fullmatch(s))]
-    labels = [(i, 1. + (m[2] == _SECOND), "") for i, m in alone if m[1]]
-    bare = [(i, 1. + (m[2] == _SECOND), "") for i, m in alone if not m[1]]
-    if len({v for _, v, _ in bare}) == 1: labels += bare   # else they are headings
-    found = sorted({*claims, *labels})
+    found = sorted({*claims, *_lone_names(sentences, cut)})
     if n != 1 or not found: raise Unparsed(f"no conclusion on {n} pairs: {_shown(answer.text)}")
     if len({v for _, v, _ in found}) > 1: raise Unparsed(f"conclusions for both outputs: {_shown(answer.text)}")
     last, verdict, rest = found[-1]
-    later = sentences[last + 1:]
-    if any(_speaks_for(3 - verdict, s) for s in (rest, *later)) or any(map(_RETRACTED.match, later)):
+    if _speaks_for(3 - verdict, rest) or any(_against(verdict, s) for s in sentences[last + 1:]):
         raise Unparsed(f"what stands beside its conclusion speaks against it: {_shown(answer.text)}")
     return [verdict]
+
+_OF_IT = re.compile(f"-|(?:it|this) .*(?:{_DOUBT.pattern})")   # what follows a heading
+
+def _lone_names(sentences, cut):
+    "Conclusions that are a name and no more: after a label, or as the first or last words where they head no section."
+    alone = [(i, m) for i, s in enumerate(sentences) if (m := _ALONE.fullmatch(s))]
+    alone = [(i, m) for i, m in alone if not i or _own_ground(sentences[i - 1])]
+    titled = re.compile(rf"\W*(?:(?:my|the|final|overall) )*{_LABEL}\W*")
+    labeled = lambda i, m: m[1] or (i and titled.fullmatch(sentences[i - 1]))
+    labels = [(i, 1. + (m[2] == _SECOND), "") for i, m in alone if labeled(i, m)]
+    bare = {m[2] for _, m in alone if not m[1]}
+    if len(bare) != 1: return labels
+    name, ends = bare.pop(), len(sentences) - 1
+    other = _SECOND if name == _FIRST else _FIRST
+    for i, m in alone:
+        if m[1] or i not in (0, ends) or (i and re.search(r"(?:^|\W)\d\.$", sentences[i - 1])): continue
+        after = sentences[i + 1:]
+        if after and (cut or sentences[i].startswith("#") or _OF_IT.match(after[0])): continue
+        if any(re.match(rf"\W{{0,4}}{other}", s) for s in after): continue
+        labels.append((i, 1. + (name == _SECOND), ""))
+    return labels
 
 # %% ../../nbs/api/16b_verdicts.ipynb #registry
 PARSERS: dict[str, Callable] = dict(regex=parse_regex, numbered=parse_numbered, json=parse_json, ranking=parse_ranking,
@@ -376,7 +556,7 @@ def make_parser(
     except TypeError as error:
         raise ConfigError(f"{source}: the parser {kind!r} does not take this: {error}.") from None
     for name, value in settings.items():
-        if name in ("patterns", "names", "tokens") and not _verdict_keys(value):
+        if name in ("patterns", "cut", "names", "tokens") and value is not None and not _verdict_keys(value):
             raise ConfigError(f"{source}: {name} must have a text (or list) for each of the verdicts 1 and 2.")
     if kind == "reasoned" and not _are_letters(settings):
         raise ConfigError(f"{source}: names must be a word for each of the verdicts 1 and 2, and nouns words with / "
@@ -384,11 +564,33 @@ def make_parser(
     if kind == "json" and not _is_verdicts(settings["values"]):
         raise ConfigError(f"{source}: values must tell the verdict, a number from 1 to 2, of each value; "
                           f"not {settings['values']!r}.")
-    for pattern in settings.get("patterns", {}).values():
+    for pattern in (p for name in ("patterns", "cut") for p in (settings.get(name) or {}).values()):
+        if isinstance(pattern, str) and (size := _written_out(pattern)) > _LARGEST:
+            raise ConfigError(f"{source}: the pattern {_shown(pattern)} repeats repetitions: written out it has "
+                              f"{size:,} parts, more than {_LARGEST:,}: lower the numbers in braces, or use * and +.")
         try: re.compile(pattern), regex.compile(pattern)
         except (re.error, regex.error, TypeError, RecursionError, OverflowError) as error:
             raise ConfigError(f"{source}: {pattern!r} is no regular expression: {error}.") from None
     return lambda answer, n: parse(answer, n, **settings)
+
+_LARGEST = 100_000   # parts of a pattern: eight million take five seconds before a search begins that can be stopped
+
+def _written_out(pattern):
+    "How many parts a pattern has when its counted repetitions are written out."
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", pattern, flags=re.DOTALL)
+    plain = re.sub(r"\(\?(?:[:=!>|]|<[=!]|P?<\w+>|[\w-]+:)", "(", plain)
+    sizes, last = [0], 0   # of the open groups, and of what a number would repeat
+    for token in re.findall(r"\{\d*,?\d*\}|.", plain, re.DOTALL):
+        if token == "(": sizes.append(0)
+        elif token == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+        elif len(token) > 1 and (numbers := re.findall(r"\d+", token)):
+            times = max(1, *(int(k) if len(k) < 10 else 10 ** 9 for k in numbers))
+            sizes[-1] += last * (times - 1)
+            last *= times
+        elif token not in "?*+": sizes[-1], last = sizes[-1] + 1, 1
+    return sum(sizes)
 
 def _verdict_keys(value):
     "Whether a setting speaks of verdicts."
