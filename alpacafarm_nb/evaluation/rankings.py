@@ -16,7 +16,8 @@ from scipy.sparse import csgraph
 
 from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, data_path,
                                 decimals_for, escape, figure_text, plot_theme)
-from .rates import _counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
+from .rates import (_counts, MOST, Estimate, _check_told_apart, _level, _paired, _rng, _scored,
+                                            cluster_ids)
 from ..records import Origin, check_numbers, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
@@ -37,9 +38,10 @@ class Ratings:
         return 1 / (1 + 10 ** ((r[b] - r[a]) / 400))
 
     def sure(self) -> pd.DataFrame:
-        "Share of the replicates in which the model of the row is above that of the column."
-        names = self.table.index
-        return pd.DataFrame((self.replicates[:, :, None] > self.replicates[:, None]).mean(0), names, names)
+        "Share of the replicates in which the model of the row is above that of the column; nan where none are known."
+        names, r = self.table.index, self.replicates
+        shares = (r[:, :, None] > r[:, None]).mean(0)
+        return pd.DataFrame(shares if np.isfinite(r).all() else np.full_like(shares, np.nan), names, names)
 
     def __repr__(self):
         return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format=self._format)}"
@@ -60,7 +62,8 @@ def _games(comparisons, cluster, source="comparisons"):
     for column in ("generator_1", "generator_2"):
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
-    first, second = (np.array([str(v) for v in table[c]]) for c in ("generator_1", "generator_2"))
+    _check_told_apart([table["generator_1"], table["generator_2"]], source)
+    first, second = (np.array([str(v) for v in table[c]], object) for c in ("generator_1", "generator_2"))
     keep = ~np.isnan(scores) & (first != second)
     if not keep.any(): raise RecordError("no row has a verdict on two different models", source)
     return first[keep], second[keep], scores[keep], cluster_ids(table, cluster, source)[keep]
