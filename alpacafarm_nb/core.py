@@ -197,7 +197,9 @@ def as_number(
 ) -> float:
     "One finite number. Raises `ConfigError` for anything else: texts, truth values, nan, numbers out of the range."
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if real and least <= value <= most and not (above and value == least): return float(value)
+    try: number = float(value) if real else math.nan   # single precision has no 1e100 to compare with
+    except OverflowError: number = math.nan
+    if least <= number <= most and not (above and number == least): return number
     low = f" {'above' if above else 'from'} {least:g}" * (least > -1e100)
     high = (f" to {most:g}" if low and not above else f" up to {most:g}") * (most < 1e100)
     raise ConfigError(f"{name} is {brief(value)}: give a number{low}{high}.")
@@ -745,7 +747,7 @@ def markdown_table(
 # %% ../nbs/api/00_core.ipynb #export-plain-cell
 _NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
 
-_INSIDE = re.compile(r"([;\t|][^\S\t\r\n]*|[\r\n][^\S\t\r\n]*(?![-+]\s))([=+\-@＝＋－＠][^;\t|\r\n]*)")
+_INSIDE = re.compile(r"""([;\t|](?:[^\S\t\r\n]|")*|[\r\n](?:[^\S\t\r\n]|")*(?![-+]\s))([=+\-@＝＋－＠][^;\t|\r\n]*)""")
 
 def plain_cell(
     value: Any,  # A cell of a table that a spreadsheet may open

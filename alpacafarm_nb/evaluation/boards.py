@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import ConfigError, RecordError, as_path, atomic_write, brief, decimals_for, markdown_table
 from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
-from .rates import (PairedDifference, _check_names, _check_told_apart, _level, _scored,
+from .rates import (PairedDifference, _check_names, _check_told_apart, _flags, _level, _scored,
                                             clustered_error, instruction_ids, paired_difference, share_interval)
 from ..records import Origin, _text_problem, check_numbers, csv_text, read_table, require_columns
 
@@ -263,6 +263,7 @@ def _to_csv(self,
 ) -> str:
     """A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it. A name that
     begins like a formula gets an apostrophe in front, also where it does after a semicolon, tab or bar."""
+    _flags(formulas=formulas)
     return csv_text(self.to_pandas(annotator).rename_axis("").reset_index(), formulas)[0]
 
 

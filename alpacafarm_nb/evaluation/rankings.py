@@ -96,7 +96,7 @@ def bradley_terry(
     found = np.stack([_strengths(np.bincount(place, np.r_[w[units] * score, w[units] * (1 - score)], m * m)
                                  .reshape(m, m) + met) for w in weights])
     groups = units.max() + 1
-    return _ratings("Bradley–Terry", names, found[0], _widened(found, groups, level), first, second, score, level)
+    return _ratings("Bradley–Terry", names, found[0], _widened(found, groups, level), i, j, score, level)
 
 
 def _widened(found, groups, level):
@@ -127,14 +127,14 @@ def _strengths(beaten):
     return rating - rating.mean()
 
 
-def _ratings(kind, names, own, replicates, first, second, score, level):
-    "The table, the best first."
+def _ratings(kind, names, own, replicates, i, j, score, level):
+    "The table, the best first, of games between models i and j [n], counted in the order of the names."
     order = np.argsort(-own)
-    won = {n: np.r_[score[second == n], 1 - score[first == n]] for n in names}
+    won = [np.r_[score[j == k], 1 - score[i == k]] for k in range(len(names))]
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     if np.isnan(replicates).any(): low, high = np.full((2, len(names)), np.nan)
     table = pd.DataFrame(dict(rating=own, standard_error=replicates.std(0, ddof=1), low=low, high=high,
-                              comparisons=[len(won[n]) for n in names], won=[100 * won[n].mean() for n in names]),
+                              comparisons=list(map(len, won)), won=[100 * w.mean() for w in won]),
                          index=pd.Index(names, name="model"))
     return Ratings(table.iloc[order], kind, len(score), replicates[:, order])
 
@@ -162,7 +162,7 @@ def elo(
         rating = fit(i[at].tolist(), j[at].tolist(), [said[k] for k in at], k=k).scores.sort_index().to_numpy()
         found.append(rating - rating.mean())
     found = np.array(found)
-    return _ratings("Elo", names, found.mean(0), found, first, second, score, level)
+    return _ratings("Elo", names, found.mean(0), found, i, j, score, level)
 
 # %% ../../nbs/api/06e_rankings.ipynb #correlation
 @dataclass(frozen=True)

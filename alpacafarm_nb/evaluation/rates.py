@@ -226,6 +226,12 @@ def _level(level, where):
         raise ConfigError(f"{where}: level is {brief(level)}: a number between 0 and 1 is needed, such as .95")
 
 
+def _flags(**flags):
+    "Raise `ConfigError` for a switch that is neither on nor off."
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)): raise ConfigError(f"{name} is {brief(value)}: give True or False")
+
+
 def _counts(**counts):
     "As `check_counts`, where nothing is no count either."
     for name, (value, least, *_) in counts.items():
@@ -460,8 +466,9 @@ def instructions_needed(
     "Instructions needed to tell two models apart. Raises `ConfigError` for a difference of zero."
     deviation = getattr(deviation, "deviation", deviation)
     _level(power, "instructions_needed: power")
-    known = all(isinstance(x, Real) and abs(x) < 1e100 for x in (difference, deviation))
-    if not known or not difference or not deviation >= 1e-100:
+    try: found = [as_number(x, "") for x in (difference, deviation)]
+    except ConfigError: found = [0., 0.]
+    if not found[0] or not found[1] >= 1e-100:
         raise ConfigError(f"instructions_needed: a difference of {brief(difference)} with a deviation of "
                           f"{brief(deviation)}: both must be finite, and neither zero")
     high = 2
@@ -575,7 +582,8 @@ def crossed_error(
     rows, columns = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
     ms_seeds, ms_instructions = I * rows.var(ddof=1), S * columns.var(ddof=1)
     ms_rest = np.square(x - rows - columns + x.mean()).sum() / ((S - 1) * (I - 1))
-    return float(np.sqrt(max(ms_seeds + ms_instructions - ms_rest, ms_rest) / (S * I)))
+    error = float(np.sqrt(max(ms_seeds + ms_instructions - ms_rest, ms_rest) / (S * I)))
+    return error if error > 1e-13 * np.abs(x).max() else 0.   # rounding is no error
 
 # %% ../../nbs/api/06_rates.ipynb #export-def-order-weights-proxy
 def order_weights(
@@ -662,6 +670,7 @@ def agreement_rate(
 ) -> Agreement:  # percent with its standard error
     """Agreement of two judges on the pairs that both judged. Tables are matched by the texts of the pair, so several
     draws on one pair are each compared. Raises `RecordError` where they have no judged pair in common."""
+    _flags(expected=expected)
     p, q, units = _matched_scores(a, b)
     keep = ~(np.isnan(p) | np.isnan(q))
     p, q, units = p[keep], q[keep], units[keep]
@@ -711,6 +720,7 @@ def calibration(
 ) -> Calibration:  # the groups and summaries
     "How well sigmoid(margin) predicts the verdicts. Raises `ConfigError` where lengths differ or pairs are too few."
     _counts(bins=(bins, 1))
+    _flags(probabilities=probabilities)
     r, y = check_numbers(margins, "calibration: margins"), np.atleast_1d(preference_probability(preferences))
     if probabilities:
         p = np.clip(preference_probability(margins), 1e-6, 1 - 1e-6)
