@@ -746,23 +746,24 @@ def markdown_table(
 
 # %% ../nbs/api/00_core.ipynb #export-plain-cell
 _NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
-
-_INSIDE = re.compile(r"""([;\t|](?:[^\S\t\r\n]|")*|[\r\n](?:[^\S\t\r\n]|")*(?![-+]\s))([=+\-@＝＋－＠][^;\t|\r\n]*)""")
+_INSIDE = re.compile(r"""([;\t|\r\n])((?:[^\S\t\r\n]|")*)(?=[=+\-@＝＋－＠])""")   # where others begin a cell
+_LONG = {s: re.compile(f"[^{s}\r\n]*") for s in ";\t|\r\n"}   # to its end
 
 def plain_cell(
     value: Any,  # A cell of a table that a spreadsheet may open
 ) -> Any:  # The same; a text that would be run as a formula has an apostrophe in front, also where others split it
     "A cell without a formula in it, whether commas, semicolons, tabs or bars end a cell."
-    if not isinstance(value, str) or _NUMBER.fullmatch(value): return value
-    runs = value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    if not isinstance(value, str) or _NUMBER.fullmatch(value.strip(" ")): return value
+    runs = value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
     return "'" * runs + _INSIDE.sub(_plain_part, value)
 
 
 def _plain_part(match):
-    "The beginning of a cell inside of another: numbers and rules of tables, such as |---|, run nothing."
-    text = match[2].strip()
-    runs = not _NUMBER.fullmatch(text) and any(c.isalnum() for c in text)
-    return f"{match[1]}{chr(39) * runs}{match[2]}"
+    "The beginning of a cell inside of another: numbers, rules of tables (|---|) and items of lists run nothing."
+    text = _LONG[match[1]].match(match.string, match.end())[0].strip()
+    item = match[1] in "\r\n" and re.match(r"[-+]\s", text)
+    runs = not item and not _NUMBER.fullmatch(text) and any(c.isalnum() for c in text)
+    return match[0] + "'" * runs
 
 # %% ../nbs/api/00_core.ipynb #export-decimals
 _DUST = 1e-12  # what is left of figures near one that cancel each other
@@ -775,10 +776,14 @@ def decimals_for(
     "Decimals that show the smallest error with two digits; without any error, 3 for figures up to 1, else 1."
     listed = lambda x: [x] if isinstance(x, Real) else [v for v in x if isinstance(v, Real)] if x is not None else []
     size = max((abs(v) for v in listed(values) if math.isfinite(v)), default=0.)
-    dust = max(_DUST, 1e-9 * size, min(FLOOR * size, .5 * 10**-most))
-    known = [e for e in listed(errors) if math.isfinite(e) and e > dust]
+    known = [e for e in listed(errors) if _is_error(e, size, most)]
     if not known: return 3 if size <= 1 else 1
     return min(max(1 - _power(min(known)), 0), most)
+
+
+def _is_error(error, size, most=6):
+    "Whether an error of figures of this size is one, and not missing, or rounding."
+    return math.isfinite(error) and error > max(_DUST, 1e-9 * size, min(FLOOR * size, .5 * 10**-most))
 
 
 def _power(x):
@@ -805,10 +810,9 @@ def figure_text(
 def _power_text(value, spread):
     "How a figure that is too small or too large for plain digits is written, with its error's; None for all others."
     size = abs(value) if math.isfinite(value) else 0.
-    known = spread is not None and math.isfinite(spread) and spread > max(_DUST, 1e-9 * size)
-    largest = max(size, spread if known else 0.)
-    small = FLOOR * size < spread < .5e-6 if known else _DUST < size < .5e-3
-    if not (small or largest >= 1e9): return None
+    known = spread is not None and _is_error(spread, size)
+    small = spread < .5e-6 if known else _DUST < size < .5e-3
+    if not small and max(size, spread if known else 0.) < 1e9: return None
     last = _power(spread) - 1 if known else _power(size) - 2   # of the digits that are shown
     def show(x, sign=""):
         if not math.isfinite(x): return f"{x:{sign}f}"
