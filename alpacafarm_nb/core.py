@@ -197,7 +197,9 @@ def as_number(
 ) -> float:
     "One finite number. Raises `ConfigError` for anything else: texts, truth values, nan, numbers out of the range."
     real = isinstance(value, Real) and not isinstance(value, bool)
-    if real and least <= value <= most and not (above and value == least): return float(value)
+    try: number = float(value) if real else math.nan   # single precision has no 1e100 to compare with
+    except OverflowError: number = math.nan
+    if least <= number <= most and not (above and number == least): return number
     low = f" {'above' if above else 'from'} {least:g}" * (least > -1e100)
     high = (f" to {most:g}" if low and not above else f" up to {most:g}") * (most < 1e100)
     raise ConfigError(f"{name} is {brief(value)}: give a number{low}{high}.")
@@ -744,15 +746,28 @@ def markdown_table(
 
 # %% ../nbs/api/00_core.ipynb #export-plain-cell
 _NUMBER = re.compile(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?")
+_INSIDE = re.compile(r"""([;\t|\r\n])((?:[^\S\t\r\n]|")*)(?=[=+\-@＝＋－＠])""")   # where others begin a cell
+_LONG = {s: re.compile(f"[^{s}\r\n]*") for s in ";\t|\r\n"}   # to its end
 
 def plain_cell(
     value: Any,  # A cell of a table that a spreadsheet may open
-) -> Any:  # The same; a text that would be run as a formula has an apostrophe in front
-    "A cell without a formula in it."
-    runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
-    return f"'{value}" if runs and not _NUMBER.fullmatch(value) else value
+) -> Any:  # The same; a text that would be run as a formula has an apostrophe in front, also where others split it
+    "A cell without a formula in it, whether commas, semicolons, tabs or bars end a cell."
+    if not isinstance(value, str) or _NUMBER.fullmatch(value.strip(" ")): return value
+    runs = value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    return "'" * runs + _INSIDE.sub(_plain_part, value)
+
+
+def _plain_part(match):
+    "The beginning of a cell inside of another: numbers, rules of tables (|---|) and items of lists run nothing."
+    text = _LONG[match[1]].match(match.string, match.end())[0].strip()
+    item = match[1] in "\r\n" and re.match(r"[-+]\s", text)
+    runs = not item and not _NUMBER.fullmatch(text) and any(c.isalnum() for c in text)
+    return match[0] + "'" * runs
 
 # %% ../nbs/api/00_core.ipynb #export-decimals
+_DUST = 1e-12  # what is left of figures near one that cancel each other
+
 def decimals_for(
     errors: float | Iterable[float] | None,  # Standard errors of what is shown; missing ones do not count
     values: float | Iterable[float] = (),  # What is shown
@@ -761,9 +776,19 @@ def decimals_for(
     "Decimals that show the smallest error with two digits; without any error, 3 for figures up to 1, else 1."
     listed = lambda x: [x] if isinstance(x, Real) else [v for v in x if isinstance(v, Real)] if x is not None else []
     size = max((abs(v) for v in listed(values) if math.isfinite(v)), default=0.)
-    known = [e for e in listed(errors) if math.isfinite(e) and e > max(1e-9 * size, .5 * 10**-most)]   # else dust
+    known = [e for e in listed(errors) if _is_error(e, size, most)]
     if not known: return 3 if size <= 1 else 1
-    return min(max(1 - int(f"{min(known):.1e}".split("e")[1]), 0), most)
+    return min(max(1 - _power(min(known)), 0), most)
+
+
+def _is_error(error, size, most=6):
+    "Whether an error of figures of this size is one, and not missing, or rounding."
+    return math.isfinite(error) and error > max(_DUST, 1e-9 * size, min(FLOOR * size, .5 * 10**-most))
+
+
+def _power(x):
+    "The power of ten of a number's first digit, when two digits are shown."
+    return int(f"{x:.1e}".split("e")[1])
 
 
 def figure_text(
@@ -776,9 +801,24 @@ def figure_text(
     "A figure with its uncertainty, each with the decimals that the standard error (else the interval) is worth."
     spread = error if error or low is None else (high - low) / 4   # none, or all alike: the interval says it
     if spread is None or math.isnan(spread): spread = None if low is None else (high - low) / 4
-    n = decimals_for(spread, value)
-    text = f"{value:{sign}.{n}f}" + (f" ± {error:.{n}f}" if error is not None else "")
-    return text + (f" [{low:.{n}f}, {high:.{n}f}]" if low is not None else "")
+    show, n = _power_text(value, spread), decimals_for(spread, value)
+    show = show or (lambda x, sign="": f"{x:{sign}.{n}f}")
+    text = show(value, sign) + (f" ± {show(error)}" if error is not None else "")
+    return text + (f" [{show(low)}, {show(high)}]" if low is not None else "")
+
+
+def _power_text(value, spread):
+    "How a figure that is too small or too large for plain digits is written, with its error's; None for all others."
+    size = abs(value) if math.isfinite(value) else 0.
+    known = spread is not None and _is_error(spread, size)
+    small = spread < .5e-6 if known else _DUST < size < .5e-3
+    if not small and max(size, spread if known else 0.) < 1e9: return None
+    last = _power(spread) - 1 if known else _power(size) - 2   # of the digits that are shown
+    def show(x, sign=""):
+        if not math.isfinite(x): return f"{x:{sign}f}"
+        if abs(x) < .5 * 10.**last: return f"{0.:{sign}.0f}"
+        return f"{x:{sign}.{min(max(_power(x) - last, 0), 15)}e}"
+    return show
 
 # %% ../nbs/api/00_core.ipynb #export-palette-228899-dd7711-8833ff
 PALETTE = ["#228899", "#dd7711", "#8833ff", "#00aa66", "#bb2222", "#aa77ee"]

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import decimal
 import fractions
+import functools
 import gzip
 import html
 import io
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from alpacafarm_nb import evaluation, prompts, records, sources
 from alpacafarm_nb.annotators.judges import load_evaluator, load_judges
 from alpacafarm_nb.answers import Answers
-from alpacafarm_nb.core import ConfigError, FarmError, data_path
+from alpacafarm_nb.core import ConfigError, FarmError, RecordError, data_path, figure_text, plain_cell
 from alpacafarm_nb.evaluation.boards import board_figures
 from alpacafarm_nb.evaluation.overoptimization import plot_overoptimization
 from alpacafarm_nb.evaluation.rankings import scatter
@@ -63,14 +64,24 @@ names = mostly(st.one_of(st.none(), st.sampled_from([*POOLS, "nowhere"]),
                          st.lists(some(*POOLS, "nowhere", one_in=20), max_size=2)))
 
 
+# Names that are nearly the same: as texts, to NumPy, or once they are joined with those of figures.
+NEAR = [1, "1", 1., True, "a", "a\0", "a ", "A", "x", "base_x", "win_rate", "=1", "a;=1", "hen \ud83d", 10**30, (1, 2)]
+
+
+def objects(values):
+    "A column of anything."
+    made = pd.Series(index=range(len(values)), dtype=object)
+    for k, value in enumerate(values): made.at[k] = value
+    return made
+
+
 @st.composite
 def columns(draw, values):
     "A column of another type, or with anything in it."
-    kind = draw(st.sampled_from(["category", "object", "string", "float", "Int64", "odd", "odd", "none", "one"]))
-    if kind == "odd":
-        made = pd.Series(index=range(len(values)), dtype=object)
-        for k, value in enumerate(values): made.at[k] = draw(mostly(st.just(value), 3))
-        return made
+    kind = draw(st.sampled_from(["category", "object", "string", "float", "Int64", "odd", "odd", "none", "one",
+                                 "near"]))
+    if kind == "near": return objects([draw(st.sampled_from(NEAR)) for _ in values])
+    if kind == "odd": return objects([draw(mostly(st.just(value), 3)) for value in values])
     if kind == "none": return pd.Series([None] * len(values), dtype=draw(st.sampled_from([object, float])))
     made = pd.Series(values[:1] * len(values) if kind == "one" else values, dtype=object)
     try: return made.astype(kind) if kind != "one" else made
@@ -80,7 +91,8 @@ def columns(draw, values):
 @st.composite
 def frames(draw, most=8):
     "A table that is mostly right."
-    rows, rng = draw(st.integers(0, most)), random.Random(draw(st.integers(0, 10**6)))
+    rows = draw(st.one_of(st.integers(0, most), st.sampled_from([1, 2])))
+    rng = random.Random(draw(st.integers(0, 10**6)))
     cells = {name: rng.choices(pool, k=rows) for name, pool in POOLS.items()}
     if draw(st.booleans()): cells["instruction"] = [f"Question {k}?" for k in range(rows)]
     if draw(st.booleans()): cells["draw"] = list(range(rows))
@@ -209,13 +221,13 @@ def orders(draw):
 
 E = evaluation
 CALLS = {
-    "clustered_error": spread(E.clustered_error, alike(UNSURE, (0, 1, 2))),
+    "clustered_error": spread(E.clustered_error, alike(UNSURE, (0, 1, 2, "a", "a\0", None))),
     "instruction_ids": call(E.instruction_ids, tables()),
     "win_rate": call(E.win_rate, tables(), cluster=names),
     "win_rate_interval": call(E.win_rate_interval, tables(), method=some("wilson", "t", "bootstrap"), level=levels,
                               cluster=names, replicates=some(100), seed=seeds),
-    "win_rates": call(E.win_rates, tables(), st.one_of(some("dataset", "annotator"), st.just(["dataset", "item"]),
-                                                       names),
+    "win_rates": call(E.win_rates, tables(), st.one_of(some("dataset", "annotator", "utility"),
+                                                       st.just(["dataset", "item"]), names),
                       cluster=names, level=levels),
     "unit_scores": call(E.unit_scores, tables()),
     "score_matrix": call(E.score_matrix, mostly(st.one_of(st.lists(tables(3), max_size=3),
@@ -259,7 +271,7 @@ CALLS = {
              seed=seeds),
         spread(E.corrected_win_rate, alike(VERDICTS, VERDICTS, (1, 2)), level=levels, weight=some(None, 1),
                seed=seeds)),
-    "labels_needed": call(E.labels_needed, numbers, some(0, .5, -.9, 1), some(0, 5000), deviation=numbers,
+    "labels_needed": call(E.labels_needed, numbers, some(0, .5, -.9, 1), some(0, 5000, 10**400), deviation=numbers,
                           level=levels),
     "fit_overoptimization": spread(
         E.fit_overoptimization, curves(), errors=mostly(st.one_of(st.none(), st.just(.5), arrays(.1, 1., length=5))),
@@ -309,10 +321,25 @@ def test_every_exported_name_is_fuzzed():
 
 
 def show(result):
-    "Every way in which a result shows itself."
+    "Every way in which a result shows itself, and all that is worked out of it."
     repr(result), str(result)
-    for name in ("_repr_html_", "to_pandas", "to_dict", "to_markdown", "to_csv", "to_html"):
-        if dataclasses.is_dataclass(result) and hasattr(result, name): getattr(result, name)()
+    if not dataclasses.is_dataclass(result): return
+    for name in ("_repr_html_", "to_pandas", "to_dict", "to_markdown", "to_csv", "to_html", "sure"):
+        if hasattr(result, name): getattr(result, name)()
+    for name, value in vars(type(result)).items():
+        if isinstance(value, (property, functools.cached_property)): getattr(result, name)
+
+
+def check_uncertainty(result):
+    "No error of zero where the interval is not known, and no interval without any width around a share."
+    if not dataclasses.is_dataclass(result): return
+    if {"standard_error", "low", "high"} <= vars(result).keys() and not np.ndim(result.low):
+        assert np.isnan(result.low) == np.isnan(result.high) and not result.low > result.high, result
+        assert np.isnan(result.standard_error) or not np.isnan(result.low), f"an error without an interval: {result!r}"
+        sure = isinstance(result, E.LengthControl) or getattr(result, "method", "") in (
+            "wilson", "items", "items alone", "items and annotators")
+        assert not (sure and result.low == result.high), f"an interval of no width: {result!r}"
+    for f in dataclasses.fields(result): check_uncertainty(getattr(result, f.name))
 
 
 def tried(function, args, kwargs=None):
@@ -336,6 +363,7 @@ def test_a_result_or_a_sentence(name):
     def run(drawn):
         if (result := tried(*drawn)) is None: return
         results.append(result)
+        check_uncertainty(result)
         allowed = {*UNKNOWN, *MAY_BE_UNKNOWN.get(name, ())} - {*ALWAYS_KNOWN.get(name, ())}
         lost = {x for x in unknown_fields(result) if x not in allowed and not x.endswith("_error")}
         assert not lost, f"nan or infinity in {lost}"
@@ -628,6 +656,181 @@ def test_an_alpha_is_legible():
     line = next(x for x in repr(report).splitlines() if x.startswith("alpha"))
     assert len(line.split()[2].replace("0.", "").lstrip("0")) == 2, line    # two digits of the error
     assert len(line.split()[1].split(".")[1]) == len(line.split()[2].split(".")[1])
+
+
+BY_TABLE = {
+    "win_rate": lambda t, c: E.win_rate(t), "win_rate_interval": lambda t, c: E.win_rate_interval(t),
+    "unit_scores": lambda t, c: E.unit_scores(t),
+    "win_rate of clusters": lambda t, c: E.win_rate(t, cluster=c), "win_rates": lambda t, c: E.win_rates(t, c),
+    "paired_difference": lambda t, c: E.paired_difference(t, t), "agreement_rate": lambda t, c: E.agreement_rate(t, t),
+    "length_controlled_win_rate": lambda t, c: E.length_controlled_win_rate(t, replicates=50, penalty=None),
+    "label_table": lambda t, c: E.label_table(t, keep=c), "agreement": lambda t, c: E.agreement(t, replicates=100),
+    "judge_agreement": lambda t, c: E.judge_agreement(t.query("annotator != 'bob'"), t),
+    "bias_and_variance": lambda t, c: E.bias_and_variance(t, t), "likings": lambda t, c: E.likings(t),
+    "elo": lambda t, c: E.elo(t, orders=2), "scoreboard": lambda t, c: E.scoreboard(t),
+    "bradley_terry": lambda t, c: E.bradley_terry(t, prior=1., replicates=50), "cluster_ids": cluster_ids,
+    "corrected_win_rate": lambda t, c: E.corrected_win_rate(t[:9], t), "board_figures": lambda t, c: board_figures(t),
+    "load_published": lambda t, c: E.load_published(t[[c]].drop_duplicates().assign(win_rate=5.), "j")}
+
+
+@pytest.mark.parametrize("name", BY_TABLE)
+def test_half_a_character_in_any_column(name):
+    "Such a text can be neither grouped by nor written: a sentence says where it stands, or the column is not needed."
+    function, table = BY_TABLE[name], ONE.query("generator_2 == 'x'").reset_index(drop=True).assign(dataset="d", draw=0)
+    assert tried(function, (table, "dataset")) is not None
+    for column in ("instruction", "output_2", "generator_1", "generator_2", "annotator", "item", "dataset", "draw"):
+        bad = table.assign(**{column: objects(["hen \ud83d" if k == 3 else v for k, v in enumerate(table[column])])})
+        found = tried(function, (bad, column))
+        if column in ("generator_1", "generator_2", "annotator", "item"): assert found is None, f"{column} was taken"
+
+
+@pytest.mark.parametrize("setting", [lambda: E.scoreboard(ONE.query("generator_2 == 'x'"), "hen \ud83d"),
+                                     lambda: E.win_rates(ONE, "hen \ud83d"), lambda: E.win_rate(ONE, cluster="\ud83d"),
+                                     lambda: E.load_published(pd.DataFrame({"": ["a"], "win_rate": [1.]}), "\ud83d"),
+                                     lambda: E.judge_agreement(ONE, ONE, name="\ud83d")])
+def test_half_a_character_in_a_setting(setting):
+    with pytest.raises(ConfigError, match="half a surrogate pair"): setting()
+
+
+@SETTINGS
+@given(st.lists(st.tuples(st.sampled_from([*REAL, 1e-9]), st.sampled_from([0, 1, "1", "a", "a\0", (1,)])), max_size=9))
+def test_an_error_over_units_by_its_definition(pairs):
+    scores, units = [p[0] for p in pairs], [p[1] for p in pairs]
+    if not pairs: return
+    found, sums = E.clustered_error(scores, units), {}
+    for x, unit in pairs: sums[unit] = sums.get(unit, 0.) + x - np.mean(scores)
+    n = len(sums)
+    if n < 2: assert np.isnan(found)
+    else: assert found == pytest.approx((n / (n - 1) * sum(s**2 for s in sums.values()))**.5 / len(scores), abs=1e-4)
+    with pytest.raises(ConfigError, match="missing"): E.clustered_error([*scores, NAN], [*units, 0])
+    with pytest.raises(ConfigError, match="missing"): E.clustered_error([*scores, 1.], [*units, None])
+
+
+@SETTINGS
+@given(st.lists(st.sampled_from([1, 2, 1.5, 1.25]), min_size=1, max_size=6), st.sampled_from(["half", "label"]))
+def test_one_instruction_tells_no_error(verdicts, ties):
+    "However often it was judged, by however many."
+    n = len(verdicts)
+    table = pd.DataFrame(dict(instruction="Why?", input="", output_1=[f"{k}" for k in range(n)], output_2="So. ",
+                              generator_1="a", generator_2="b", annotator=[f"ann {k % 3}" for k in range(n)], item=0,
+                              draw=range(n), preference=verdicts))
+    assert np.isnan([E.win_rate(table).standard_error, E.win_rate_interval(table).standard_error]).all()
+    assert E.win_rates(table, "generator_2")["standard_error"].isna().all()
+    assert E.scoreboard(table).figures["standard_error"].isna().all()
+    assert E.likings(table)["standard_error"].isna().all()
+    with warnings.catch_warnings(action="ignore"):   # that both say the same
+        both = [E.cohen_kappa(verdicts[:1], verdicts[-1:], ties, replicates=100), E.bootstrap([verdicts[0]]),
+                E.bootstrap([[v] for v in verdicts])]
+    if n > 1:
+        report = E.agreement(table, ties, replicates=100)
+        both += [report.pairwise, report.leave_one_out, report.fleiss_kappa, report.alpha]
+    if n > 2: both.append(E.corrected_win_rate(table, pd.concat([table, table.assign(output_2="No.")])).estimate)
+    for found in both: assert np.isnan(found.standard_error), found
+    assert np.isnan([both[1].low, both[2].instruction_error, both[2].z]).all()
+    if n > 1:
+        rated = E.bradley_terry(table.assign(preference=[1., 2.] + verdicts[2:]), replicates=50)
+        assert rated.table["standard_error"].isna().all() and rated.sure().isna().all(axis=None)
+
+
+@SETTINGS
+@given(st.data())
+def test_a_board_that_changes(data):
+    "Models come and go, of any names and annotators; figures stay those of the verdicts, one column each."
+    pool = ["a", "b", "a\0", "1", "=1"]
+    def some_verdicts(annotator):
+        return pd.DataFrame(dict(instruction=["Q?", "W?"], output_1="x", output_2="yy", generator_1="base",
+                                 generator_2=data.draw(st.sampled_from(pool)), annotator=annotator,
+                                 preference=data.draw(st.lists(st.sampled_from(VERDICTS[:3]), min_size=2, max_size=2))))
+    annotator = st.sampled_from(["x", "base_x", "1", "draws_x"])
+    board = E.scoreboard(some_verdicts(data.draw(annotator)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        if data.draw(st.booleans()) and board.models: board.remove(data.draw(st.sampled_from(board.models)))
+        else: tried(board.add, (some_verdicts(data.draw(annotator)),))
+        tried(lambda: board, ())
+        shown = board.to_pandas()
+        assert shown.columns.is_unique and sorted(shown.index) == sorted(set(board.figures["model"]))
+        for row in board.figures.itertuples():
+            alone = E.win_rate(board.verdicts(row.model, row.annotator))
+            assert (row.win_rate, row.n_wins_base) == (alone.win_rate, alone.n_wins_base)
+            assert board.to_pandas(row.annotator).loc[row.model, "n_wins"] == alone.n_wins
+            if len(board.annotators) > 1:
+                names = [f"n_wins_base: {row.annotator}", f"n_wins_base_{row.annotator}"]   # the first if need be
+                assert shown.loc[row.model, next(c for c in names if c in shown)] == alone.n_wins_base
+    other = E.scoreboard(some_verdicts("x").assign(generator_2="new"), level=.5)
+    with pytest.raises(ConfigError, match="level"): board.add(other)
+
+
+@pytest.mark.parametrize("column", ["annotator", "generator_1", "generator_2"])
+def test_names_that_look_alike(column):
+    "A board, or a rating, that shows two names as one text is refused, and says which."
+    table = ONE.query("generator_2 == 'x' and annotator == 'ann'")
+    mixed = table.assign(**{column: objects([1, "1"] * len(table))[:len(table)].to_numpy()})
+    with pytest.raises(RecordError, match="look the same"): E.scoreboard(mixed)
+    if column != "annotator":
+        with pytest.raises(RecordError, match="look the same"): E.bradley_terry(mixed, prior=1., replicates=50)
+    for taken in ("win_rate", "n_total", "high"):
+        with pytest.raises(ConfigError, match="name of a figure"): E.win_rates(table.assign(**{taken: 1}), taken)
+
+
+magnitudes = st.tuples(st.floats(1., 9.99), st.integers(-11, 18)).map(lambda m: m[0] * 10.**m[1])
+
+
+@settings(SETTINGS, max_examples=300)
+@given(magnitudes, st.one_of(st.sampled_from([None, 0., NAN]), st.tuples(st.floats(1., 9.99), st.integers(-7, 2))),
+       st.sampled_from([1, -1]))
+def test_figures_are_legible_at_any_size(size, error, sign):
+    "Neither rounded to nothing nor written out to twenty digits; the error has two digits, or is rounding."
+    error = error[0] * 10.**error[1] * size if isinstance(error, tuple) else error
+    text = figure_text(sign * size, error)
+    shown = [float(part) for part in text.split(" ± ")]
+    assert len(text) < 32, text
+    if error and error > max(1e-12, 1e-9 * size, min(1e-6 * size, 5e-7)):
+        close = max(.051 * error, 5.1e-7 * (error >= 5e-7))   # never more than six decimals
+        assert abs(shown[0] - sign * size) <= close and abs(shown[1] - error) <= close, text
+    else: assert shown[0] and abs(shown[0] - sign * size) <= size, text
+
+
+def test_scores_of_any_size_have_figures():
+    scores = np.arange(9) * 1e-9
+    assert str(E.paired_difference(scores, scores * 0)) == "+4.00e-09 ± 9.1e-10 (9 instructions)"
+    assert str(E.bootstrap(scores)).startswith("4.00e-09 ± 9.")
+    assert str(E.bootstrap(scores * 1e29)).startswith("4.00e+20 ± 9.")
+    assert (figure_text(1e-5), figure_text(1e20)) == ("1.00e-05", "1.00e+20")
+
+
+CELLS = st.text(st.sampled_from('a=+-@;\t|\n\r ,"1.'), max_size=9)
+
+
+def begins_a_formula(cell, separator):
+    "Whether a spreadsheet would run this: no number, no rule of a table, and no item of a list on a line of its own."
+    cell = cell.strip(" ").split(",")[0] if separator != "," else cell.strip(" ")   # what follows is the next of ours
+    if not cell or cell[0] not in "=+-@" or re.match(r"[-+]\s", cell) and separator == "line": return False
+    return any(c.isalnum() for c in cell) and not re.fullmatch(r"[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)", cell.strip(' "'))
+
+
+@settings(SETTINGS, max_examples=400)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=3))
+def test_no_separator_makes_a_formula(rows):
+    "The file as spreadsheets read it that end cells with a comma, a semicolon, a tab or a bar."
+    table = pd.DataFrame(rows, columns=["one", "two"], dtype=object)
+    text, changed = records.csv_text(table)
+    for separator in ",;\t|":
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            for k, cell in enumerate(row):
+                kind = "line" if not k and separator != "," else separator
+                assert not begins_a_formula(cell, kind), (separator, cell, text)
+    plain = [str(v) for row in rows for v in row if not re.search(r"[=+\-@]", v)]
+    assert [plain_cell(v) for v in plain] == [re.sub(r"^(?= *[\t\r\n])", "'", v) for v in plain]
+    assert records.csv_text(table, formulas=True)[0] == table.to_csv(index=False)
+    assert changed == sum(plain_cell(v) != v for row in rows for v in row)
+
+
+@pytest.mark.parametrize("flag", [NAN, None, np.array([1., 2.]), pd.NA, "yes"], ids=str)
+def test_switches_are_on_or_off(flag):
+    for call in (lambda: E.agreement_rate([1, 2], [1, 2], expected=flag), lambda: E.scoreboard(ONE).to_csv("ann", flag),
+                 lambda: E.calibration([1., 2.], [1, 2], 1, probabilities=flag)):
+        with pytest.raises(ConfigError, match="give True or False"): call()
+    with pytest.raises(ConfigError, match="missing is"): E.order_accuracy(ONE, "preference", missing=flag)
 
 
 JUDGES = data_path("judges", "single.yaml").read_bytes()

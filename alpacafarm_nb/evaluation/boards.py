@@ -16,9 +16,9 @@ import pandas as pd
 from ..core import ConfigError, RecordError, as_path, atomic_write, brief, decimals_for, markdown_table
 from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
-from .rates import (PairedDifference, _level, _scored, clustered_error, instruction_ids,
-                                            paired_difference, share_interval)
-from ..records import Origin, check_numbers, csv_text, read_table, require_columns
+from .rates import (PairedDifference, _check_names, _check_told_apart, _flags, _level, _scored,
+                                            clustered_error, instruction_ids, paired_difference, share_interval)
+from ..records import Origin, _text_problem, check_numbers, csv_text, read_table, require_columns
 
 # %% ../../nbs/api/06h_boards.ipynb #figures
 def board_figures(
@@ -30,10 +30,12 @@ def board_figures(
     _level(level, "board_figures")
     table, scores = _scored(table, source)
     require_columns(table, Origin(source), ("generator_2", "annotator"))
+    for column in ("generator_1", "generator_2", "annotator"):
+        if column in table: _check_told_apart([table[column]], source)
     if table.empty: raise RecordError("has no rows", source)
     units, rows = instruction_ids(table), []
     length = table["output_2"].map(str).map(len).to_numpy() if "output_2" in table else None
-    baseline = np.array([str(v) for v in table["generator_1"]]) if "generator_1" in table else None
+    baseline = np.array([str(v) for v in table["generator_1"]], object) if "generator_1" in table else None
     for (model, annotator), at in table.groupby(["generator_2", "annotator"], sort=False).indices.items():
         judged = at[~np.isnan(scores[at])]
         x, n = scores[judged], len(judged)
@@ -79,7 +81,7 @@ class Scoreboard:
     @property
     def annotators(self) -> list[str]:
         "In their order of appearance."
-        return list(dict.fromkeys(self.figures["annotator"]))
+        return list(dict.fromkeys(self.figures["annotator"])) if len(self.figures) else []
 
     @property
     def models(self) -> list[str]:
@@ -89,17 +91,20 @@ class Scoreboard:
     def to_pandas(self, annotator: str | None = None) -> pd.DataFrame:
         "A row a model, the best first; with several annotators, and none named, columns bear their names."
         columns = [c for c in SHOWN if c in self.figures]
+        if annotator is None and not self.annotators:
+            return pd.DataFrame(columns=columns, index=pd.Index([], name="model"))
         if annotator is not None or len(self.annotators) == 1:
             if annotator is None: annotator = self.annotators[0]
             self._known("annotator", annotator, self.annotators)
             shown = self.figures[self.figures["annotator"] == annotator].set_index("model")[columns]
             return shown.sort_values("win_rate", ascending=False, kind="stable")
         wide = self.figures.pivot(index="model", columns="annotator", values=columns)
-        wide.columns = [f"{figure}_{annotator}" for figure, annotator in wide.columns]
-        order = [f"{c}_{a}" for a in self.annotators for c in columns]
-        known = wide[order].dropna(axis=1, how="all")
-        wide = wide[[c for c in order if c in known or c.startswith("win_rate")]].infer_objects()
-        return wide.sort_values(f"win_rate_{self.annotators[0]}", ascending=False, kind="stable")
+        order = [(c, a) for a in self.annotators for c in columns]
+        known = wide[order].notna().any()
+        wide = wide[[k for k in order if known[k] or k[0] == "win_rate"]].infer_objects()
+        names = [f"{c}_{a}" for c, a in wide.columns]
+        if len(set(names)) < len(names): names = [f"{c}: {a}" for c, a in wide.columns]   # of "x" and of "base_x"
+        return wide.set_axis(names, axis=1).sort_values(names[0], ascending=False, kind="stable")
 
     @staticmethod
     def _known(what, name, names):
@@ -110,15 +115,23 @@ class Scoreboard:
         new,  # verdicts (table, path …) or another Scoreboard
         name: str | None = None,  # the model's name, where the verdicts have no generator_2
     ) -> "Scoreboard":  # this one
-        "Add models. Raises `ConfigError`, and adds nothing, where a model's figures by the same annotator are there."
+        """Add models. Raises `ConfigError`, and adds nothing, where a model's figures by the same annotator are there,
+        or the other board's intervals have another level."""
         other = new if isinstance(new, Scoreboard) else scoreboard(new, name, self.level)
+        if other.level != self.level and {"low", "high"} & {*other.figures}:
+            raise ConfigError(f"scoreboard: the intervals of the other board are at level {other.level:g}, those of "
+                              f"this one at {self.level:g}: make both at one level")
         key = ["model", "annotator"]
         have = set(map(tuple, self.figures[key].to_numpy())) if len(self.figures) else set()
         if twice := [k for k in map(tuple, other.figures[key].to_numpy()) if k in have]:
             raise ConfigError(f"scoreboard: {twice[0][0]!r} by {twice[0][1]!r} is there already: remove it first, or "
                               "give another name")
-        self.figures = pd.concat([self.figures, other.figures], ignore_index=True)
-        self.annotations |= other.annotations
+        both = [board.figures for board in (self, other) if len(board.figures)]
+        if both:
+            figures = pd.concat(both, ignore_index=True)
+            for column in key: _check_told_apart([figures[column]], "scoreboard")
+            self.figures = figures
+        self.annotations = self.annotations | other.annotations
         return self
 
     def remove(self, model: str) -> "Scoreboard":  # this one
@@ -166,6 +179,7 @@ def scoreboard(
     _level(level, "scoreboard")
     if name is not None and not (isinstance(name, str) and name):
         raise ConfigError(f"scoreboard: name is {brief(name)}: give the model's name as a text")
+    if name is not None and (problem := _text_problem(name)): raise ConfigError(f"scoreboard: name {problem}")
     many = isinstance(annotations, (list, tuple)) and annotations and not isinstance(annotations[0], Mapping)
     tables = []
     for k, source in enumerate(annotations if many else [annotations]):
@@ -204,12 +218,13 @@ def load_published(
     "A published leaderboard. Raises `RecordError` where it has no win-rates, or a model twice."
     table, origin = read_table(path)
     if not len(table) or not len(table.columns): raise RecordError("has no rows", origin.name)
-    if annotator is not None and not isinstance(annotator, str):
-        raise ConfigError(f"load_published: annotator is {brief(annotator)}: give a text")
+    if annotator is not None and (problem := _text_problem(annotator)):
+        raise ConfigError(f"load_published: annotator {problem}")
     if "model" in table.columns[1:]: table = table.drop(columns="model")
     table = table.rename(columns={table.columns[0]: "model"})
     if "win_rate" not in table:
         raise RecordError(f"there is no such column; there are {list(table.columns)}", origin.name, column="win_rate")
+    _check_names(table["model"].rename("model"), origin.name)
     table["model"] = [str(m) for m in table["model"]]
     for column in (c for c in SHOWN if c in table):
         try: table[column] = check_numbers(table[column], column)
@@ -217,7 +232,8 @@ def load_published(
     if (twice := table["model"].duplicated()).any():
         raise RecordError(f"{table.loc[twice, 'model'].iloc[0]!r} stands there twice", origin.name, column="model")
     kept = table[["model", *(c for c in SHOWN if c in table)]]
-    return Scoreboard(kept.assign(annotator=annotator or as_path(path).name.split(".")[0]))
+    file = annotator or as_path(path).name.split(".")[0].encode("utf-8", "replace").decode()   # a name in Latin-1
+    return Scoreboard(kept.assign(annotator=file))
 
 # %% ../../nbs/api/06h_boards.ipynb #export
 def _texts(board, annotator=None):
@@ -246,7 +262,8 @@ def _to_csv(self,
     formulas: bool = False,  # leave names that a spreadsheet would run as formulas as they are
 ) -> str:
     """A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it. A name that
-    begins like a formula gets an apostrophe in front."""
+    begins like a formula gets an apostrophe in front, also where it does after a semicolon, tab or bar."""
+    _flags(formulas=formulas)
     return csv_text(self.to_pandas(annotator).rename_axis("").reset_index(), formulas)[0]
 
 
@@ -273,6 +290,7 @@ def _save(self,
 def _show(self):
     "The table for a terminal, without the counts of wins."
     heads, rows = _texts(self)
+    if not rows: return "a board without models"
     keep = [k for k, c in enumerate(heads) if not c.startswith(("n_wins", "n_draws", "discrete"))]
     cells, names = [[row[k] for k in keep[1:]] for row in rows], [row[0] for row in rows]
     return pd.DataFrame(cells, names, [heads[k] for k in keep[1:]], dtype=object).to_string()

@@ -53,7 +53,8 @@ def corrected_win_rate(
     folds: int = 5,  # parts between which lambda is estimated and used
     seed: int = 0,  # of the parts
 ) -> CorrectedWinRate:  # percent
-    "Win-rate of output_2 by prediction-powered inference. Raises `RecordError` below 3 pairs with both labels."
+    """Win-rate of output_2 by prediction-powered inference; errors are nan where all true labels are of one
+    instruction. Raises `RecordError` below 3 pairs with both labels."""
     _level(level, "corrected_win_rate")
     _counts(folds=(folds, 2))
     if weight is not None: weight = as_number(weight, "corrected_win_rate: weight", 0, 1)
@@ -68,9 +69,9 @@ def corrected_win_rate(
     used = np.full(n, weight) if weight is not None else each[part]
     lam, gap = used.mean(), y - used * f
     value = lam * rest.mean() + gap.mean()
-    spread = lambda x, of: clustered_error(x, of) if len(np.unique(of)) > 1 else 0.
-    error = np.hypot(lam * spread(rest, other), max(spread(gap, units), _unseen(gap, groups)))
-    alone = spread(y, units)
+    judged = clustered_error(rest, other) if len(np.unique(other)) > 1 else .5   # of one cluster: as large as can be
+    known = clustered_error(gap, units)   # nan for a single cluster
+    error, alone = np.hypot(lam * judged, np.maximum(known, _unseen(gap, groups))), clustered_error(y, units)
     r = float(np.corrcoef(y, f)[0, 1]) if varies(y.std(), 1.) and varies(f.std(), 1.) else float("nan")
     return CorrectedWinRate(_interval(value, error, n, groups, level), _interval(y.mean(), alone, n, groups, level),
                             100 * float(np.r_[f, rest].mean()), float(lam), r, n, N, unmatched)
@@ -129,7 +130,7 @@ def labels_needed(
     rho = as_number(getattr(correlation, "correlation", correlation), "labels_needed: correlation", -1, 1)
     reach = as_number(reach, "labels_needed: reach", 0, above=True)
     deviation = as_number(deviation, "labels_needed: deviation", 0, above=True)
-    _counts(n_judged=(n_judged, 0))
+    _counts(n_judged=(n_judged, 0, 2**53))
     if deviation / reach > 1e6: raise ConfigError(f"labels_needed: a reach of {reach:g} is too small to get at")
     def enough(n, rho):
         gain = 1 - rho**2 * n_judged / (n_judged + n)

@@ -158,7 +158,7 @@ class LengthControl:
 
     win_rate: float  # length-controlled, with the penalty that was asked for
     unpenalised: float  # the same without the penalty, which pulls towards 50 %
-    standard_error: float  # of the unpenalised figure, by refitting
+    standard_error: float  # of the unpenalised figure, by refitting; nan where the fit or its refits did not settle
     low: float  # lower end of its interval, from the refits' quantiles
     high: float  # upper end
     raw_win_rate: float  # without control
@@ -227,7 +227,7 @@ def length_controlled_win_rate(
     found = _refits(X, y, s, units, extra, replicates, seed)
     variant = VARIANTS[(difficulty is not None) + (baselines is not None)]
     result = _controlled(X[extra:], y[extra:], chosen, found, units, variant, C, level)
-    said = _doubts(result, x[judged], y[extra:], found[1], table, units)
+    said = _doubts(result, x[judged], y[extra:], found[1], table, units, level)
     for text in said: warnings.warn(text, stacklevel=2)
     return LengthControl(**result, share_longer=100 * float((x[judged] < 0).mean()), warnings=tuple(said))
 
@@ -261,7 +261,7 @@ def _refits(X, y, s, units, extra, replicates, seed):
 # %% ../../nbs/api/06c_length.ipynb #control-parts-controlled
 def _controlled(X, y, chosen, found, units, variant, C, level):
     "The figures at equal length, with the refits' spread."
-    w, _, drawn = found
+    w, settled, drawn = found
     own = w[0] if chosen is None else chosen
     at_equal = lambda w: _sigmoid(w[..., 1:] @ X[:, 1:].T)   # [..., n], the length term at zero
     p, fitted = at_equal(w), at_equal(own)
@@ -270,18 +270,25 @@ def _controlled(X, y, chosen, found, units, variant, C, level):
     spread = 100 * fitted.std(ddof=1) / len(y)**.5 if len(y) > 1 else float("nan")
     groups = int(len(np.unique(units)))
     middle, spread_of = rates[0], rates[1:].std(ddof=1)
-    if groups < 2: low = high = spread_of = float("nan")
+    if groups < 2 or not _refits_settled(settled, level) or not varies(spread_of, 100.):
+        low = high = spread_of = float("nan")
     elif groups < 40:   # too few to trust the refits' quantiles
         wide = stats.t.ppf((1 + level) / 2, groups - 1) * (groups / (groups - 1))**.5
         low, high = max(middle - wide * spread_of, 0.), min(middle + wide * spread_of, 100.)
     return dict(win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0]), low=float(low), high=float(high),
                 standard_error=float(spread_of),
                 raw_win_rate=100 * float(y.mean()), n=len(y), variant=variant, strength=C, constant=float(own[1]),
-                length=float(own[0]), length_error=float(w[1:, 0].std(ddof=1)), fitted_spread=float(spread),
-                difficulty=float(own[2]) if len(own) > 2 else None)
+                length=float(own[0]), fitted_spread=float(spread),
+                difficulty=float(own[2]) if len(own) > 2 else None,
+                length_error=float(w[1:, 0].std(ddof=1)) if not np.isnan(spread_of) else float("nan"))
+
+
+def _refits_settled(settled, level):
+    "Whether the fit settled, and of the refits so many that the rest lies beyond the interval's ends."
+    return bool(settled[0]) and (~settled[1:]).mean() <= (1 - level) / 2
 
 # %% ../../nbs/api/06c_length.ipynb #control-parts-doubts
-def _doubts(result, x, y, done, table, units):
+def _doubts(result, x, y, done, table, units, level):
     "Why the figure is not to be trusted, or not to be compared with published ones."
     longer, rate, n, said = float((x < 0).mean()), y.mean(), len(y), []
     if min(longer, (x > 0).mean()) < .05:
@@ -293,9 +300,12 @@ def _doubts(result, x, y, done, table, units):
     if few < 25:
         said.append(f"the verdicts for the weaker side come to {few:.0f} of {n}: a few of them decide the fit" + (
             "; with so few, AlpacaEval's own figure is an artefact of its cross-validation" if few < 5 else ""))
-    if not done[0]: said.append("the fit did not settle: length, or the constant, separates the verdicts perfectly")
+    if not done[0]:
+        said.append("the fit did not settle: length, or the constant, separates the verdicts perfectly, and no error "
+                    "can be known")
     elif not done.all():
-        said.append(f"{(~done).sum()} of {len(done) - 1} refits did not settle: the error is not reliable")
+        said.append(f"{(~done).sum()} of {len(done) - 1} refits did not settle: " + (
+            "the error is not reliable" if _refits_settled(done, level) else "no error can be known"))
     pulled = abs(result["win_rate"] - result["unpenalised"])
     if done[0] and pulled > max(.5, .5 * result["standard_error"]):
         said.append(f"the penalty has moved the figure by {pulled:.1f} points, from {result['unpenalised']:.1f} %: "

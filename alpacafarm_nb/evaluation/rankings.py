@@ -16,7 +16,8 @@ from scipy.sparse import csgraph
 
 from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, data_path,
                                 decimals_for, escape, figure_text, plot_theme)
-from .rates import _counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids
+from .rates import (_counts, MOST, Estimate, _check_told_apart, _level, _paired, _rng, _scored,
+                                            cluster_ids)
 from ..records import Origin, check_numbers, require_columns
 
 # %% ../../nbs/api/06e_rankings.ipynb #ratings
@@ -37,9 +38,10 @@ class Ratings:
         return 1 / (1 + 10 ** ((r[b] - r[a]) / 400))
 
     def sure(self) -> pd.DataFrame:
-        "Share of the replicates in which the model of the row is above that of the column."
-        names = self.table.index
-        return pd.DataFrame((self.replicates[:, :, None] > self.replicates[:, None]).mean(0), names, names)
+        "Share of the replicates in which the model of the row is above that of the column; nan where none are known."
+        names, r = self.table.index, self.replicates
+        shares = (r[:, :, None] > r[:, None]).mean(0)
+        return pd.DataFrame(shares if np.isfinite(r).all() else np.full_like(shares, np.nan), names, names)
 
     def __repr__(self):
         return f"{self.kind}, {self.n} comparisons\n{self.table.to_string(float_format=self._format)}"
@@ -60,7 +62,8 @@ def _games(comparisons, cluster, source="comparisons"):
     for column in ("generator_1", "generator_2"):
         if (gaps := table[column].isna()).any():
             raise RecordError(f"row {gaps.argmax()} is missing", source, column=column)
-    first, second = (np.array([str(v) for v in table[c]]) for c in ("generator_1", "generator_2"))
+    _check_told_apart([table["generator_1"], table["generator_2"]], source)
+    first, second = (np.array([str(v) for v in table[c]], object) for c in ("generator_1", "generator_2"))
     keep = ~np.isnan(scores) & (first != second)
     if not keep.any(): raise RecordError("no row has a verdict on two different models", source)
     return first[keep], second[keep], scores[keep], cluster_ids(table, cluster, source)[keep]
@@ -93,7 +96,7 @@ def bradley_terry(
     found = np.stack([_strengths(np.bincount(place, np.r_[w[units] * score, w[units] * (1 - score)], m * m)
                                  .reshape(m, m) + met) for w in weights])
     groups = units.max() + 1
-    return _ratings("Bradley–Terry", names, found[0], _widened(found, groups, level), first, second, score, level)
+    return _ratings("Bradley–Terry", names, found[0], _widened(found, groups, level), i, j, score, level)
 
 
 def _widened(found, groups, level):
@@ -124,14 +127,14 @@ def _strengths(beaten):
     return rating - rating.mean()
 
 
-def _ratings(kind, names, own, replicates, first, second, score, level):
-    "The table, the best first."
+def _ratings(kind, names, own, replicates, i, j, score, level):
+    "The table, the best first, of games between models i and j [n], counted in the order of the names."
     order = np.argsort(-own)
-    won = {n: np.r_[score[second == n], 1 - score[first == n]] for n in names}
+    won = [np.r_[score[j == k], 1 - score[i == k]] for k in range(len(names))]
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
     if np.isnan(replicates).any(): low, high = np.full((2, len(names)), np.nan)
     table = pd.DataFrame(dict(rating=own, standard_error=replicates.std(0, ddof=1), low=low, high=high,
-                              comparisons=[len(won[n]) for n in names], won=[100 * won[n].mean() for n in names]),
+                              comparisons=list(map(len, won)), won=[100 * w.mean() for w in won]),
                          index=pd.Index(names, name="model"))
     return Ratings(table.iloc[order], kind, len(score), replicates[:, order])
 
@@ -159,7 +162,7 @@ def elo(
         rating = fit(i[at].tolist(), j[at].tolist(), [said[k] for k in at], k=k).scores.sort_index().to_numpy()
         found.append(rating - rating.mean())
     found = np.array(found)
-    return _ratings("Elo", names, found.mean(0), found, first, second, score, level)
+    return _ratings("Elo", names, found.mean(0), found, i, j, score, level)
 
 # %% ../../nbs/api/06e_rankings.ipynb #correlation
 @dataclass(frozen=True)

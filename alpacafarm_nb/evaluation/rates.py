@@ -30,15 +30,16 @@ NAMES = ("item", "annotator", "draw", "generator_1", "generator_2", "seed", "sam
 
 # %% ../../nbs/api/06_rates.ipynb #export-def-clustered-error-scores
 def clustered_error(
-    scores: np.ndarray,  # [N] scores
-    units: np.ndarray,  # [N] number of the instruction that each score belongs to
+    scores: np.ndarray,  # [N] scores, none of them missing
+    units: np.ndarray,  # [N] number (or name) of the instruction that each score belongs to
 ) -> float:  # standard error of the mean score, in the scores' unit; nan for a single instruction
     "Standard error of a mean whose terms are only independent between units. Raises `ConfigError` for other input."
-    scores = check_numbers(scores, "clustered_error: scores")
+    scores = check_numbers(scores, "clustered_error: scores", missing=False)
     if not _all_hashable(units) or len(units) != len(scores):
         raise ConfigError(f"clustered_error: {len(scores)} scores need as many numbers of units, not {brief(units)}")
-    if isinstance(units, (list, tuple)): units = pd.Series(units, dtype=object)
-    deviations = np.bincount(pd.factorize(units)[0], weights=scores - scores.mean())
+    numbers = pd.factorize(pd.Series(units, dtype=object) if isinstance(units, (list, tuple)) else units)[0]
+    if (numbers < 0).any(): raise ConfigError(f"clustered_error: {(numbers < 0).sum()} units are missing")
+    deviations = np.bincount(numbers, weights=scores - scores.mean())
     groups = len(deviations)
     if groups < 2: return float("nan")
     if not varies(np.abs(deviations).max(), np.abs(scores).max()): return 0.   # rounding is no error
@@ -52,6 +53,26 @@ def _all_hashable(column) -> bool:
     if isinstance(getattr(column, "dtype", None), np.dtype) and column.dtype != object: return True
     try: return set(column) is not None
     except TypeError: return False
+
+
+def _check_names(column, source):
+    "Raise where a name holds half a surrogate pair: such a text can be neither grouped by nor written."
+    if isinstance(column.dtype, np.dtype) and column.dtype != object: return
+    for name in set(column):
+        if not isinstance(name, str) or name.isascii() or not (problem := _text_problem(name)): continue
+        row = next(k for k, v in enumerate(column) if isinstance(v, str) and v == name)
+        raise RecordError(problem, source, row, column.name)
+
+
+def _check_told_apart(columns, source):
+    "Raise `RecordError` for two names of some columns that are different values and the same text, as 1 and '1' are."
+    known = {}
+    for column in columns:
+        for name in dict.fromkeys(column):
+            other = known.setdefault(str(name), name)
+            if other is not name and other != name:
+                raise RecordError(f"{other!r} and {name!r} look the same: write all names as texts", source,
+                                  column=column.name)
 
 
 def texts_of(
@@ -118,6 +139,7 @@ def _scored(annotations, source="annotations") -> tuple[pd.DataFrame, np.ndarray
     for column in NAMES:
         if column in table and not _all_hashable(table[column]):
             raise RecordError("holds lists, where one value a row is needed", origin.name, column=column)
+        if column in table: _check_names(table[column], origin.name)
     try: return table, preference_probability(table["preference"])
     except RecordError: pass
     bad = {row: f"is {brief(value)}, no preference" for row, value in enumerate(table["preference"].tolist())
@@ -140,6 +162,7 @@ def cluster_ids(
                               column=column)
         if table[column].isna().any(): raise RecordError("has gaps: no cluster", source, column=column)
         if not _all_hashable(table[column]): raise RecordError("holds lists: no clusters", source, column=column)
+        _check_names(table[column], source)
     return table.groupby(columns, sort=False).ngroup().to_numpy()
 
 
@@ -148,6 +171,8 @@ def _column_names(given, what) -> list[str]:
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(n, str) for n in names):
         raise ConfigError(f"{what} is {brief(given)}: give the name of a column, or a list of names")
+    for name in names:
+        if problem := _text_problem(name): raise ConfigError(f"{what} {problem}")
     return list(dict.fromkeys(names))
 
 # %% ../../nbs/api/06_rates.ipynb #export-def-scored-annotations-source-win-rate
@@ -199,6 +224,12 @@ def _level(level, where):
     "Raise `ConfigError` unless the confidence level is one; nearer to 1, quantiles are those of rounding."
     if not isinstance(level, Real) or not 1e-6 <= level <= 1 - 1e-9:
         raise ConfigError(f"{where}: level is {brief(level)}: a number between 0 and 1 is needed, such as .95")
+
+
+def _flags(**flags):
+    "Raise `ConfigError` for a switch that is neither on nor off."
+    for name, value in flags.items():
+        if not isinstance(value, (bool, np.bool_)): raise ConfigError(f"{name} is {brief(value)}: give True or False")
 
 
 def _counts(**counts):
@@ -281,12 +312,15 @@ def win_rates(
     "Win-rates of the parts of a table; a part without any verdict has a row of missing figures and its count."
     table, origin = read_table(annotations, source)
     columns = _column_names(by, "win_rates: by")
+    if taken := [c for c in columns if c in WinRate.__dataclass_fields__ or c in ("low", "high")]:
+        raise ConfigError(f"win_rates: by is {taken[0]!r}, which is the name of a figure: rename that column first")
     _level(level, "win_rates")
     if table.empty: raise RecordError("has no rows", origin.name)
     for column in columns:
         if column not in table:
             raise RecordError(f"there is no such column; there are {list(table.columns)}", origin.name, column=column)
         if not _all_hashable(table[column]): raise RecordError("holds lists: no parts", origin.name, column=column)
+        _check_names(table[column], origin.name)
     _scored(table, origin.name)
     rows = []
     for key, part in table.groupby(columns, sort=False, dropna=False):
@@ -432,8 +466,9 @@ def instructions_needed(
     "Instructions needed to tell two models apart. Raises `ConfigError` for a difference of zero."
     deviation = getattr(deviation, "deviation", deviation)
     _level(power, "instructions_needed: power")
-    known = all(isinstance(x, Real) and abs(x) < 1e100 for x in (difference, deviation))
-    if not known or not difference or not deviation >= 1e-100:
+    try: found = [as_number(x, "") for x in (difference, deviation)]
+    except ConfigError: found = [0., 0.]
+    if not found[0] or not found[1] >= 1e-100:
         raise ConfigError(f"instructions_needed: a difference of {brief(difference)} with a deviation of "
                           f"{brief(deviation)}: both must be finite, and neither zero")
     high = 2
@@ -464,19 +499,22 @@ class Bootstrap:
     "An estimate with its uncertainty over seeds and instructions: numbers, or arrays if the scores had further axes."
 
     estimate: float  # the statistic of the scores themselves
-    standard_error: float  # over seeds and instructions together
+    standard_error: float  # over seeds and instructions together; nan for a single instruction
     low: float  # lower end of the interval
     high: float  # upper end of the interval
     seed_error: float  # the part of the standard error due to seeds alone (0 for one seed: unknown)
-    instruction_error: float  # the part due to instructions alone
+    instruction_error: float  # the part due to instructions alone; nan for a single one
     n_seeds: int  # seeds
     n_instructions: int  # instructions
     level: float  # confidence level of the interval
 
     @property
     def z(self):
-        "The estimate in standard errors."
-        return self.estimate / self.standard_error
+        "The estimate in standard errors; without any error infinite, or 0 where the estimate is."
+        estimate, error = np.asarray(self.estimate), np.asarray(self.standard_error)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            found = np.where((error == 0) & (estimate == 0), 0., estimate / error)
+        return found if found.ndim else float(found)
 
     def __str__(self):
         if np.ndim(self.estimate): return f"{np.size(self.estimate)} estimates over {self.n_seeds} seeds"
@@ -511,17 +549,22 @@ def bootstrap(
 ) -> Bootstrap:  # estimate, standard error and interval, in the scores' unit
     """Crossed two-level bootstrap over seeds (axis 0) and instructions (axis 1).
 
-    With one seed only the instructions are resampled, and the result speaks about that one trained model.
-    Raises `ConfigError` for missing scores: an unanswered instruction is to be settled before, not averaged away."""
+    With one seed only the instructions are resampled, and the result speaks about that one trained model; with one
+    instruction no error can be known. Raises `ConfigError` for missing scores: an unanswered instruction is to be
+    settled before, not averaged away."""
     _level(level, "bootstrap")
     _counts(replicates=(replicates, 2, MOST))
     x = check_numbers(scores, "bootstrap: scores", tuple(range(1, 9)), missing=False)
     x = x[None] if x.ndim == 1 else x
+    largest = np.abs(x).max((0, 1) if statistic is None else None)
     statistic, rng, (S, I) = _statistic(statistic), _rng(seed), x.shape[:2]
     seeds, instructions = _resample_weights(S, replicates, rng), _resample_weights(I, replicates, rng)
     even_s, even_i = np.full_like(seeds, 1 / S), np.full_like(instructions, 1 / I)
-    spread = lambda s, i: np.std(statistic(_replicate_means(x, s, i)), axis=0, ddof=1)
+    def spread(s, i):
+        error = np.std(statistic(_replicate_means(x, s, i)), axis=0, ddof=1)
+        return np.where(error > 1e-13 * largest, error, 0.)   # rounding is no error
     error, by_seed, by_instruction = spread(seeds, instructions), spread(seeds, even_i), spread(even_s, instructions)
+    if I == 1: error, by_instruction = np.full_like(error, np.nan), np.full_like(error, np.nan)
     estimate = np.asarray(statistic(x.mean((0, 1))[None]))[0]
     reach = stats.t.ppf((1 + level) / 2, _freedom(by_seed, by_instruction, S, I)) * error
     figures = [estimate, error, estimate - reach, estimate + reach, by_seed, by_instruction]
@@ -539,7 +582,8 @@ def crossed_error(
     rows, columns = x.mean(1, keepdims=True), x.mean(0, keepdims=True)
     ms_seeds, ms_instructions = I * rows.var(ddof=1), S * columns.var(ddof=1)
     ms_rest = np.square(x - rows - columns + x.mean()).sum() / ((S - 1) * (I - 1))
-    return float(np.sqrt(max(ms_seeds + ms_instructions - ms_rest, ms_rest) / (S * I)))
+    error = float(np.sqrt(max(ms_seeds + ms_instructions - ms_rest, ms_rest) / (S * I)))
+    return error if error > 1e-13 * np.abs(x).max() else 0.   # rounding is no error
 
 # %% ../../nbs/api/06_rates.ipynb #export-def-order-weights-proxy
 def order_weights(
@@ -626,6 +670,7 @@ def agreement_rate(
 ) -> Agreement:  # percent with its standard error
     """Agreement of two judges on the pairs that both judged. Tables are matched by the texts of the pair, so several
     draws on one pair are each compared. Raises `RecordError` where they have no judged pair in common."""
+    _flags(expected=expected)
     p, q, units = _matched_scores(a, b)
     keep = ~(np.isnan(p) | np.isnan(q))
     p, q, units = p[keep], q[keep], units[keep]
@@ -675,6 +720,7 @@ def calibration(
 ) -> Calibration:  # the groups and summaries
     "How well sigmoid(margin) predicts the verdicts. Raises `ConfigError` where lengths differ or pairs are too few."
     _counts(bins=(bins, 1))
+    _flags(probabilities=probabilities)
     r, y = check_numbers(margins, "calibration: margins"), np.atleast_1d(preference_probability(preferences))
     if probabilities:
         p = np.clip(preference_probability(margins), 1e-6, 1 - 1e-6)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, brief, decimals_for, escape
+from ..core import ConfigError, RecordError, brief, decimals_for, escape, varies
 from .rates import (_counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids,
                                             clustered_error, instruction_ids, share_interval)
-from ..records import Origin, _missing, preference_probability, read_table, require_columns
+from ..records import Origin, _missing, _text_problem, preference_probability, read_table, require_columns
 
 # %% ../../nbs/api/06d_reliability.ipynb #labels
 TIES = ("half", "label", "drop")  # a tie against a decision: half a match, no match, left out
@@ -189,7 +189,8 @@ def agreement(
     weights = _rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
     drawn, own = sums.figures(weights @ sums.sums), {k: float(v[0]) for k, v in sums.figures().items()}
     with np.errstate(invalid="ignore"), warnings.catch_warnings(action="ignore"):
-        by_item = {k: float(np.nanstd(v, ddof=1)) * (n / max(n - 1, 1))**.5 for k, v in drawn.items()}
+        by_item = {k: float(np.nanstd(v, ddof=1)) * (n / max(n - 1, 1))**.5 if n > 1 else float("nan")   # as win_rate
+                   for k, v in drawn.items()}
     by_annotator, by_label = _leave_out_annotators(table, items, match, own), _leave_out_labels(sums, own)
     sizes, factor = (n, table["annotator"].nunique()), dict(pairwise=100, leave_one_out=100, fleiss_kappa=1, alpha=1)
     made = [_with_interval(own[k], by_item[k], by_annotator[k], by_label[k], sizes, level, f)
@@ -238,13 +239,14 @@ def _with_interval(value, by_item, by_annotator, by_label, sizes, level, factor)
     "The estimate with both sources of chance; of the annotators' part, what single labels explain is off."
     v, u, common = np.nan_to_num(np.square([by_item, by_annotator, by_label]))
     beyond = max(u - common, 0.)
-    error = np.sqrt(v + beyond)
+    error = np.sqrt(v + beyond) if not np.isnan(by_item) else float("nan")
     small = v**2 / max(sizes[0] - 1, 1) + ((3 * u + beyond) / 4)**2 / max(sizes[1] - 1, 1)   # Satterthwaite
     freedom = max((v + beyond)**2 / small, min(4, sizes[1] - 1)) if small > 0 else max(sizes[0] - 1, 1)
     if factor == 100:   # a share: Wilson's, which stays within 0 and 100 % and does not shrink to nothing
         low, high = share_interval(value, error, sizes[0], level, freedom)
     else:
-        reach = stats.t.ppf((1 + level) / 2, freedom) * error if error > 0 else float("nan")
+        if not varies(error, 1.): error = float("nan")   # no item that could show another one: not known
+        reach = stats.t.ppf((1 + level) / 2, freedom) * error
         low, high = value - reach, min(value + reach, 1.)
     known = "items and annotators" if not np.isnan(by_annotator) else "items alone"
     return Estimate(factor * value, factor * error, factor * low, factor * high, sizes[0], level, known)
@@ -307,7 +309,8 @@ def cohen_kappa(
     seed: int = 0,
 ) -> Estimate:  # 0: as by chance, 1: always
     """Cohen's kappa, with weights where ties are half a match. Items without both verdicts are left out. Where both
-    judges always say the same, chance explains all: kappa is nan, and a warning says so."""
+    judges always say the same, chance explains all: kappa is nan, and a warning says so. Where other items could not
+    have shown another kappa (there is one item, or no disagreement), its error is not known: nan."""
     _level(level, "cohen_kappa")
     _check_ties(ties)
     _counts(replicates=(replicates, 100, MOST))
@@ -324,7 +327,8 @@ def cohen_kappa(
     if np.isnan(kappa[0]):
         warnings.warn("cohen_kappa: both say the same of every item: kappa is not defined", stacklevel=2)
     error = float(np.nanstd(kappa[1:], ddof=1)) if np.isfinite(kappa[1:]).sum() > 1 else float("nan")
-    reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * (error if error > 0 else float("nan"))
+    if not varies(error, 1.): error = float("nan")   # rounding, at most
+    reach = stats.t.ppf((1 + level) / 2, max(n - 1, 1)) * error
     low, high = max(float(kappa[0] - reach), -1.), min(float(kappa[0] + reach), 1.)
     return Estimate(float(kappa[0]), error, low, high, n, level, "items")
 
@@ -339,6 +343,7 @@ def judge_agreement(
 ) -> Estimate:  # percent, over the items that both labelled
     """Agreement of a judge's labels with the majority of people on the same items. Items of few instructions are not
     independent: `cluster="instruction"` gives the error that other instructions would show."""
+    if problem := _text_problem(name): raise ConfigError(f"judge_agreement: name {problem}")
     match, people = match_weights(ties), label_table(people, ties, "people")
     judge = _one_judge(judge, ties, name, cluster)
     items = pd.Index(people["item"].unique())
@@ -448,7 +453,8 @@ def order_accuracy(
     right against a decision. With "wrong", a pair without a verdict in both orders counts as equal. Raises
     `RecordError` where a column lacks or there is no row to count, `ConfigError` for another `missing`."""
     _level(level, "order_accuracy")
-    if missing not in ("drop", "wrong"): raise ConfigError(f'missing is {missing!r}: give "drop" or "wrong".')
+    if not isinstance(missing, str) or missing not in ("drop", "wrong"):
+        raise ConfigError(f'missing is {brief(missing)}: give "drop" or "wrong".')
     table, origin = read_table(annotations, source)
     columns = ("preference_1_first", "preference_2_first")
     require_columns(table, origin, (*columns, *([truth] if isinstance(truth, str) else ())))
