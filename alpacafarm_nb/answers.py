@@ -51,7 +51,8 @@ def _layout(db):
                                         f"where m.type = 'table' and m.name in ({names}) order by m.name, c.cid"):
             tables.setdefault(table, []).append(column)
         return version, entries, tables
-    finally: db.execute("rollback")
+    finally:
+        if db.in_transaction: db.execute("rollback")
 
 def _foreign(version, tables):
     "Why a database that holds something is no file of answers that can be used here; nothing where it is one."
@@ -477,7 +478,7 @@ class AnswersCheck:
     layout: int = 0  # version of the layout, 0 where it is unknown
     answers: int = 0
     failures: int = 0
-    unchecked: int = 0  # answers of an earlier version, which have no digest
+    unchecked: int = 0  # answers that have no digest, as those of an earlier version
     damaged: tuple[str, ...] = ()  # keys of answers that are not as they were written
     loose: int = 0  # parts that are damaged, or whose answer is not there
     problem: str = ""  # what SQLite says of the file where it is not whole
@@ -499,8 +500,8 @@ class AnswersCheck:
         "What there is, and what is wrong with it, in lines."
         yield f"{self.path}: layout {self.layout or 'unknown'}, {self.answers} answers, {self.failures} failures"
         if self.unchecked:
-            yield (f"{self.unchecked} answers of an earlier version have no digest: they can be read, and more is not "
-                   "known.")
+            yield (f"{self.unchecked} answers have no digest (an earlier version wrote none): they can be read, and "
+                   "more is not known.")
         if self.damaged: yield f"{len(self.damaged)} answers are damaged: {_first(self.damaged)}"
         if self.loose: yield f"{self.loose} places of answers are damaged, or their answer is gone."
         if self.changed:

@@ -138,6 +138,24 @@ def test_a_packed_answer_is_read():
             assert ask(server.url)[0][0].text == "Output (a)"
 
 
+@pytest.mark.parametrize("name", ["pieces", "single bytes", "padded", "followed"])
+def test_an_answer_packed_in_pieces_is_read_whole(name):
+    pack, cuts = gzip.compress, range(0, len(GOOD), 1 if name == "single bytes" else 50)
+    pieces = [pack(GOOD[a:b]) for a, b in zip(cuts, [*cuts[1:], len(GOOD)])]
+    sent = b"".join(pieces) + {"padded": b"\0" * 9000, "followed": b"\r\n"}.get(name, b"")
+    with Raw(lambda _: [whole(sent, Content_Encoding="gzip")]) as server:
+        assert ask(server.url)[0][0].text == "Output (a)"
+
+
+def test_many_pieces_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2**20)
+    for piece, n, kind in ((b"", 20_000, "not JSON"), (b" " * 2**18, 5, "too long"), (b" " * 2**18, 4, "not JSON")):
+        with pytest.raises(Refused) as found:
+            data = module._unpacked(gzip.compress(piece) * n, "gzip")
+            module.read_answer(data or b"?")
+        assert found.value.kind in (kind, "nothing") and (kind != "too long" or found.value.kind == kind)
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirection_is_named_and_not_followed(status):
     with Raw(lambda _: [whole(GOOD)]) as other:
