@@ -570,10 +570,10 @@ def _book(self, ledger, exposure, found, tally):
     tally["price"] = cost
     try: ledger.settle(exposure.number, cost or 0., unsure=not whole and (paid or told), seen=answered or told,
                        per_byte=read / exposure.size if read else None, beyond=max((written or 0) - exposure.most, 0))
-    except Exception as error:
-        if not answered: raise
-        self._fatal = EndpointError(f"what an answer cost could not be booked, so nothing more is asked: {error}. "
-                                    "The answer itself is kept, if it can be.")   # it came, and was paid for
+    except Exception as error:   # what is not settled, others would wait for
+        said = str(error).rstrip(".")
+        self._fatal = EndpointError(f"what a request cost could not be booked, so no more is asked: {said}. {_KEPT}")
+        if not answered: raise self._fatal from error   # an answer came, and was paid for: it is kept, if it can be
 
 def _give_up(self, problem, tried):
     "What to raise after the last try: the whole server is taken for dead where nothing else was answered meanwhile."

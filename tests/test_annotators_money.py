@@ -219,21 +219,26 @@ def test_counts_of_tokens_that_cannot_be_cost_no_answer(tmp_path, told):
         assert run(server, tmp_path / "a.sqlite", make_pairs(12))[0] is None and server.requests == asked
 
 
-def test_an_answer_that_cannot_be_booked_is_kept_and_ends_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", [None, "no choices", "500"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_cannot_be_booked_ends_the_run_and_no_answer_is_lost(tmp_path, monkeypatch, fault, concurrency):
     settle, path, settled = Ledger.settle, tmp_path / "a.sqlite", []
+    faults = [lambda number, body: fault if number >= 2 else None]
 
     def fails(self, *args, **more):
         settled.append(args)
         if len(settled) > 2: raise OverflowError("too large")
         settle(self, *args, **more)
 
-    with Server(longer, prices=PRICES) as server:
+    with Server(longer, faults=lambda *about: faults[0](*about), prices=PRICES) as server:
         with monkeypatch.context() as patched:
             patched.setattr(Ledger, "settle", fails)
-            error, bill = run(server, path, make_pairs(60), concurrency=1)
+            error, bill = run(server, path, make_pairs(60), concurrency=concurrency, max_cost=1.)
         assert type(error) is EndpointError and "could not be booked" in str(error)
-        assert server.requests == len(Answers(path)) and server.billed <= bill.dollars
-        assert run(server, path, make_pairs(60))[0] is None and server.counts()["repeated"] == 0
+        assert len(Answers(path)) == (2 if fault else server.requests) and server.billed <= bill.dollars
+        faults[0] = lambda *about: None
+        asked = server.requests - len(Answers(path))
+        assert run(server, path, make_pairs(60), max_cost=1.)[0] is None and server.counts()["repeated"] <= asked
 
 
 COUNTS = ("calls", "dollars", "unsure", "seen", "beyond")
