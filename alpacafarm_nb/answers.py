@@ -34,6 +34,41 @@ create table if not exists digests (kind text, key text, digest text, primary ke
 """
 _VERSION = 3   # 2: failures have a price; 3: answers and parts have digests
 _ADDED = {2: ("failures", "price real")}   # the column that came with a version
+_COLUMNS = {table: names.split() for table, names in dict(
+    answers="key judge model server draw attempt made request answer price seconds",
+    failures="number key judge model server draw made kind detail request price",
+    parts="key answer position size", digests="kind key digest").items()}
+
+def _layout(db):
+    "At one moment: the version, how many entries the schema has, and the columns of those tables that are ours."
+    names = ", ".join(f"'{name}'" for name in (*_COLUMNS, *LEDGER))
+    db.execute("begin")
+    try:
+        version = db.execute("pragma user_version").fetchone()[0]
+        entries = db.execute("select count(*) from sqlite_master").fetchone()[0]
+        tables = {}
+        for table, column in db.execute("select m.name, c.name from sqlite_master m, pragma_table_info(m.name) c "
+                                        f"where m.type = 'table' and m.name in ({names}) order by m.name, c.cid"):
+            tables.setdefault(table, []).append(column)
+        return version, entries, tables
+    finally:
+        if db.in_transaction: db.execute("rollback")
+
+def _foreign(version, tables):
+    "Why a database that holds something is no file of answers that can be used here; nothing where it is one."
+    found = tables.get("answers", [])
+    if version > _VERSION and {"key", "answer"} <= set(found):
+        return f"was written by a newer alpacafarm_nb (layout {version}): update this one."
+    ours = 1 <= version <= _VERSION and found == _COLUMNS["answers"]
+    return "" if ours else "is a database, but not one of answers: give another file."
+
+def _gaps(version, tables):
+    "What a file of answers lacks beside them, as sentences."
+    needed = [name for name in _COLUMNS if name != "digests" or version >= 3 or name in tables]
+    fits = lambda name: tables[name] == _COLUMNS[name] or (
+        name == "failures" and version < 3 and tables[name] == _COLUMNS[name][:-1])   # the price comes with an upgrade
+    return [f"the table {name} {'has other columns' if name in tables else 'is missing'}" for name in needed
+            if name not in tables or not fits(name)]
 
 def _upgrade(db):
     "Bring the layout up to date: in one transaction, so that it is the old one or the new one, whenever it is killed."
@@ -48,27 +83,43 @@ def _upgrade(db):
     finally:
         if db.in_transaction: db.execute("rollback")
 
+# %% ../nbs/api/03b_answers.ipynb #ledger-tables
+_number = "(typeof({0}) in ('integer', 'real') and {0} between 0 and 1e15)".format
+LEDGER = {   # tables of the ledger, which lie in the same file: their columns, and what each row keeps to
+    "owners": (["owner", "host", "pid", "beat"], "1"), "claims": (["key", "owner"], "1"),
+    "exposures": (["number", "owner", "model", "dollars", "made"], _number("dollars")),
+    "money": (["model", "calls", "dollars", "unsure", "seen", "per_byte", "beyond"], " and ".join(map(_number, (
+        "calls", "dollars", "unsure", "seen", "beyond"))) + f" and (per_byte is null or {_number('per_byte')})")}
+
 # %% ../nbs/api/03b_answers.ipynb #connect
 _PATIENCE = 60.   # seconds to wait for another process's lock
 
-def _connect(path, vfs="", more=""):
-    "A connection in autocommit mode, with the write-ahead log where the file system can."
+def _connect(path, vfs="", more="", look=lambda db: None):
+    "A connection in autocommit mode, with the write-ahead log where the file system can, if `look` raises nothing."
     options = "&".join(filter(None, [f"vfs={vfs}" if vfs else "", more]))
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, timeout=_PATIENCE, isolation_level=None,
-                         check_same_thread=False)
+    db = _lenient(sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, timeout=_PATIENCE,
+                                  isolation_level=None, check_same_thread=False))
     try:
-        if not more: _journal(db)
+        if not more: _journal(db, look)
         return db
     except BaseException:
         db.close()
         raise
 
-def _journal(db):
+def _lenient(db):
+    "The connection, for which bytes that are no text are the half characters of `surrogateescape`."
+    db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")   # one bad row must not hide the others
+    return db
+
+def _journal(db, look):
     "Take the write-ahead log, or the classic journal where there is no memory to share."
-    try: mode = db.execute("pragma journal_mode").fetchone()[0]
+    try:
+        look(db)   # before anything of a file is changed
+        mode = db.execute("pragma journal_mode").fetchone()[0]
     except sqlite3.OperationalError as error:   # a file from elsewhere, with a log that cannot be shared here
         if _busy(error): raise
         db.execute("pragma locking_mode = exclusive")
+        look(db)
         mode = db.execute("pragma journal_mode = delete").fetchone()[0]
         db.execute("pragma locking_mode = normal")
         db.execute("pragma user_version").fetchone()   # gives the lock back
@@ -85,12 +136,18 @@ def _busy(error): return "locked" in str(error)
 # %% ../nbs/api/03b_answers.ipynb #connect-read
 def _connect_to_read(path, vfs=""):
     "A connection to a file that cannot be written; to a copy in memory where its log must be read without sharing."
-    log, last = path.with_name(f"{path.name}-wal"), None
-    as_it_lies = [] if log.exists() and log.stat().st_size else ["mode=ro&immutable=1"]
-    for more in ("mode=ro", *as_it_lies, "", "mode=ro&immutable=1"):
+    last, as_it_lies = None, ["mode=ro&immutable=1"]
+    if _beside(path, "journal"): ways = ["mode=ro", ""]   # as it lies, it is between two states
+    else: ways = ["mode=ro", *([] if _beside(path, "wal") else as_it_lies), "", *as_it_lies]
+    for more in ways:
         try: return _reads(_connect(path, vfs, more) if more else _in_memory(path))
         except sqlite3.Error as error: last = error
     raise last
+
+def _beside(path, kind):
+    "Whether a log or a journal lies beside a file, with something in it."
+    found = path.with_name(f"{path.name}-{kind}")
+    return found.is_file() and found.stat().st_size > 0
 
 def _reads(db):
     "The connection, if it can read."
@@ -109,7 +166,7 @@ def _in_memory(path):
         db.execute("pragma locking_mode = exclusive")
         db.execute("select count(*) from sqlite_master").fetchone()
         db.backup(copy := sqlite3.connect(":memory:", **options))
-    return copy
+    return _lenient(copy)
 
 # %% ../nbs/api/03b_answers.ipynb #reason
 def _why(path, error):
@@ -149,13 +206,14 @@ class Answers:
 
     def _checked(self, write):
         "A new connection to a file that is ours, or to an empty one."
+        found = [0]
         try:
             if self.path == ":memory:": db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             else:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                db = _connect(self.path, self._vfs)
+                db = _connect(self.path, self._vfs, look=lambda db: found.append(self._version(db)))
             try:
-                if self._version(db) < _VERSION: _upgrade(db)
+                if found[-1] < _VERSION: _upgrade(db)
             except BaseException:
                 db.close()
                 raise
@@ -164,13 +222,13 @@ class Answers:
         except OSError as error: raise self._unusable(error) from error
 
     def _version(self, db):
-        "The version of the file's layout; raises `FarmError` where it is none of ours."
-        found = db.execute("pragma user_version").fetchone()[0]
-        if found == 0 and db.execute("select count(*) from sqlite_master").fetchone()[0]:
-            raise FarmError(f"{self.path} is a database, but not one of answers: give another file.")
-        if found > _VERSION:
-            raise FarmError(f"{self.path} was written by a newer alpacafarm_nb (layout {found}): update this one.")
-        return found
+        "The version of the file's layout, 0 of a new file; raises `FarmError` where it is none of ours, or not whole."
+        version, entries, tables = _layout(db)
+        if version == entries == 0: return 0
+        if problem := _foreign(version, tables): raise FarmError(f"{self.path} {problem}")
+        if gaps := _gaps(version, tables):
+            raise FarmError(f"{self.path} is not whole: {', and '.join(gaps)}. Take a backup, or give another file.")
+        return version
 
     def _to_read(self, error, write):
         "A connection that only reads, where reading is all that is wanted and the file is whole."
@@ -225,17 +283,34 @@ def _digest(*values):
     plain = [None if isinstance(v, float) and v != v else v for v in values]
     return hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).hexdigest()
 
-def _whole(row, digest):
-    "Whether a row is as it was written; one of an earlier version has no digest, and is believed."
-    try: return digest is None or digest == _digest(*row)
+def _whole(kind, row, digest):
+    "Whether a row is as it was written; one of an earlier version has no digest, and is believed if it can be true."
+    if digest is None: return (_may_be_answer if kind == "answer" else _may_be_part)(*row)
+    try: return digest == _digest(*row)
     except (TypeError, ValueError): return False   # a column holds bytes
+
+def _may_be_answer(key, answer, price, seconds, attempt, server):
+    "Whether these can be the values of an answer."
+    good = lambda v: v is None or (isinstance(v, (int, float)) and 0 <= v < float("inf"))
+    return (all(map(_is_text, (key, answer, server))) and good(price) and good(seconds)
+            and isinstance(attempt, int) and attempt >= 0)
+
+def _may_be_part(key, answer, position, size):
+    "Whether these can be the values of a part."
+    return (_is_text(key) and _is_text(answer) and isinstance(position, int) and isinstance(size, int)
+            and 0 <= position < size)
+
+def _is_text(value):
+    "Whether a value is a text without half characters."
+    try: return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError: return False
 
 _BROKEN = object()   # instead of the value of a text that is no JSON
 
 def _value(text, otherwise=_BROKEN):
     "The JSON value of a text."
-    try: return json.loads(text)
-    except (TypeError, ValueError, RecursionError): return otherwise
+    try: return json.loads(text) if _is_text(text) else otherwise
+    except (ValueError, RecursionError): return otherwise
 
 # %% ../nbs/api/03b_answers.ipynb #get
 _READ = "key, answer, price, seconds, attempt, server"   # what an answer's digest is of
@@ -262,19 +337,24 @@ def _get_parts(self,
 def _found(self, query, keys) -> list[tuple]:
     "Rows of a query for up to 500 keys at a time."
     if not self._there(): return []
-    keys = list(keys)
+    keys = list(filter(_is_text, keys))   # nothing is kept under another
     return [row for at in range(0, len(keys), 500)
             for row in self._rows(query.format(",".join("?" * len(keys[at:at + 500]))), keys[at:at + 500])]
 
 def _rows(self, query, values=()) -> list[tuple]:
     "The rows of a query; raises `FarmError` where the file cannot be read."
+    with self._reading() as db: return db.execute(query, values).fetchall()
+
+@contextmanager
+def _reading(self) -> Iterator[sqlite3.Connection]:
+    "Reads; raises `FarmError`, with the reason, where the file cannot be read."
     with self._lock:
-        try: return self._open().execute(query, values).fetchall()
+        try: yield self._open()
         except sqlite3.Error as error:
             raise FarmError(f"{self.path} cannot be read: {_why(self.path, error)}.") from error
 
 Answers.get, Answers.get_parts = _get, _get_parts
-Answers._found, Answers._rows = _found, _rows
+Answers._found, Answers._rows, Answers._reading = _found, _rows, _reading
 
 # %% ../nbs/api/03b_answers.ipynb #undamaged
 def _undamaged(self, kind, rows) -> Iterable[tuple]:
@@ -282,7 +362,7 @@ def _undamaged(self, kind, rows) -> Iterable[tuple]:
     if not rows: return
     digests = self._digests(kind, [row[0] for row in rows])
     for row in rows:
-        if _whole(row, digests.get(row[0])): yield row
+        if _whole(kind, row, digests.get(row[0])): yield row
         else: self._damage(row[0])
 
 def _digests(self, kind, keys) -> dict[str, str]:
@@ -303,6 +383,8 @@ Answers._undamaged, Answers._digests, Answers._damage = _undamaged, _digests, _d
 # %% ../nbs/api/03b_answers.ipynb #put
 _now = lambda: datetime.now(UTC).isoformat(timespec="seconds")
 _dumps = json.dumps   # in ASCII: half a character in a text must not keep an answer from being written
+_ABOUT = (1, 2, 4, 6, 7)   # judge, model, draw, made, request: their digest stands behind that of the answer they are
+                           # about, so that it is passed over where a version that knows none of it wrote another answer
 
 def _put(self,
     key: str,  # where to find it
@@ -322,7 +404,8 @@ def _put(self,
     text, parts = _dumps(answer), list(parts)
     row = (key, judge, model, server, draw, attempt, _now(), _dumps(request), text, price, seconds)
     places = [(part, key, i, len(parts)) for i, part in enumerate(parts)]
-    digests = [("answer", key, _digest(key, text, price, seconds, attempt, server)),
+    digest = _digest(key, text, price, seconds, attempt, server)
+    digests = [("answer", key, digest), ("about", key, digest + _digest(*(row[i] for i in _ABOUT))),
                *(("part", place[0], _digest(*place)) for place in places)]
     self._write(("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)", row),
                 *(("insert or replace into parts values (?,?,?,?)", place) for place in places),
@@ -347,7 +430,7 @@ def _remove(self,
     key: str,  # of the answer
 ) -> None:
     "Take an answer out again: a label that its giver takes back."
-    self._write(("delete from digests where kind = 'answer' and key = ?", (key,)),
+    self._write(("delete from digests where kind in ('answer', 'about') and key = ?", (key,)),
                 ("delete from digests where kind = 'part' and key in (select key from parts where answer = ?)", (key,)),
                 ("delete from answers where key = ?", (key,)), ("delete from parts where answer = ?", (key,)))
 
@@ -362,9 +445,11 @@ def _table(self, failures: bool = False):  # a pandas table: of answers, or of f
     import pandas as pd
     columns, name = (_FAILURES, "failures") if failures else (_ANSWERS, "answers")
     rows = self._rows(f"select {', '.join(columns)} from {name} order by made") if self._there() else []
-    table = pd.DataFrame(rows, columns=list(columns))
-    values = lambda column: [_value(text, None) for text in column]
-    return table.assign(**{c: values(table[c]) for c in ("request", "answer") if c in table})
+    shown = lambda v: v if not isinstance(v, str) or v.isascii() else v.encode("utf-8", "replace").decode()
+    found = {c: [row[i] for row in rows] for i, c in enumerate(columns)}
+    json_columns = [c for c in ("request", "answer") if c in found]
+    table = pd.DataFrame({c: [None] * len(rows) if c in json_columns else [shown(v) for v in found[c]] for c in found})
+    return table.assign(**{c: pd.Series([_value(text, None) for text in found[c]], dtype=object) for c in json_columns})
 
 def _count(self) -> int:
     "How many answers are kept."
@@ -372,7 +457,8 @@ def _count(self) -> int:
 
 def _seconds(self, last: int = 200) -> list[float]:  # of the answers written last
     "How long answers took."
-    query = "select seconds from answers where seconds > 0 order by made desc limit ?"
+    query = ("select seconds from answers where typeof(seconds) in ('integer', 'real') and seconds > 0 "
+             "and seconds < 1e9 order by made desc limit ?")
     return [s for s, in self._rows(query, (last,))] if self._there() else []
 
 def _close(self) -> None:
@@ -392,65 +478,122 @@ class AnswersCheck:
     layout: int = 0  # version of the layout, 0 where it is unknown
     answers: int = 0
     failures: int = 0
-    unchecked: int = 0  # answers of an earlier version, which have no digest
+    unchecked: int = 0  # answers that have no digest, as those of an earlier version
     damaged: tuple[str, ...] = ()  # keys of answers that are not as they were written
     loose: int = 0  # parts that are damaged, or whose answer is not there
     problem: str = ""  # what SQLite says of the file where it is not whole
+    changed: tuple[str, ...] = ()  # keys of answers whose judge, model, draw, request or time are not as written
+    gone: int = 0  # rows whose digest is there, and they are not
+    flaws: tuple[str, ...] = ()  # tables that are missing, or hold what they cannot
+    waits: str = ""  # why the file could not be looked at now: a transaction was cut off, or is under way
 
     @property
     def good(self) -> bool:
-        "Whether all is as it was written."
-        return not (self.damaged or self.loose or self.problem)
+        "Whether nothing was found that is not as it was written."
+        return not (self.damaged or self.loose or self.problem or self.changed or self.gone or self.flaws or self.waits)
 
     def __repr__(self):
-        lines = [f"{self.path}: layout {self.layout or 'unknown'}, {self.answers} answers, {self.failures} failures"]
-        if self.unchecked: lines.append(f"{self.unchecked} answers of an earlier version have no digest: their JSON "
-                                        "can be read, and more is not known.")
-        if self.damaged: lines.append(f"{len(self.damaged)} answers are damaged: {', '.join(self.damaged[:5])}"
-                                      f"{' …' if len(self.damaged) > 5 else ''}")
-        if self.loose: lines.append(f"{self.loose} places of answers are damaged, or their answer is gone.")
-        if self.problem: lines.append(f"The file is not whole: {self.problem}")
-        if self.good: return "\n".join([*lines, "All is as it was written."])
+        text = "\n".join([*self._found(), *self._advice()])
+        return text.encode("utf-8", "replace").decode()   # a damaged key may hold what no stream can write
+
+    def _found(self):
+        "What there is, and what is wrong with it, in lines."
+        yield f"{self.path}: layout {self.layout or 'unknown'}, {self.answers} answers, {self.failures} failures"
+        if self.unchecked:
+            yield (f"{self.unchecked} answers have no digest (an earlier version wrote none): they can be read, and "
+                   "more is not known.")
+        if self.damaged: yield f"{len(self.damaged)} answers are damaged: {_first(self.damaged)}"
+        if self.loose: yield f"{self.loose} places of answers are damaged, or their answer is gone."
+        if self.changed:
+            yield (f"{len(self.changed)} answers stand beside another judge, model, draw, request or time than they "
+                   f"were written with: {_first(self.changed)}")
+        if self.gone: yield f"{self.gone} answers or places of answers are gone: their digests are there alone."
+        yield from self.flaws
+        if self.problem: yield f"The file is not whole: {self.problem}"
+        if self.waits: yield self.waits
+
+    def _advice(self):
+        "What to do, in lines."
         saved = f"sqlite3 {self.path} .recover | sqlite3 saved.sqlite"
-        return "\n".join([*lines, f"Take a backup if there is one; else what can be read is saved by: {saved}"
-                          if self.problem else "What is damaged counts as missing: the next run asks (and pays) for it "
-                          "again, and writes it anew. A backup of the file would save that."])
+        if self.problem: yield f"Take a backup if there is one; else what can be read is saved by: {saved}"
+        elif self.damaged or self.loose or self.gone:
+            yield ("What is damaged counts as missing: the next run asks (and pays) for it again, and writes it anew. "
+                   "A backup of the file would save that.")
+        elif self.good:
+            yield ("Every answer that has a digest is as it was written, and so is its place. Failures and the ledger "
+                   "have none, and a row that was deleted with its digest leaves no trace.")
 
 def check_answers(
     path: str | Path,  # a file of answers, which stays as it is
 ) -> AnswersCheck:
     "Look at every row of a file. Raises `FarmError` where there is no such file or it is none of answers."
     path, found = as_path(path), {}
-    if not path.is_file(): raise FarmError(f"{path}: there is no such file.")
-    log = path.with_name(f"{path.name}-wal")
-    alone = not log.exists() or not log.stat().st_size   # then it can be read in a folder where nothing may be written
+    try: there, journal, log = path.is_file(), _beside(path, "journal"), _beside(path, "wal")
+    except OSError as error: raise FarmError(f"{str(path)[:200]}: there is no such file ({error.strerror}).") from error
+    if not there: raise FarmError(f"{path}: there is no such file.")
+    alone = not (journal or log)   # then it can be read as it lies, in a folder where nothing may be written
     for how in ("mode=ro", "mode=ro&immutable=1")[:1 + alone]:
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as db: _look(db, path, found)
+            with closing(_lenient(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True))) as db:
+                _look(db, path, found)
             return AnswersCheck(path, **found)
-        except sqlite3.Error as error: problem = f"{error}."
+        except sqlite3.Error as error:
+            if _busy(error): return AnswersCheck(path, waits=(
+                f"Nothing could be looked at: a transaction is under way in another process ({error}). Check again "
+                "when it is done."))
+            if journal and type(error) is sqlite3.OperationalError: return AnswersCheck(path, waits=(
+                f"Nothing could be looked at: a transaction was cut off, and {path.name}-journal holds what the next "
+                "run takes back before it reads. Leave that beside the file, and check again after a run."))
+            problem = f"{error}."
     return AnswersCheck(path, **found | dict(problem=problem))
 
 # %% ../nbs/api/03b_answers.ipynb #check-parts
 def _look(db, path, found):
     "Put what there is into `found`, as far as one comes."
-    tables = {name for name, in db.execute("select name from sqlite_master where type = 'table'")}
-    found["layout"] = db.execute("pragma user_version").fetchone()[0]
-    if "answers" not in tables: raise FarmError(f"{path} is no file of answers.")
+    version, entries, tables = _layout(db)
+    if not entries: raise FarmError(f"{path} is no file of answers.")
+    if problem := _foreign(version, tables): raise FarmError(f"{path} {problem}")
+    found["layout"], gaps = version, _gaps(version, tables)
+    found["flaws"] = tuple(f"Damaged: {gap}." for gap in gaps) + tuple(ledger_flaws(db, tables, path))
+    tables = {name for name in tables if not any(f"table {name} " in gap for gap in gaps)}   # those that can be read
     whole = [said for said, in db.execute("pragma quick_check(3)")]
     if whole != ["ok"]: found["problem"] = "; ".join(whole)[:300]
     for name in ("answers", "failures"):
         if name in tables: found[name] = db.execute(f"select count(*) from {name}").fetchone()[0]
     digest = lambda kind, key: (f"(select digest from digests where kind = '{kind}' and key = {key})"
                                 if "digests" in tables else "null")
-    damaged, loose, unchecked = [], 0, 0
-    for *row, digest_there in db.execute(f"select {_READ}, {digest('answer', 'answers.key')} from answers"):
-        unchecked += digest_there is None
-        if not _whole(row, digest_there) or _value(row[1]) is _BROKEN: damaged.append(str(row[0]))
-    found |= dict(unchecked=unchecked, damaged=tuple(damaged))
+    damaged, changed, unchecked, loose = [], [], 0, 0
+    for *row, one, both in db.execute(f"select {', '.join(_ANSWERS)}, {digest('answer', 'answers.key')}, "
+                                      f"{digest('about', 'answers.key')} from answers"):
+        read = [row[i] for i in _READ_AT]
+        unchecked += one is None
+        if not _whole("answer", read, one) or _value(read[1]) is _BROKEN: damaged.append(str(row[0]))
+        elif one and both and both.startswith(one):
+            if not _whole("about", [row[i] for i in _ABOUT], both[len(one):]): changed.append(str(row[0]))
+    found |= dict(unchecked=unchecked, damaged=tuple(damaged), changed=tuple(changed))
     if "parts" not in tables: return
     for *row, digest_there, there in db.execute(
             f"select key, answer, position, size, {digest('part', 'parts.key')}, "
             "exists (select 1 from answers where answers.key = parts.answer) from parts"):
-        loose += not there or not _whole(row, digest_there)
+        loose += not there or not _whole("part", row, digest_there)
     found["loose"] = loose
+    if "digests" in tables: found["gone"] = sum(db.execute(
+        f"select count(*) from digests where kind = '{kind}' and not exists "
+        f"(select 1 from {table} where {table}.key = digests.key)").fetchone()[0]
+        for kind, table in (("answer", "answers"), ("part", "parts")))
+
+_READ_AT = [_ANSWERS.index(name) for name in _READ.split(", ")]
+
+def _first(keys):
+    "The first few keys, for a message."
+    return f"{', '.join(key[:40] for key in keys[:5])}{' …' if len(keys) > 5 else ''}"
+
+def ledger_flaws(db, tables, path):
+    "What is wrong with the tables of the ledger, if it has any, as sentences."
+    if not set(tables) & set(LEDGER): return
+    for name, (columns, rule) in LEDGER.items():
+        if name not in tables: yield f"Damaged: the table {name} is missing; the next run makes it anew."
+        elif tables[name] != columns: yield f"Damaged: the table {name} has other columns than the ledger's."
+        elif wrong := db.execute(f"select count(*) from {name} where not ({rule})").fetchone()[0]:
+            yield (f"Damaged: {wrong} rows of the table {name} hold what is no sum of money and no count; nothing is "
+                   f"asked until it is gone. Take a backup, or have it made anew: sqlite3 {path} 'drop table {name}'.")

@@ -47,8 +47,17 @@ class Answer:
 
     @classmethod
     def of(cls, values: dict) -> "Answer":  # what `as_json` gave
-        "The answer that was kept."
+        "The answer that was kept. Raises `FarmError` for what is none."
+        if not isinstance(values, dict) or not all(_FITS.get(k, lambda v: False)(v) for k, v in values.items()):
+            raise FarmError(f"this is no answer of a server: {_start(json.dumps(values))}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+_is_count = lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 0
+_is_text = lambda v: isinstance(v, str)
+_is_place = lambda v: isinstance(v, dict) and all(isinstance(p, (int, float)) for p in v.values())
+_FITS = dict(text=_is_text, finish=_is_text, model=_is_text, tokens_in=_is_count, tokens_out=_is_count,
+             arguments=lambda v: isinstance(v, (list, tuple)) and all(map(_is_text, v)),
+             logprobs=lambda v: isinstance(v, (list, tuple)) and all(map(_is_place, v)))   # of each field of an answer
 
 # %% ../nbs/api/08c_endpoint.ipynb #errors
 class EndpointError(FarmError):
@@ -62,7 +71,7 @@ class Refused(FarmError):
     def __init__(self,
         kind: str,    # what happened, in a word or two
         detail: str,  # the same in a sentence
-        tokens: tuple[int, int] | None = None,  # read and written all the same, where the server says so
+        tokens: tuple[int, int | None] | None = None,  # read and written all the same, where the server says so
         lost: bool = False,  # whether an answer may have been made, and be paid, that did not come
     ):
         super().__init__(f"{kind}: {detail}")
@@ -74,7 +83,7 @@ class Passing(Refused):
         kind: str,    # what happened, in a word or two
         detail: str,  # the same in a sentence
         wait: float | None = None,  # seconds that the server asks to wait
-        tokens: tuple[int, int] | None = None,  # as for `Refused`
+        tokens: tuple[int, int | None] | None = None,  # as for `Refused`
         lost: bool = False,  # as for `Refused`
     ):
         super().__init__(kind, detail, tokens, lost)
@@ -86,12 +95,24 @@ ANEW = ("filtered", "refusal", "empty")   # kinds of refusal that another draw m
 def read_usage(
     found: Any,  # JSON values that a server sent, whatever they are
 ) -> tuple[int, int]:  # tokens read and written; zeros where nothing is told
-    "The tokens that a reply says it used; those of hidden reasoning count, also where only the total has them."
+    """The tokens that a reply says it used; those of hidden reasoning count, also where only the total has them. A
+    side that is not told is the total without the other, and a total alone counts as written, the dearer side."""
     usage = found.get("usage") if isinstance(found, dict) else None
     if not isinstance(usage, dict): return 0, 0
     count = lambda *names: max(_whole(usage.get(name)) for name in names)
     read, written = count("prompt_tokens", "input_tokens"), count("completion_tokens", "output_tokens")
-    return read, max(written, count("total_tokens") - read if read else 0)
+    total = count("total_tokens")
+    if written and not read: return max(total - written, 0), written
+    return read, max(written, total - read)
+
+def _told(found):
+    "As `read_usage`, with None where nothing says how much was written: not even that it was nothing."
+    read, written = read_usage(found)
+    usage = found.get("usage") if isinstance(found, dict) else None
+    said = dict(completion_tokens=0, output_tokens=0, total_tokens=read)   # any of them, where it was nothing
+    none = isinstance(usage, dict) and any(
+        usage.get(name) == count and not isinstance(usage[name], bool) for name, count in said.items())
+    return read, written if written or none else None
 
 # %% ../nbs/api/08c_endpoint.ipynb #read-body
 def read_answer(
@@ -99,25 +120,31 @@ def read_answer(
 ) -> Answer:
     "The answer in the body of a chat or text completion. Raises `Passing` or `Refused` where there is none."
     try: found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Passing("not JSON", f"the server sent no JSON: {_start(body)}", lost=True) from None
-    used = read_usage(found)
+    except (ValueError, RecursionError): raise _no_json(body) from None
+    used, told = read_usage(found), _told(found)
     if isinstance(found, dict) and found.get("error"):
-        raise Passing("error", f"the server said {_start(found['error'])}", tokens=used, lost=True)
+        raise Passing("error", f"the server said {_start(found['error'])}", tokens=told, lost=True)
     try:
         choice = found["choices"][0]
         message = choice.get("message") or {"content": choice["text"]}
         answer = Answer(_text(message.get("content")), str(choice.get("finish_reason") or ""), _arguments(message),
                         _top_logprobs(choice), *used, str(found.get("model") or ""))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise Passing("no answer", f"the server sent no completion: {_start(body)}", tokens=used, lost=True) from None
+        raise Passing("no answer", f"the server sent no completion: {_start(body)}", tokens=told, lost=True) from None
     if answer.finish == "content_filter":
-        raise Refused("filtered", "the server's content filter held the answer back", used, True)
-    if message.get("refusal"): raise Refused("refusal", f"the model refused: {_start(message['refusal'])}", used, True)
+        raise Refused("filtered", "the server's content filter held the answer back", told, True)
+    if message.get("refusal"): raise Refused("refusal", f"the model refused: {_start(message['refusal'])}", told, True)
     if not (answer.text.strip() or answer.arguments or answer.logprobs):
         more = _why_empty(answer, message)
-        raise Refused("empty", f"the answer is empty (it ended by {answer.finish or 'nothing'}){more}", used, True)
+        raise Refused("empty", f"the answer is empty (it ended by {answer.finish or 'nothing'}){more}", told, True)
     return answer
+
+def _no_json(body):
+    "What a body is that is no JSON."
+    if not body.strip(): return Passing("nothing", "the server sent nothing", lost=True)
+    if re.match(rb"\s*(data|event|id|retry)?:", body):
+        return Passing("stream", f"the server sends its answer as a stream: {_start(body)}", lost=True)
+    return Passing("not JSON", f"the server sent no JSON: {_start(body)}", lost=True)
 
 def _start(text, width=200):
     "The beginning of a text, for a message."
@@ -134,9 +161,11 @@ def _text(content):
     return (content or "").encode("utf-8", "replace").decode()
 
 def _whole(count):
-    "A number of tokens, 0 where none is told."
-    told = isinstance(count, (int, float)) and not isinstance(count, bool) and math.isfinite(count) and count > 0
-    return int(count) if told else 0
+    "A number of tokens, 0 where none is told: more than any model reads or writes is none."
+    told = isinstance(count, (int, float)) and not isinstance(count, bool) and 0 < count <= _SANE
+    return math.ceil(count) if told else 0
+
+_SANE = 10**9   # tokens
 
 def _arguments(message):
     "The arguments of the functions called, in the new and the old layout."
@@ -308,7 +337,8 @@ class Endpoint:
         self.concurrency, self.timeout, self.retries, self.longest_wait = concurrency, timeout, retries, longest_wait
         self.max_calls, self.max_cost, self.prices = max_calls, max_cost, check_prices(prices or {})
         self._paces = Pace(requests_per_minute), Pace(tokens_per_minute)
-        self.calls, self.answered, self.cost, self._held, self._ledger = 0, 0, 0., 0., Ledger(Answers(":memory:"))
+        self.calls, self.answered, self.cost, self._ledger = 0, 0, 0., Ledger(Answers(":memory:"))
+        self._held, self._under_way = 0., 0
         self._clients, self._proven = {}, set()   # models that have answered, in this run or before
         self._begin()
 
@@ -376,12 +406,28 @@ def _unpacked(data, packed):
     if packed not in ("gzip", "x-gzip", "deflate"):
         raise Passing("not JSON", f"the server packed its answer as {_start(packed)}, unasked", lost=True)
     for bits in (47, -15):   # with a head of gzip or zlib, or bare
-        unpack = zlib.decompressobj(bits)
-        try: found = unpack.decompress(data, MOST)
+        try: return _members(data, bits)
         except zlib.error: continue
-        if unpack.unconsumed_tail: raise _too_long()
-        return found
     raise Passing("not JSON", "the server's answer cannot be unpacked", lost=True)
+
+def _members(data, bits, step=2**12):
+    "The body that was packed in one piece, or in several one after another; what follows them and is none is left out."
+    found, unpack, size, ended = [], zlib.decompressobj(bits), 0, 0
+    for at in range(0, len(data), step):   # in steps, since the rest behind each piece is copied
+        rest = data[at:at + step]
+        while rest:
+            try: part = unpack.decompress(rest, MOST + 1 - size)
+            except zlib.error:
+                if ended: return b"".join(found)
+                raise
+            found.append(part)
+            if (size := size + len(part)) > MOST: raise _too_long()
+            if not unpack.eof: break
+            rest, ended = unpack.unused_data, ended + 1
+            if ended > 10**4: raise zlib.error("too many pieces")
+            unpack = zlib.decompressobj(bits)
+    if data and not (size or ended): raise zlib.error("cut off before anything comes")
+    return b"".join(found)
 
 # %% ../nbs/api/08c_endpoint.ipynb #checks
 def check_limits(**values) -> None:
@@ -394,10 +440,10 @@ def check_limits(**values) -> None:
 def check_prices(
     prices: dict,  # {model: (dollars per million tokens read, written)}
 ) -> dict:
-    "The same. Raises `ConfigError` for what is no pair of numbers from zero."
+    "The same. Raises `ConfigError` for what is no pair of numbers from zero to a billion."
     for model, pair in prices.items():
         good = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(
-            isinstance(p, (int, float)) and not isinstance(p, bool) and p >= 0 for p in pair)
+            isinstance(p, (int, float)) and not isinstance(p, bool) and 0 <= p <= 1e9 for p in pair)
         if not good: raise ConfigError(f"the price of {model!r} is {pair!r}: give dollars per million tokens "
                                        "(read, written).")
     return dict(prices)
@@ -411,6 +457,7 @@ class Exposure:
     dollars: float | None  # None where the model's price is not known
     size: int  # bytes of the prompt, a bound on its tokens
     most: int  # tokens that may be written
+    bounds: tuple[float, float]  # tokens read and written that the dollars are for, by what is known of the model
 
 def _price(self,
     model: str,  # name of a model
@@ -423,26 +470,26 @@ def _price(self,
 
 def _set_aside(self, body, ledger) -> Exposure | None:
     "Book what a request may cost, or None while others hold what is left; `BudgetSpent` where a limit is passed."
-    model, (size, most), dollars = str(body.get("model")), most_tokens(body), None
+    model, (size, most), dollars, bounds = str(body.get("model")), most_tokens(body), None, (0., 0.)
 
     def fits(bill, habit):
-        nonlocal dollars
-        dollars = self._at_most(model, size, most, habit)
+        nonlocal dollars, bounds
+        bounds = _at_most(size, most, habit)
+        dollars = self.price(model, *bounds)
         if habit.seen: self._proven.add(model)
         return self._allowed(model, dollars, bill, habit)
 
     if (number := ledger.book(model, lambda: dollars or 0., fits)) is None: return None
     self.calls += 1
-    self._held += dollars or 0.
-    return Exposure(number, model, dollars, size, most)
+    self._held, self._under_way = self._held + (dollars or 0.), self._under_way + 1
+    return Exposure(number, model, dollars, size, most, bounds)
 
-def _at_most(self, model, size, most, habit):
-    "What a request may cost, by its bounds and by what is known of the model."
+def _at_most(size, most, habit):
+    "The tokens that a request may read and write, by its bounds and by what is known of the model."
     margin = max(1.25, 1 + 1 / max(habit.seen, 1))
-    read = size if habit.per_byte is None else size * habit.per_byte * margin
-    return self.price(model, read, most + habit.beyond * margin)
+    return size if habit.per_byte is None else size * habit.per_byte * margin, most + habit.beyond * margin
 
-Endpoint.price, Endpoint._set_aside, Endpoint._at_most = _price, _set_aside, _at_most
+Endpoint.price, Endpoint._set_aside = _price, _set_aside
 
 # %% ../nbs/api/08c_endpoint.ipynb #allowed
 def _allowed(self, model, dollars, bill, habit):
@@ -461,6 +508,7 @@ def _allowed(self, model, dollars, bill, habit):
         raise BudgetSpent(f"max_cost is reached: ${spent:.4f} of ${self.max_cost:.4f} were spent{earlier}"
                           f"{lost if bill.unsure else ''}, and the next request may cost ${dollars:.4f}. {_KEPT} "
                           f"{_MORE}")
+    if not (bill.under_way or self._under_way): return True   # there is nothing to wait for
     if spent + max(bill.held, self._held) + dollars > self.max_cost: return False   # may turn out cheaper
     return habit.under_way <= habit.seen
 
@@ -499,7 +547,7 @@ async def _ask(self,
             return answer
         finally: self._book(ledger, exposure, found, tally)   # cut off in the middle, too: that may be paid
         kinds.append(problem.kind)
-        if not self.answered and kinds in (["unreachable"] * 3, ["not JSON"] * 3): break   # nobody is there
+        if not self.answered and any(kinds == [kind] * 3 for kind in ("unreachable", *_NO_SERVER)): break
         if attempt < self.retries: await self._back_off(attempt, problem)
     raise self._give_up(problem, attempt + 1)
 
@@ -509,16 +557,23 @@ Endpoint.ask = _ask
 def _book(self, ledger, exposure, found, tally):
     "Enter what a request cost: by its tokens where they are told, else all that was set aside, if it may be paid."
     answered = isinstance(found, Answer)
-    tokens = (found.tokens_in, found.tokens_out) if answered else getattr(found, "tokens", None) or (0, 0)
+    tokens = (found.tokens_in, found.tokens_out or None) if answered else getattr(found, "tokens", None)
+    (read, written), bounds = tokens or (0, None), exposure.bounds
     paid = answered or found is None or getattr(found, "lost", False)   # None: cut off
-    told = any(tokens)
-    cost = self.price(exposure.model, *tokens) if told else exposure.dollars if paid else 0.
-    ledger.settle(exposure.number, cost or 0., unsure=paid and not told, seen=answered or told,
-                  per_byte=tokens[0] / exposure.size if tokens[0] else None, beyond=max(tokens[1] - exposure.most, 0))
-    self._held -= exposure.dollars or 0.
+    told, whole = bool(read or written), bool(read) and written is not None   # a side that is not told counts at most
+    counted = read or bounds[0], bounds[1] if written is None else written
+    cost = self.price(exposure.model, *counted) if told else exposure.dollars if paid else 0.
+    self._under_way -= 1
+    self._held = self._held - (exposure.dollars or 0.) if self._under_way else 0.
     self.cost += cost or 0.
     tally["cost"] += math.nan if cost is None else cost
     tally["price"] = cost
+    try: ledger.settle(exposure.number, cost or 0., unsure=not whole and (paid or told), seen=answered or told,
+                       per_byte=read / exposure.size if read else None, beyond=max((written or 0) - exposure.most, 0))
+    except Exception as error:   # what is not settled, others would wait for
+        said = str(error).rstrip(".")
+        self._fatal = EndpointError(f"what a request cost could not be booked, so no more is asked: {said}. {_KEPT}")
+        if not answered: raise self._fatal from error   # an answer came, and was paid for: it is kept, if it can be
 
 def _give_up(self, problem, tried):
     "What to raise after the last try: the whole server is taken for dead where nothing else was answered meanwhile."
@@ -527,13 +582,19 @@ def _give_up(self, problem, tried):
     if problem.kind == "unreachable" and not self.answered:
         return EndpointError(f"{self.base_url} cannot be reached ({problem.detail}, {tries}): is the server "
                              f"running?{note}")
-    if problem.kind == "not JSON" and not self.answered:
-        return EndpointError(f"{self.base_url} is no such server ({problem.detail}, {tries}): does the address end as "
-                             f"its documentation says, mostly in /v1?{note}")
+    if problem.kind in _NO_SERVER and not self.answered:
+        said, question = _NO_SERVER[problem.kind]
+        return EndpointError(f"{self.base_url} {said} ({problem.detail}, {tries}): {question}{note}")
     if self._lost > max(20, 2 * self.concurrency):
         return EndpointError(f"{self.base_url} has failed {self._lost} requests in a row, each tried "
                              f"{self.retries + 1} times; the last: {problem.detail}.{note} {_KEPT}")
     return Refused(problem.kind, f"{problem.detail}, {tries}", problem.tokens, problem.lost)
+
+_NO_SERVER = {   # what a server says that never answers
+    "not JSON": ("is no such server", "does the address end as its documentation says, mostly in /v1?"),
+    "nothing": ("sends empty answers", "does the address end as its documentation says, mostly in /v1, and does "
+                                       "nothing in between hold the answers back?"),
+    "stream": ("streams its answers, unasked", "switch streaming off there, or in what stands between.")}
 
 Endpoint._give_up, Endpoint._book = _give_up, _book
 
@@ -653,7 +714,7 @@ def _drop(setting):
 
 def _usage_in(text):
     "The tokens that an error says it used."
-    try: return read_usage(json.loads(text[:2**16]))
+    try: return _told(json.loads(text[:2**16]))
     except (ValueError, RecursionError): return None
 
 def _bars(self, code):

@@ -12,10 +12,10 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .answers import Answers
+from .answers import LEDGER, Answers, ledger_flaws
 from .core import FarmError
 
 # %% ../nbs/api/03d_ledger.ipynb #schema
@@ -28,16 +28,29 @@ create table if not exists money (
     without rowid;
 """
 _EARLIER = """
-insert or ignore into money select model, count(*), total(price), 0, 0, null, 0
+insert or ignore into money
+select model, count(*), total(case when typeof(price) in ('integer', 'real') and price between 0 and 1e9
+                              then price end), 0, 0, null, 0
 from (select model, price from answers where model != 'person' union all select model, price from failures)
 group by model
 """
 
-def _make_tables(db):
+def _columns(db):
+    "The columns of the ledger's tables that are there."
+    found = {}
+    for name in LEDGER:
+        if names := [row[1] for row in db.execute(f"pragma table_info({name})")]: found[name] = names
+    return found
+
+def _make_tables(db, path):
     "The tables, with what the file has cost so far, where they are not there."
-    if db.execute("select 1 from sqlite_master where name = 'money'").fetchone(): return
+    found = _columns(db)
+    if odd := [name for name in found if found[name] != LEDGER[name][0]]:
+        raise FarmError(f"{path}: the table {odd[0]} is not the ledger's: its columns are {', '.join(found[odd[0]])}. "
+                        f"Take a backup, or have it made anew: sqlite3 {path} 'drop table {odd[0]}'.")
+    if len(found) == len(LEDGER): return
     for statement in filter(str.strip, _TABLES.split(";")): db.execute(statement)
-    db.execute(_EARLIER)
+    if "money" not in found: db.execute(_EARLIER)
 
 # %% ../nbs/api/03d_ledger.ipynb #bill
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Bill:
     dollars: float = 0.  # spent
     unsure: float = 0.  # of these for answers that were lost on the way back, and perhaps not charged
     held: float = 0.  # set aside for requests under way
+    under_way: int = field(default=0, compare=False)  # of the calls, those whose answer is not there yet
 
 @dataclass(frozen=True)
 class Habit:
@@ -106,7 +120,7 @@ class Ledger:
         "Enter a request before it is sent."
         with self.answers.transaction() as db:
             self._enter(db)
-            if not fits(_bill(db), _habit(db, model)):
+            if not fits(_bill(db, self.answers.path), _habit(db, model)):
                 for owner, in db.execute("select distinct owner from exposures").fetchall():
                     if owner != self.owner and not self._lives(db, owner): _bury(db, owner)
                 return None
@@ -126,11 +140,13 @@ class Ledger:
 
     def bill(self) -> Bill:
         "What all have spent so far."
-        return _bill(self.answers._open()) if self._known() else Bill()
+        if not self._known(): return Bill()
+        with self.answers._reading() as db: return _bill(db, self.answers.path)
 
     def habit(self, model: str) -> Habit:
         "What is known of a model's usage."
-        return _habit(self.answers._open(), model) if self._known() else Habit()
+        if not self._known(): return Habit()
+        with self.answers._reading() as db: return _bill(db, self.answers.path) and _habit(db, model)
 
     def _known(self):
         "Whether the file has a ledger."
@@ -140,7 +156,7 @@ class Ledger:
     def _enter(self, db):
         "Be an owner."
         if self._entered and db.execute("select 1 from owners where owner = ?", (self.owner,)).fetchone(): return
-        _make_tables(db)
+        _make_tables(db, self.answers.path)
         db.execute("insert or replace into owners values (?, ?, ?, 0)", (self.owner, self._host, self._pid))
         self._entered = True
 
@@ -158,15 +174,21 @@ class Ledger:
 def _runs(pid):
     "Whether a process of this machine runs; True where that cannot be found out."
     if os.name == "nt": return True   # there a signal, even 0, ends it
+    if not isinstance(pid, int) or not 0 < pid < 2**31: return False   # a damaged row
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except OSError: pass
     return True
 
-def _bill(db):
-    calls, dollars, unsure = db.execute("select total(calls), total(dollars), total(unsure) from money").fetchone()
-    under_way, held = db.execute("select count(*), total(dollars) from exposures").fetchone()
-    return Bill(int(calls) + under_way, dollars, unsure, held)
+def _bill(db, path):
+    "What the tables say; raises `FarmError` where that is no money: a limit could not be kept to."
+    wrong = lambda name: f"total(not ({LEDGER[name][1]}))"
+    calls, dollars, unsure, odd_money = db.execute(
+        f"select total(calls), total(dollars), total(unsure), {wrong('money')} from money").fetchone()
+    under_way, held, odd_held = db.execute(
+        f"select count(*), total(dollars), {wrong('exposures')} from exposures").fetchone()
+    if odd_money or odd_held: raise FarmError(f"{path}: {' '.join(ledger_flaws(db, _columns(db), path))}")
+    return Bill(int(calls) + under_way, dollars, unsure, held, under_way)
 
 def _habit(db, model):
     row = db.execute("select seen, per_byte, beyond from money where model = ?", (model,)).fetchone() or (0, None, 0.)

@@ -14,6 +14,7 @@ from servers import Server, completion, longer
 from test_annotators_faults import annotate, make_pairs, pool, truth
 
 from alpacafarm_nb.annotators.judges import load_judges
+from alpacafarm_nb.annotators.people import KeptLabels
 from alpacafarm_nb.annotators.remote import load_pool
 from alpacafarm_nb.answers import Answers, check_answers
 from alpacafarm_nb.core import ConfigError
@@ -65,7 +66,38 @@ DAMAGE = {
     "the price": "update answers set price = 99",
     "the place": "update parts set position = 1 - position, size = 2",
     "the answer of a part": "update parts set answer = (select max(key) from answers)",
+    "a high bit": "update answers set answer = replace(answer, ': a', cast(x'3acf61' as text))",
 }
+NONE = ["[1, 2]", "null", "5", '"x"', '{"bogus": 1}', '{"text": 5}', '{"text": null, "arguments": [5]}',
+        '{"text": "1: a", "logprobs": [[1]]}', '{"text": "1: a", "tokens_in": "x"}', '{"tokens_out": -1}']
+
+
+@pytest.mark.parametrize("answer", NONE)
+def test_what_no_server_answered_is_missing_where_it_has_no_digest(tmp_path, answer):
+    pairs, path = make_pairs(6), tmp_path / "a.sqlite"
+    with Server(longer) as server:
+        labels = annotate(pool(server, path), pairs)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("delete from digests")
+            db.execute("update answers set answer = ? where key = (select min(key) from answers)", (answer,))
+            db.commit()
+        asked, said = server.requests, "is not as it was written"
+        with pytest.warns(UserWarning, match=said): missing = pool(server, path).estimate(pairs).requests
+        with pytest.warns(UserWarning, match=said): again = pool(server, path).annotate_pairs(pairs)
+        pd.testing.assert_series_equal(labels["preference"], again["preference"])
+        assert server.requests - asked == missing == 1
+
+
+@pytest.mark.parametrize("damage", ["answer = '[1]'", "answer = '{'", "request = '{'", "request = cast(x'cf' as text)",
+                                    "answer = '{\"given\": 1, \"preference\": 1}'"])
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_damaged_label_of_a_person_is_missing_and_said(tmp_path, damage, digests):
+    labels = KeptLabels(tmp_path / "a.sqlite")
+    for i in range(2): labels.put("ann", dict(instruction=f"q{i}", input="", output_1="x", output_2="y"), 1.)
+    if not digests: labels.answers._write(("delete from digests", ()))
+    labels.answers._write((f"update answers set {damage} where request like '%q1%'", ()))
+    with pytest.warns(UserWarning, match="is not as it was written"): table = labels.table()
+    assert table["instruction"].tolist() == ["q0"]
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -101,7 +133,9 @@ def test_the_command_counts_and_fails_where_a_row_is_damaged(tmp_path):
     with closing(Answers(path)) as kept:
         for i in range(5): kept.put(f"k{i}", dict(text="1: a"), parts=[f"p{i}"])
         kept.put_failure("f", "http 500", "down")
-        assert check(path) == (0, f"{path}: layout 3, 5 answers, 1 failures\nAll is as it was written.\n")
+        assert check(path) == (0, f"{path}: layout 3, 5 answers, 1 failures\nEvery answer that has a digest is as it "
+                                  "was written, and so is its place. Failures and the ledger have none, and a row that "
+                                  "was deleted with its digest leaves no trace.\n")
         kept._write(("update answers set answer = '{}' where key in ('k1', 'k3')", ()))
     code, said = check(path)
     assert code == 1 and "2 answers are damaged: k1, k3" in said and "again" in said

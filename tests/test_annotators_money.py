@@ -5,20 +5,22 @@ What is compared is what the server charged, which the client never sees.
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 import warnings
+from contextlib import closing
 
 import pytest
 from servers import Server, longer, transient
 from test_annotators_faults import JUDGES, annotate, make_pairs, pool
 
-from alpacafarm_nb.answers import Answers
-from alpacafarm_nb.core import FarmError
-from alpacafarm_nb.endpoint import BudgetSpent
-from alpacafarm_nb.ledger import Ledger
+from alpacafarm_nb.answers import Answers, check_answers
+from alpacafarm_nb.core import ConfigError, FarmError
+from alpacafarm_nb.endpoint import BudgetSpent, Endpoint, EndpointError
+from alpacafarm_nb.ledger import Bill, Habit, Ledger
 
 PRICES = (2., 10.)
 PAID = ("dropped", "html", "malformed", "slow", "no choices", "gateway", "filtered")   # computed, billed, and lost
@@ -163,3 +165,127 @@ def test_nothing_is_asked_whose_answer_could_not_be_kept(tmp_path):
             with pytest.raises(FarmError, match="cannot be used to keep answers"):
                 annotate(pool(server, path), make_pairs(50))
         assert server.requests == 0
+
+
+class Tells(Server):
+    "A server that bills what it used, and tells of it what a function makes of the two counts."
+
+    def __init__(self, tell, **settings): super().__init__(longer, prices=PRICES, **settings); self.tell = tell
+
+    def bill(self, usage):
+        super().bill(usage)
+        told = self.tell(usage["prompt_tokens"], usage["completion_tokens"])
+        usage.clear()
+        usage.update(told)
+
+
+TOLD = {
+    "only what was written": lambda i, o: dict(completion_tokens=o),
+    "no prompt, and the total": lambda i, o: dict(prompt_tokens=0, completion_tokens=o, total_tokens=i + o),
+    "only the prompt": lambda i, o: dict(prompt_tokens=i),
+    "nothing written": lambda i, o: dict(prompt_tokens=i, completion_tokens=0),
+    "the prompt as the total": lambda i, o: dict(prompt_tokens=i, total_tokens=i),
+    "only the total": lambda i, o: dict(total_tokens=i + o),
+    "the prompt and the total": lambda i, o: dict(prompt_tokens=i, total_tokens=i + o),
+    "a huge prompt": lambda i, o: dict(prompt_tokens=10**25, completion_tokens=o),
+    "huge counts": lambda i, o: dict(prompt_tokens=1e308, completion_tokens=10**400),
+    "a huge float": lambda i, o: dict(prompt_tokens=i, completion_tokens=1e19),
+}
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_the_limit_is_a_ceiling_where_usage_is_told_in_part(tmp_path, told):
+    with Tells(TOLD[told]) as server:
+        for _ in range(2):
+            error, bill = run(server, tmp_path / "a.sqlite", make_pairs(120), max_cost=.005)
+            assert type(error) is BudgetSpent and 0 < server.billed <= bill.dollars + 1e-9 <= .005 + 1e-9, error
+        sure = told in ("no prompt, and the total", "the prompt and the total")
+        assert bill.unsure == pytest.approx(0 if sure else bill.dollars)
+        assert len(Answers(tmp_path / "a.sqlite")) == server.requests
+
+
+def test_only_the_total_bounds_what_is_hidden(tmp_path):
+    with Tells(lambda i, o: dict(total_tokens=i + o), hidden=lambda body: 200) as server:
+        error, bill = run(server, tmp_path / "a.sqlite", make_pairs(120), max_cost=.05)
+        assert type(error) is BudgetSpent and 0 < server.billed <= bill.dollars <= .05
+
+
+@pytest.mark.parametrize("told", ["a huge prompt", "huge counts", "a huge float"])
+def test_counts_of_tokens_that_cannot_be_cost_no_answer(tmp_path, told):
+    with Tells(TOLD[told]) as server:
+        error, bill = run(server, tmp_path / "a.sqlite", make_pairs(12))
+        asked = server.requests
+        assert error is None and len(Answers(tmp_path / "a.sqlite")) == asked and server.billed <= bill.dollars < .1
+        assert run(server, tmp_path / "a.sqlite", make_pairs(12))[0] is None and server.requests == asked
+
+
+@pytest.mark.parametrize("fault", [None, "no choices", "500"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_what_cannot_be_booked_ends_the_run_and_no_answer_is_lost(tmp_path, monkeypatch, fault, concurrency):
+    settle, path, settled = Ledger.settle, tmp_path / "a.sqlite", []
+    faults = [lambda number, body: fault if number >= 2 else None]
+
+    def fails(self, *args, **more):
+        settled.append(args)
+        if len(settled) > 2: raise OverflowError("too large")
+        settle(self, *args, **more)
+
+    with Server(longer, faults=lambda *about: faults[0](*about), prices=PRICES) as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "settle", fails)
+            error, bill = run(server, path, make_pairs(60), concurrency=concurrency, max_cost=1.)
+        assert type(error) is EndpointError and "could not be booked" in str(error)
+        assert len(Answers(path)) == (2 if fault else server.requests) and server.billed <= bill.dollars
+        faults[0] = lambda *about: None
+        asked = server.requests - len(Answers(path))
+        assert run(server, path, make_pairs(60), max_cost=1.)[0] is None and server.counts()["repeated"] <= asked
+
+
+COUNTS = ("calls", "dollars", "unsure", "seen", "beyond")
+WRONG = [("money", f"update money set {column} = {value}") for value in ("'x'", "-1000", "null", "x'00'")
+         for column in COUNTS] + [("money", "update money set per_byte = 'x'")] + [
+         ("exposures", f"insert into exposures values (null, 'o', 'm', {value}, 't')") for value in ("'x'", -1, "null")]
+
+
+@pytest.mark.parametrize("table, damage", WRONG)
+def test_a_ledger_that_cannot_be_true_is_said_and_nothing_is_asked(tmp_path, table, damage):
+    path = tmp_path / "a.sqlite"
+    with closing(Answers(path)) as kept:
+        kept.put("x", 1, model="m", price=.25)
+        ledger = Ledger(kept)
+        ledger.claim(["k"]), ledger.close()
+        assert check_answers(path).good
+        kept._write((damage, ()))
+        for look in (ledger.bill, lambda: ledger.habit("m"), lambda: ledger.book("m", lambda: 1., lambda *_: True)):
+            with pytest.raises(FarmError, match=f"rows of the table {table} hold"): look()
+        kept._write(("drop table " + table, ()))   # what the message says
+        assert Ledger(kept).book("m", lambda: 1., lambda *_: True) and Ledger(kept).bill() == Bill(2, .25, held=1.)
+    assert "no sum of money" not in repr(check_answers(path))
+
+
+def test_a_damaged_ledger_ends_a_run_and_the_check_says_it(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with Server(longer, prices=PRICES) as server:
+        assert run(server, path, make_pairs(5), max_cost=1.)[0] is None
+        asked = server.requests
+        for damage, said in (("update money set seen = -1000", "rows of the table money"),
+                             ("drop table money; create table money (x)", "the table money")):
+            with closing(sqlite3.connect(path)) as db: db.executescript(damage)
+            crowd = pool(server, path, judges=JUDGES, prices={"m": PRICES}, max_cost=1.)
+            with pytest.raises(FarmError, match=said): crowd.annotate_pairs(make_pairs(9))
+            with pytest.raises(FarmError): crowd.estimate(make_pairs(9))
+            assert said in repr(check_answers(path)) and not check_answers(path).good
+        for damage in ("drop table money", "drop table exposures", "drop table owners; drop table claims"):
+            with closing(sqlite3.connect(path)) as db: db.executescript(damage)
+            assert "is missing" in repr(check_answers(path)) and server.requests == asked
+            annotate(pool(server, path, judges=JUDGES, prices={"m": PRICES}, max_cost=1.), make_pairs(5))
+            with closing(Answers(path)) as kept: Ledger(kept).claim(["k"])   # makes what is missing
+            assert Ledger(Answers(path)).bill().dollars == pytest.approx(server.billed)
+
+
+def test_nothing_is_waited_for_where_nothing_is_under_way():
+    asked = Endpoint("http://127.0.0.1:9/v1", max_cost=1., prices={"m": PRICES})
+    asked._held = 1e-9   # what rounding left
+    assert asked._allowed("m", 1., Bill(), Habit()) and not asked._allowed("m", 1., Bill(held=.5, under_way=1), Habit())
+    for wrong in (float("inf"), 10**400, -1):
+        with pytest.raises(ConfigError, match="the price of"): Endpoint("http://h/v1", prices={"m": (1., wrong)})

@@ -1,6 +1,7 @@
 """The file of answers where something goes wrong: killed upgrades, locks of others, full and read-only file systems."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from alpacafarm_nb import answers as module
-from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.answers import Answers, check_answers
 from alpacafarm_nb.core import FarmError
 
 OLD = """
@@ -239,3 +240,200 @@ def test_two_that_look_for_room_at_a_time_do_not_meet(tmp_path, monkeypatch):
     monkeypatch.setattr(Answers, "_write", between)
     kept.check_writable()
     assert kept._rows("select name from sqlite_master where name = 'room'") == []
+
+
+def raw(path, *commands):
+    "Do this to a file, past the class."
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for command in commands: db.execute(command)
+        db.commit()
+
+
+FOREIGN = {
+    "a table": "create table t (x)", "a view": "create view answers as select 1 as key, '1' as answer",
+    "other answers": "create table answers (id integer, text text)",
+    "more columns": "create table answers (key, judge, model, server, draw, attempt, made, request, answer, price, "
+                    "seconds, score)",
+    "nothing": "select 1",
+}
+
+
+@pytest.mark.parametrize("version", [-1, 0, 1, 2, 3, 9])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_the_database_of_another_program_stays_as_it_is(tmp_path, kind, version):
+    path = tmp_path / "their.sqlite"
+    raw(path, FOREIGN[kind], f"pragma user_version = {version}")
+    before = path.read_bytes()
+    if kind == "nothing" and version == 0: return Answers(path).put("a", 1)   # an empty file is taken
+    said = "newer" if (kind, version) == ("more columns", 9) else "no file of answers|not one of answers"
+    for use in (lambda: Answers(path), lambda: check_answers(path)):
+        with pytest.raises(FarmError, match=said): use()
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["their.sqlite"]
+
+
+@pytest.mark.parametrize("table", ["parts", "failures", "digests"])
+@pytest.mark.parametrize("change", ["drop table {}", "alter table {} add column more text"])
+def test_a_table_that_lacks_is_said(tmp_path, table, change):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept: kept.put("a", 1, parts=["p"])
+    raw(path, change.format(table))
+    with pytest.raises(FarmError, match=f"the table {table} (is missing|has other columns)"): Answers(path)
+    assert f"the table {table} " in repr(check_answers(path)) and not check_answers(path).good
+
+
+BYTES = {   # a byte of one row with its high bit set
+    "the answer": "update answers set answer = cast(x'22cf22' as text) where key = 'k1'",
+    "the server": "update answers set server = cast(x'cf' as text) where key = 'k1'",
+    "the digest": "update digests set digest = cast(x'cf' as text) where key = 'k1' and kind = 'answer'",
+}
+
+
+@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize("kind", BYTES)
+def test_a_byte_that_is_no_text_costs_its_row_alone(tmp_path, kind, digests):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(3): kept.put(f"k{i}", "x", judge="j", parts=[f"p{i}"])
+    if digests or kind == "the digest": raw(path, BYTES[kind])
+    else: raw(path, "delete from digests", BYTES[kind])
+    with contextlib.closing(Answers(path)) as kept:
+        with pytest.warns(UserWarning, match="the row 'k1' is not as it was written"):
+            assert set(kept.get(["k0", "k1", "k2"])) == {"k0", "k2"}
+        assert set(kept.get_parts(["p0", "p1", "p2"])) == {"p0", "p2"}
+        assert kept.damaged == {"k1"} and check_answers(path).damaged == ("k1",)
+        assert kept.table()["judge"].tolist() == ["j"] * 3 and len(kept) == 3
+        kept.put("k1", "y", parts=["p1"])
+        assert set(kept.get_parts(["p0", "p1", "p2"])) == {"p0", "p1", "p2"}
+        assert kept.get(["\udccf"]) == {}
+
+
+def test_bytes_that_are_no_text_elsewhere_are_listed_and_printed(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept: kept.put("k", "\ud83d", judge="j", request="r", parts=["p"])
+    raw(path, "update answers set judge = cast(x'cf' as text), request = cast(x'22cf22' as text), "
+              "key = cast(x'6bcf' as text)", "update parts set answer = cast(x'6bcf' as text)", "delete from digests")
+    with contextlib.closing(Answers(path)) as kept, pytest.warns(UserWarning):
+        row, = kept.table().to_dict("records")
+        assert (row["judge"], row["key"], row["request"], row["answer"]) == ("?", "k?", None, "\ud83d")
+        assert kept.get_parts(["p"]) == {}
+    said = repr(check_answers(path))
+    assert "1 answers are damaged: k?" in said and "1 places of answers are damaged" in said
+
+
+IMPOSSIBLE = [("answers", "price", v) for v in ("abc", b"\0", -5, float("inf"))] + [
+    ("answers", "seconds", v) for v in ("x", -1)] + [("answers", "attempt", v) for v in ("q", None, -1, 1.5)] + [
+    ("answers", "server", v) for v in (None, b"s")] + [("answers", "answer", v) for v in (None, b"1", "{")] + [
+    ("parts", "position", v) for v in (5, "x", -1, None, .5)] + [("parts", "size", v) for v in (0, None, "x", -1)] + [
+    ("parts", "answer", v) for v in (None, b"k")]
+
+
+@pytest.mark.parametrize("table, column, value", IMPOSSIBLE)
+def test_a_row_without_a_digest_that_cannot_be_true_is_missing(tmp_path, table, column, value):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(2): kept.put(f"k{i}", {"text": "x"}, price=.5, seconds=1., parts=[f"p{i}"])
+        kept._write(("delete from digests", ()))
+        assert set(kept.get_parts(["p0", "p1"])) == {"p0", "p1"}   # what an earlier version wrote is believed
+        key = "k1" if table == "answers" else "p1"
+        kept._write((f"update {table} set {column} = ? where key = ?", (value, key)))
+        with pytest.warns(UserWarning, match=f"the row '{key}' is not as it was written"):
+            assert set(kept.get_parts(["p0", "p1"])) == {"p0"}
+        assert kept.seconds() in ([1.], [1., 1.])
+    found = check_answers(path)
+    assert (found.damaged == ("k1",)) if table == "answers" else (found.loose == 1)
+    assert found.unchecked == 2 and not found.good
+
+
+UNSEEN = {"judge": "'other'", "model": "'evil'", "draw": "99", "request": "'{broken'", "made": "'1970'"}
+
+
+@pytest.mark.parametrize("column", UNSEEN)
+def test_the_check_sees_what_stands_beside_an_answer(tmp_path, column):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(3): kept.put(f"k{i}", {"text": "x"}, judge="j", model="m", request=[1], parts=[f"p{i}"])
+    raw(path, f"update answers set {column} = {UNSEEN[column]} where key = 'k1'")
+    found = check_answers(path)
+    assert (found.changed, found.damaged, found.good) == (("k1",), (), False)
+    assert set(Answers(path).get_parts(["p0", "p1", "p2"])) == {"p0", "p1", "p2"}   # its verdict is as it was written
+
+
+def test_an_answer_that_an_earlier_version_writes_anew_is_whole(tmp_path):
+    "Its digest is new, and that of what stands beside it is the old one."
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        kept.put("k", {"text": "x"}, judge="j")
+        text, digest = json.dumps({"text": "y"}), module._digest("k", json.dumps({"text": "y"}), None, None, 2, "")
+        kept._write(("update answers set answer = ?, attempt = 2, judge = 'i' where key = 'k'", (text,)),
+                    ("update digests set digest = ? where key = 'k' and kind = 'answer'", (digest,)))
+        assert check_answers(path).good
+        kept._write(("delete from digests where kind != 'about'", ()), ("delete from answers", ()))   # taken out
+        assert check_answers(path).good
+        kept.put("k", {"text": "x"}, judge="j")
+        kept.remove("k")
+        assert kept._rows("select * from digests") == []
+
+
+@pytest.mark.parametrize("gone", ["answers where key = 'k1'", "parts where key = 'p1'"])
+def test_rows_that_are_gone_are_counted_by_their_digests(tmp_path, gone):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(3): kept.put(f"k{i}", {"text": "x"}, parts=[f"p{i}"])
+    raw(path, f"delete from {gone}", "delete from parts where key = 'p1'")
+    found = check_answers(path)
+    assert found.gone == (2 if "answers" in gone else 1) and not found.good and "are gone" in repr(found)
+
+
+def cut_off(path):
+    "Be killed in the middle of a transaction that has reached the file."
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma cache_size = 5")
+    db.execute("begin immediate")
+    db.execute("update answers set answer = answer || ' '")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_transaction_that_was_cut_off_is_no_damage(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(400): kept.put(f"k{i}", {"text": "x" * 400}, parts=[f"p{i}"])
+    raw(path, "pragma journal_mode = delete")
+    assert in_child(lambda: cut_off(path)) == -signal.SIGKILL
+    before, journal = path.read_bytes(), tmp_path / "a.sqlite-journal"
+    found = check_answers(path)
+    assert journal.stat().st_size and path.read_bytes() == before
+    assert "a transaction was cut off" in found.waits and not (found.damaged or found.problem or found.good)
+    assert "recover" not in repr(found)
+    assert len(Answers(path).get(f"k{i}" for i in range(400))) == 400 and check_answers(path).good
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_a_file_that_cannot_be_written_is_not_read_between_two_states(tmp_path):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept:
+        for i in range(400): kept.put(f"k{i}", {"text": "x" * 400})
+    raw(path, "pragma journal_mode = delete")
+    assert in_child(lambda: cut_off(path)) == -signal.SIGKILL
+    db = module._connect_to_read(path)   # by a copy, in which what was cut off is taken back
+    with contextlib.closing(db):
+        assert db.execute("select count(*) from answers where answer like '% '").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_transaction_under_way_is_said_to_be(tmp_path, mode, monkeypatch):
+    path = tmp_path / "a.sqlite"
+    with contextlib.closing(Answers(path)) as kept: kept.put("k", 1)
+    connect = sqlite3.connect
+    monkeypatch.setattr(module, "sqlite3", types.SimpleNamespace(**{**vars(sqlite3), "connect": lambda *args, **more: (
+        connect(*args, **more | dict(timeout=.1)))}))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for command in (f"pragma journal_mode = {mode}", "pragma locking_mode = exclusive", "begin exclusive",
+                        "create table more (x)"): db.execute(command)
+        found = check_answers(path)
+        assert "a transaction is under way" in found.waits and not (found.problem or found.good), found
+        assert "recover" not in repr(found)
+
+
+def test_a_name_that_no_file_can_have_is_said():
+    with pytest.raises(FarmError, match="no such file"): check_answers("a" * 5000)

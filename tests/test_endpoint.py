@@ -109,8 +109,9 @@ ENDLESS = {
     "packed otherwise": (lambda _: [whole(b"{}", Content_Encoding="br")], "not JSON"),
     "packed and cut": (lambda _: [whole(gzip.compress(GOOD)[:40], Content_Encoding="gzip")], "not JSON"),
     "cut": (lambda _: [head(Content_Length=99) + b"{"], "connection"),
-    "empty": (lambda _: [whole(b"")], "not JSON"),
-    "streams": (lambda _: [whole(b"data: {}\n\n", Content_Type="text/event-stream")], "not JSON"),
+    "empty": (lambda _: [whole(b"")], "nothing"),
+    "no content": (lambda _: [b"HTTP/1.1 204 X\r\nConnection: close\r\n\r\n"], "nothing"),
+    "streams": (lambda _: [whole(b"data: {}\n\n", Content_Type="text/event-stream")], "stream"),
     "garbage": (lambda _: [b"garbage\r\n\r\n"], "connection"),
     "long head": (lambda _: [b"HTTP/1.1 200 X\r\nX: " + b"x" * 10**6], "connection"),
     "deep": (lambda _: [whole(b"[" * 10**5)], "not JSON"),
@@ -125,7 +126,8 @@ def test_what_never_ends_or_makes_no_sense_is_bounded(name, monkeypatch):
     with Raw(reply) as server: found, asked = ask(server.url, timeout=.3, retries=0, prices=prices)
     assert isinstance(found[0], (Refused, EndpointError)) and len(server.seen) == 1
     if isinstance(found[0], Refused): assert found[0].kind == kind, found
-    else: assert kind == "not JSON" and "no such server" in str(found[0])
+    else: assert {"not JSON": "no such server", "nothing": "sends empty answers",
+                  "stream": "switch streaming off"}[kind] in str(found[0])
     assert asked.cost > 0, "an answer that was lost on the way back may have been paid"
 
 
@@ -134,6 +136,24 @@ def test_a_packed_answer_is_read():
         name = "gzip" if pack is gzip.compress else "deflate"
         with Raw(lambda _: [whole(pack(GOOD), Content_Encoding=name)]) as server:   # noqa: B023 - called at once
             assert ask(server.url)[0][0].text == "Output (a)"
+
+
+@pytest.mark.parametrize("name", ["pieces", "single bytes", "padded", "followed"])
+def test_an_answer_packed_in_pieces_is_read_whole(name):
+    pack, cuts = gzip.compress, range(0, len(GOOD), 1 if name == "single bytes" else 50)
+    pieces = [pack(GOOD[a:b]) for a, b in zip(cuts, [*cuts[1:], len(GOOD)])]
+    sent = b"".join(pieces) + {"padded": b"\0" * 9000, "followed": b"\r\n"}.get(name, b"")
+    with Raw(lambda _: [whole(sent, Content_Encoding="gzip")]) as server:
+        assert ask(server.url)[0][0].text == "Output (a)"
+
+
+def test_many_pieces_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2**20)
+    for piece, n, kind in ((b"", 20_000, "not JSON"), (b" " * 2**18, 5, "too long"), (b" " * 2**18, 4, "not JSON")):
+        with pytest.raises(Refused) as found:
+            data = module._unpacked(gzip.compress(piece) * n, "gzip")
+            module.read_answer(data or b"?")
+        assert found.value.kind in (kind, "nothing") and (kind != "too long" or found.value.kind == kind)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

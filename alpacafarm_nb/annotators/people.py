@@ -49,13 +49,21 @@ class KeptLabels:
         labeller: str | None = None,  # whose; None: everybody's
     ) -> pd.DataFrame:  # SEEN, preference, presented_first, given (when), annotator, seconds
         "All labels, the oldest first."
-        rows = [dict(**r["request"], **r["answer"], annotator=r["judge"], seconds=r["seconds"])
-                for r in self.answers.table().to_dict("records")
+        rows = [r for r in self.answers.table().to_dict("records")
                 if r["model"] == PERSON and labeller in (None, r["judge"])]
+        whole = self.answers.get(r["key"] for r in rows)   # without what is damaged
+        rows = [dict(**r["request"], **r["answer"], annotator=r["judge"], seconds=r["seconds"])
+                for r in rows if r["key"] in whole and (_can_be_label(r) or self.answers._damage(r["key"]))]
         columns = [*SEEN, "preference", "presented_first", "given", "annotator", "seconds"]
         return pd.DataFrame(sorted(rows, key=lambda row: row["given"]), columns=columns)
 
 # %% ../../nbs/api/16f_people.ipynb #parts
+def _can_be_label(row):
+    "Whether a row of the file can be a label."
+    said, pair = row["answer"], row["request"]
+    return (isinstance(said, dict) and isinstance(said.get("given"), str) and "preference" in said
+            and isinstance(pair, dict) and set(pair) == set(SEEN))
+
 def _seen(pair): return {k: pair[k] for k in SEEN}
 
 def _key(labeller, pair):

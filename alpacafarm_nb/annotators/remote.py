@@ -248,10 +248,10 @@ def _calls(self, run, stream) -> Iterator[Call]:
     "Requests about what is not in the file; what is there is read, and what is under way is waited for."
     batch = []
     for part in parts_of(stream, 500):
-        kept, met = self.answers.get_parts(s.key for s in part), set()
+        kept, met = self._kept(s.key for s in part), set()
         for showing in part:
             key = showing.key
-            found = kept.get(key) or (self.answers.get_parts([key]).get(key) if key in met else None)
+            found = kept.get(key) or (self._kept([key]).get(key) if key in met else None)
             met.add(key)
             if found: self._serve(run, showing, found)
             elif key in run.waiting: run.waiting[key].places += showing.places
@@ -269,10 +269,17 @@ def _serve(self, run, showing, found):
     run.counts[showing.judge.name]["kept"] += 1
     if found["server"] != self.endpoint.base_url:
         run.elsewhere[found["server"]] = run.elsewhere.get(found["server"], 0) + 1
-    run.take([showing], Answer.of(found["answer"]), found["size"], [found["position"]], found["price"],
-             found["seconds"])
+    run.take([showing], found["answer"], found["size"], [found["position"]], found["price"], found["seconds"])
 
-EndpointPool._calls, EndpointPool._serve = _calls, _serve
+def _kept(self, keys) -> dict[str, dict]:
+    "What is in the file about showings, by their keys; what is no answer of a server counts as missing."
+    found = {}
+    for key, row in self.answers.get_parts(keys).items():
+        try: found[key] = row | dict(answer=Answer.of(row["answer"]))
+        except FarmError: self.answers._damage(row["key"])
+    return found
+
+EndpointPool._calls, EndpointPool._serve, EndpointPool._kept = _calls, _serve, _kept
 
 # %% ../../nbs/api/16d_remote.ipynb #make
 async def _make(self, run, call):
@@ -287,7 +294,7 @@ async def _make(self, run, call):
 
 def _look_again(self, run, call) -> Call | None:
     "The call without what others have answered since it was made; None where nothing is left of it."
-    found, left = self.answers.get_parts(s.key for s in call.showings), []
+    found, left = self._kept(s.key for s in call.showings), []
     for showing in call.showings:
         if showing.key not in found or found[showing.key]["attempt"] <= showing.kept: left.append(showing)
         else:
@@ -537,7 +544,7 @@ def _estimate(self,
     for stream in self._streams(pairs, seed, draws, both_orders):
         missing = []
         for part in parts_of(stream, 500):
-            found = self.answers.get_parts(s.key for s in part)
+            found = self._kept(s.key for s in part)
             missing += [s for s in part if s.key not in found and s.key not in met]
             met.update(s.key for s in missing)
             kept += sum(s.key in found for s in part)
@@ -555,7 +562,7 @@ def _estimate(self,
 
 def _has_none(judge, found):
     "Whether an answer that is kept has no verdict."
-    try: judge.verdicts(Answer.of(found["answer"]), found["size"])
+    try: judge.verdicts(found["answer"], found["size"])
     except Unparsed: return True
     return False
 
