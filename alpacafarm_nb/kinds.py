@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plain_config', 'no_hub_code', 'check_kind', 'stored_method', 'stored_bits', 'stored_tensors', 'stored_dtype',
-           'check_layers', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end']
+           'check_stored', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end']
 
 # %% ../nbs/api/06j_kinds.ipynb #kinds-imports
 import json
@@ -131,19 +131,22 @@ _WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2
 def stored_dtype(
     tensors: dict[str, tuple[str, int]] | None,  # From `stored_tensors`
 ) -> torch.dtype | None:  # None where that is not known
-    "The precision of most of the numbers that are fractions."
+    "The precision of most of the floats."
     counts = Counter()
     for kind, n in (tensors or {}).values(): counts[_FLOATS.get(kind)] += n
     counts.pop(None, None)
     return max(counts, key=counts.get) if counts else None
 
 
-def check_layers(
+def check_stored(
     config: Any,  # A configuration of transformers
     tensors: dict[str, tuple[str, int]] | None,  # From `stored_tensors`
     source: Any,  # For errors
 ) -> None:
-    "Raise `ModelError` where a configuration names more layers than there are weights: building those takes long."
+    """Raise `ModelError` where a configuration names more layers than there are weights (building those takes long), or
+    does not say what weights stand for that are no floats of 16 bits or more."""
+    strange = [k for k, (kind, _) in (tensors or {}).items() if kind not in _FLOATS and k.endswith(".weight")]
+    if strange and not stored_method(config): raise _no_floats(source, strange[0], tensors[strange[0]][0])
     n = getattr(config.get_text_config(), "num_hidden_layers", None)
     if tensors and isinstance(n, int) and n > len(tensors):
         raise ModelError(f"{source}: its configuration names {n} layers, but its files hold {len(tensors)} tensors: "
@@ -154,11 +157,14 @@ def check_precision(
     net: nn.Module,  # Just loaded, of plain weights
     source: Any,  # For errors
 ) -> None:
-    "Raise `ModelError` for weights that are no fractions of 16 bits or more: what they stand for is not said."
+    "Raise `ModelError` for weights that are no floats of 16 bits or more: what they stand for is not said."
     for name, weight in net.named_parameters():
-        if weight.dtype not in _FLOATS.values():
-            raise ModelError(f"{source}: its weight {name} is stored in {str(weight.dtype)[6:]}, and its configuration "
-                             "does not say how to read that: take the same model stored in 16 or in 32 bits.")
+        if weight.dtype not in _FLOATS.values(): raise _no_floats(source, name, str(weight.dtype)[6:])
+
+
+def _no_floats(source, name, kind):
+    return ModelError(f"{source}: its weight {name} is stored in {kind}, and its configuration does not say how to read "
+                      "that: take the same model stored in 16 or in 32 bits.")
 
 # %% ../nbs/api/06j_kinds.ipynb #kinds-check-tokenizer
 _RULES = ("normalizer", "pre_tokenizer", "decoder")

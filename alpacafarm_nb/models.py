@@ -46,7 +46,7 @@ from .core import (FarmError, ModelError, as_json, as_path, atomic_folder, check
                                 progress, quiet, restore_swapped, stable_hash)
 from .kernels import (ATTENTION, SHORT, FusedForward, bf16_units, fast_half, fused_layers, inner_network,
                                    pack_rows, prefer_matmul_attention, read_across_rows, state_logps)
-from .kinds import (check_kind, check_layers, check_precision, check_tokenizer, no_hub_code, plain_config,
+from .kinds import (check_kind, check_precision, check_stored, check_tokenizer, no_hub_code, plain_config,
                                  stored_bits, stored_dtype, stored_method, stored_tensors, tokenizing, turn_end)
 from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 from .records import check_outputs, finished
@@ -770,7 +770,7 @@ def load_backbone(
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
     check_kind(config, source, quantize)
     tensors, stored = stored_tensors(where) if "gguf_file" not in extra else None, stored_method(config)
-    check_layers(config, tensors, source)
+    check_stored(config, tensors, source)
     dtype = _choose_dtype(dtype, config, device, quantize or stored, None if stored else stored_dtype(tensors))
     if prompts is None: prompts = _own_prompts(settings, tokenizer, source)
     with no_hub_code():
@@ -797,8 +797,8 @@ def _own_prompts(settings, tokenizer, source):
 def _say_what_is_unknown(backbone):
     "Warn of tokens that tokenizer and settings name and the network does not know."
     strange = [i for i in backbone._named_ends() if i not in backbone.stop_ids]
-    if strange: warnings.warn(f"{backbone.source}: no token that the model knows is named as the end of a response by "
-                              f"{', '.join(f'{i!r:.40}' for i in strange[:5])}: left out", stacklevel=4)
+    if strange: warnings.warn(f"{backbone.source}: its end-of-sequence tokens name what is no token of the model: "
+                              f"{', '.join(f'{i!r:.40}' for i in strange[:5])}; left out", stacklevel=4)
     if not backbone._beyond: return
     n, added = backbone.n_embeddings, getattr(backbone.tokenizer, "added_tokens_decoder", {})
     beyond = [w for w, i in backbone.tokenizer.get_vocab().items() if i >= n and i not in added]
@@ -1504,7 +1504,7 @@ def load_head(
     try:
         state = load_file(path)
         if not all(x.is_floating_point() and x.float().isfinite().all() for x in state.values()):
-            raise ValueError("its numbers are no finite fractions")
+            raise ValueError("its numbers are not all finite floats")
         if "bias" in state: head.bias = nn.Parameter(torch.zeros(1, device=head.weight.device))
         head.load_state_dict(state)
     except Exception as error:
@@ -1525,8 +1525,12 @@ def save_backbone(
         settings["prompts"] = {k: getattr(prompts, k) for k in ("prompt_inputs", "prompt_noinputs")}
     if isinstance(prompts, ChatFormat): settings["chat"] = prompts.about()
     with backbone.lock, calm(), atomic_folder(folder) as temp:
-        _whole(backbone, role, dtype).save_pretrained(temp)
-        backbone.tokenizer.save_pretrained(temp)
+        net = _whole(backbone, role, dtype)
+        try: net.save_pretrained(temp), backbone.tokenizer.save_pretrained(temp)
+        except OSError: raise
+        except Exception as error:   # transformers reads settings that it refuses to write
+            raise ModelError(f"{folder}: the settings that came with {backbone.source or 'the model'} cannot be written "
+                             f"({type(error).__name__}: {error}): correct them in its folder.") from error
         (temp / SETTINGS).write_text(json.dumps(as_json(settings), indent=1), encoding="utf-8")
     return Path(folder)
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,21 @@ def reward_marks(
     and helpers of a function. Raises `ConfigError` for what cannot be read and has no attribute `version`."""
     return marks_of(reward, "reward")
 
+def _as_floats(given):
+    "Numbers as an array of floats; raises for what holds anything else, such as texts, dates and masked numbers."
+    if isinstance(given, Tensor):
+        if given.is_complex(): raise TypeError("complex numbers")
+        return given.detach().cpu().double().numpy()
+    if isinstance(given, (list, tuple)) and any(isinstance(x, Tensor) for x in given):
+        return np.asarray([_as_floats(x) for x in given])
+    if np.ma.is_masked(given): raise TypeError("masked numbers")
+    if isinstance(given, (pd.Series, pd.Index)) and given.dtype.kind in "biuf":
+        return given.to_numpy(dtype=float, na_value=np.nan)
+    values = np.asarray(given)
+    objects = values.dtype.kind == "O" and all(isinstance(x, (Real, np.bool_)) for x in values.flat)
+    if values.dtype.kind not in "biuf" and not objects: raise TypeError(f"dtype {values.dtype}")
+    return np.asarray(values, dtype=float)
+
 def as_reward(
     reward,  # a reward model (anything with `.score`), or a function from a table to an array
 ) -> Callable[[pd.DataFrame], np.ndarray]:
@@ -299,8 +315,8 @@ def as_reward(
         raise FarmError(f"a {type(reward).__name__} is neither a reward model nor a function of a table")
     def checked(table):
         given = score(table)
-        try: values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, dtype=float)
-        except (TypeError, ValueError) as error:
+        try: values = _as_floats(given)
+        except Exception as error:   # whatever its own class raises
             raise FarmError(f"the reward gave a {type(given).__name__} that holds more than numbers ({error}): it must "
                             "give one number each") from error
         if values.shape != (len(table),):
