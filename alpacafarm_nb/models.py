@@ -1529,8 +1529,8 @@ def save_backbone(
         try: net.save_pretrained(temp), backbone.tokenizer.save_pretrained(temp)
         except OSError: raise
         except Exception as error:   # transformers reads settings that it refuses to write
-            raise ModelError(f"{folder}: the settings that came with {backbone.source or 'the model'} cannot be written "
-                             f"({type(error).__name__}: {error}): correct them in its folder.") from error
+            raise ModelError(f"{folder}: the settings that came with {backbone.source or 'the model'} cannot be "
+                             f"written ({type(error).__name__}: {error}): correct them in its folder.") from error
         (temp / SETTINGS).write_text(json.dumps(as_json(settings), indent=1), encoding="utf-8")
     return Path(folder)
 

@@ -24,7 +24,7 @@ from ..learner import (Learner, Settings, base_content, encode_examples, in_sing
 from ..marks import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
-from .sft import ADAPTER_RATES, warn_if_still
+from .sft import ADAPTER_RATES, warn_if_still, with_something_said
 from ..models import Backbone, RewardModel, scalar_head
 from ..records import located_pairs, side_of, training_pairs
 from ..sampling import Model, check_policy
@@ -163,6 +163,7 @@ class EncodedPairs:
            control: str = "") -> "EncodedPairs":
         "Encode the pairs of a table of preferences that have a verdict."
         pairs, origin = located_pairs(preferences, ties)
+        pairs = with_something_said(pairs, ("chosen", "rejected"))
         prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin, control)
         _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin, control)
         if cut := sum(c == r for c, r in zip(chosen, rejected)):
