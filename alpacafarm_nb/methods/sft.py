@@ -140,8 +140,8 @@ def with_something_said(
     table: pd.DataFrame,       # checked
     columns: Sequence[str],    # of its texts
 ) -> pd.DataFrame:
-    """The rows without those of which a text was cut off before it began: an end token behind it, which has to stand for
-    something to read, would teach to end at once. Says how many. Raises `RecordError` if none is left."""
+    """The rows without those of which a text was cut off before it began: the end token that stands there, as something
+    has to be read, would teach to end at once. Says how many. Raises `RecordError` if none is left."""
     each = [[bool(text) or end for text, end in zip(table[c], finished(table, c))] for c in columns]
     said = [all(row) for row in zip(*each)]
     if all(said): return table
