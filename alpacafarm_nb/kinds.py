@@ -163,8 +163,8 @@ def check_precision(
 
 
 def _no_floats(source, name, kind):
-    return ModelError(f"{source}: its weight {name} is stored in {kind}, and its configuration does not say how to read "
-                      "that: take the same model stored in 16 or in 32 bits.")
+    return ModelError(f"{source}: its weight {name} is stored in {kind}, and its configuration does not say how to "
+                      "read that: take the same model stored in 16 or in 32 bits.")
 
 # %% ../nbs/api/06j_kinds.ipynb #kinds-check-tokenizer
 _RULES = ("normalizer", "pre_tokenizer", "decoder")

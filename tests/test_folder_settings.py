@@ -93,12 +93,14 @@ def test_no_other_setting_chooses_code(saved, tmp_path, more):
 
 
 def test_while_loading_no_kernel_comes_from_the_hub(saved, monkeypatch):
-    seen, real = [], hub_kernels.get_kernel
-    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda *a: True)
-    meanwhile = lambda backbone: seen.append(hub_kernels.lazy_load_kernel("mamba-ssm"))
+    seen, asked = [], []
+    monkeypatch.setattr(hub_kernels, "get_kernel", fetch := lambda *a, **how: asked.append(a) or hub_kernels)
+    for name in ("is_kernels_available", "_kernels_enabled"): monkeypatch.setattr(hub_kernels, name, lambda *a: True)
+    meanwhile = lambda backbone: seen.append(hub_kernels.lazy_load_kernel("causal-conv1d", mapping={}))
     monkeypatch.setattr(models, "check_reading", meanwhile)
     load_backbone(saved.base)
-    assert seen == [None] and hub_kernels.get_kernel is real
+    assert (seen, asked) == ([None], []) and hub_kernels.get_kernel is fetch
+    assert hub_kernels.lazy_load_kernel("causal-conv1d", mapping={}) is hub_kernels   # elsewhere, as it was
 
 
 def test_an_error_for_want_of_kernels_gives_no_advice_to_install_them(saved, monkeypatch):
