@@ -96,11 +96,11 @@ def test_while_loading_no_kernel_comes_from_the_hub(saved, monkeypatch):
     seen, asked = [], []
     monkeypatch.setattr(hub_kernels, "get_kernel", fetch := lambda *a, **how: asked.append(a) or hub_kernels)
     for name in ("is_kernels_available", "_kernels_enabled"): monkeypatch.setattr(hub_kernels, name, lambda *a: True)
-    meanwhile = lambda backbone: seen.append(hub_kernels.lazy_load_kernel("causal-conv1d", mapping={}))
+    meanwhile = lambda backbone: seen.append(hub_kernels.lazy_load_kernel("sonic-moe", mapping={}))
     monkeypatch.setattr(models, "check_reading", meanwhile)
     load_backbone(saved.base)
     assert (seen, asked) == ([None], []) and hub_kernels.get_kernel is fetch
-    assert hub_kernels.lazy_load_kernel("causal-conv1d", mapping={}) is hub_kernels   # elsewhere, as it was
+    assert hub_kernels.lazy_load_kernel("sonic-moe", mapping={}) is hub_kernels   # elsewhere, as it was
 
 
 def test_an_error_for_want_of_kernels_gives_no_advice_to_install_them(saved, monkeypatch):
