@@ -168,7 +168,7 @@ def _no_floats(source, name, kind):
 
 # %% ../nbs/api/06j_kinds.ipynb #kinds-check-tokenizer
 _RULES = ("normalizer", "pre_tokenizer", "decoder")
-_PROBE_SECONDS, _PROBE_MEMORY = 5, 2**29
+_PROBE_SECONDS, _PROBE_MEMORY = 5, 2**30
 _PROBE = """
 import json, sys
 asked = json.load(sys.stdin)
