@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TOKENIZER_FILES', 'DTYPES', 'MOST_KEPT', 'calm', 'TextSide', 'Vocabulary', 'Batch', 'pad_batch',
            'masked_mean', 'Roles', 'Switching', 'no_dropout', 'Backbone', 'shared_copy', 'token_logps',
-           'sequence_logps', 'check_prompts', 'load_backbone', 'read_settings', 'cache_folder', 'own_gpu',
+           'sequence_logps', 'check_prompts', 'load_backbone', 'read_settings', 'own_name', 'cache_folder', 'own_gpu',
            'new_backbone', 'new_tokenizer', 'RoomyLayer', 'roomy_cache', 'keep_rows', 'next_logits', 'read_prompts',
            'free_memory', 'rows_at_a_time', 'check_reading', 'RewardModel', 'scalar_head', 'base_marks', 'save_role',
            'load_role', 'load_head', 'save_backbone']
@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, groupby
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,8 @@ from .core import (FarmError, ModelError, as_json, as_path, atomic_folder, check
                                 progress, quiet, restore_swapped, stable_hash)
 from .kernels import (ATTENTION, SHORT, FusedForward, bf16_units, fast_half, fused_layers, inner_network,
                                    pack_rows, prefer_matmul_attention, read_across_rows, state_logps)
-from .kinds import check_kind, stored_bits, stored_method, turn_end
+from .kinds import (check_kind, check_precision, check_stored, check_tokenizer, no_hub_code, plain_config,
+                                 stored_bits, stored_dtype, stored_method, stored_tensors, tokenizing, turn_end)
 from .prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 from .records import check_outputs, finished
 
@@ -85,9 +88,10 @@ class TextSide:
         texts = [self.prompts.format(*row) for row in marked]
         bos = self.tokenizer.bos_token
         start = [self.bos_id] if self.bos_id is not None else []
-        ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        for k, (row, plain) in enumerate(zip(marked, asked)):
-            if row != plain: ids[k] = _encode_marked(self.tokenizer, texts[k], k)
+        with tokenizing(self.tokenizer):
+            ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            for k, (row, plain) in enumerate(zip(marked, asked)):
+                if row != plain: ids[k] = _encode_marked(self.tokenizer, texts[k], k)
         behind = table["control"] if "control" in table else [control] * len(texts)
         controls = {c: self.control_ids(c) for c in set(behind)}
         return self._known([self.with_control(x if bos and t.startswith(bos) else start + x, controls[c])
@@ -124,7 +128,8 @@ class TextSide:
     ) -> list[list[int]]:  # Token ids
         "Ids of responses; special tokens written out are plain text. By a list, a text of no tokens ends all the same."
         if not len(texts): return []
-        ids = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        with tokenizing(self.tokenizer):
+            ids = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         if isinstance(eos, bool): eos = [eos] * len(texts)
         else: eos = [end or not x for x, end in zip(ids["input_ids"], eos, strict=True)]
         return self._known([x + [self.eos_id] * end for x, end in zip(ids["input_ids"], eos)])
@@ -143,7 +148,7 @@ class TextSide:
     ) -> str:  # Its text, without special tokens and surrounding white space
         "The text of a response."
         ids = ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids  # not every tokenizer calls it special
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        with tokenizing(self.tokenizer): return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 def _special_pattern(tokenizer, frame):
@@ -173,7 +178,7 @@ class Vocabulary(TextSide):
     @property
     def bos_id(self) -> int | None:
         "The token that begins every prompt, or None where the tokenizer adds none."
-        ids = self.tokenizer("a")["input_ids"]
+        with tokenizing(self.tokenizer): ids = self.tokenizer("a")["input_ids"]
         return ids[0] if ids and ids[0] == self.tokenizer.bos_token_id else None
 
     @property
@@ -184,10 +189,15 @@ class Vocabulary(TextSide):
     @property
     def stop_ids(self) -> tuple[int, ...]:
         "All tokens that end a response: that of the chat template, the tokenizer's, those of the model's settings."
+        known, named = range(self.vocab), [self._turn_end, *self._named_ends()]   # what a file names may be anything
+        numbers = (i for i in named if isinstance(i, Integral) and not isinstance(i, bool))
+        return tuple(dict.fromkeys(i for i in numbers if i in known))
+
+    def _named_ends(self):
+        "What tokenizer and settings name as tokens that end a response."
         net = self.net
         named = (self.tokenizer, getattr(net, "generation_config", None), net.config, net.config.get_text_config())
-        ids = [self._turn_end, *chain(*(_as_list(getattr(x, "eos_token_id", None)) for x in named))]
-        return tuple(dict.fromkeys(i for i in ids if i is not None and i < self.vocab))
+        return [i for x in named for i in _as_list(getattr(x, "eos_token_id", None)) if i is not None]
 
     @property
     def pad_id(self) -> int:
@@ -214,8 +224,9 @@ class Vocabulary(TextSide):
         "The model's context in tokens, prompt and response together."
         config = self.net.config.get_text_config()
         known = [getattr(config, name, None) for name in _CONTEXTS]
-        known = [x for x in known if isinstance(x, int) and x > 0]
-        return known[0] if known else int(min(self.tokenizer.model_max_length, 2048))
+        known, named = [x for x in known if type(x) is int and 0 < x < 2**48], self.tokenizer.model_max_length
+        if known: return known[0]
+        return int(min(named, 2048)) if isinstance(named, Real) and named >= 1 else 2048
 
 
 _CONTEXTS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
@@ -483,7 +494,8 @@ class Backbone(Switching):
         self.checkpoints = False  # whether activations are computed again on the way back
         self._merged, self._fingerprint, self._width = OrderedDict(), None, None
         self._turn_end = turn_end(tokenizer, prompts.turn_end) if isinstance(prompts, ChatFormat) else None
-        self._beyond = max([len(tokenizer) - 1, *getattr(tokenizer, "added_tokens_decoder", {})]) >= self.n_embeddings
+        known = (tokenizer.get_vocab().values(), getattr(tokenizer, "added_tokens_decoder", {}))   # ids may have holes
+        self._beyond = max(len(tokenizer) - 1, *chain(*known)) >= self.n_embeddings
         self.n_parameters = net.num_parameters()  # of the base alone: adapters come later
         if not self.stop_ids: raise ModelError(f"{source}: neither tokenizer nor model names an end-of-sequence token "
                                                "that the model knows.")
@@ -621,15 +633,19 @@ def _head(self: Backbone, net: nn.Module, hidden: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _check_head(self, net):
-    "Find out what the architecture does to its logits, by comparing with the whole model on a few tokens."
-    config, ids = net.config.get_text_config(), torch.tensor([[self.eos_id, 1, 2, 3]], device=self.device)
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
-    cap = getattr(config, "final_logit_softcapping", None)
+def _check_head(self, net, ids=None, want=None):
+    "Find out what the architecture does to its logits [T,V], by comparing with the whole model on a few tokens [1,T]."
+    config = net.config.get_text_config()
+    if ids is None: ids = torch.tensor([[self.eos_id, 1, 2, 3]], device=self.device)
+    found = (getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
+    scale, divisor, cap = (x if isinstance(x, Real) and math.isfinite(x) else None for x in found)
+    scale = scale or 1 / (divisor or 1)
     after = lambda x: (torch.tanh(x * scale / cap) * cap if cap else x * scale if scale != 1 else x)
-    want, got = net(input_ids=ids, use_cache=False).logits, after(net.get_output_embeddings()(self.hidden(net, ids)))
+    if want is None: want = net(input_ids=ids, use_cache=False).logits[0]
+    got = after(net.get_output_embeddings()(self.hidden(net, ids)))[0]
     if not torch.allclose(got.float(), want.float(), atol=1e-2, rtol=1e-2):
-        raise ModelError(f"{type(net).__name__} does something to its logits that is not known here.")
+        raise ModelError(f"{self.source or 'new'}: a {type(net).__name__} does something to its logits that is "
+                         "not known here: take a model of another architecture.")
     self._post_head, self._head_scale = after, None if cap else scale
 
 
@@ -750,14 +766,19 @@ def load_backbone(
     if quantize not in (None, "nf4"): raise ModelError(f"quantize={quantize!r}: give 'nf4' or None.")
     device = _choose_device(device)
     where, extra, settings = _locate(source)
+    if "gguf_file" not in extra: check_tokenizer(where, source)
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
     check_kind(config, source, quantize)
-    dtype = _choose_dtype(dtype, config, device, quantize or stored_method(config))
-    net = _load_net(where, extra, source, dtype, None if stored_method(config) else quantize, device)
+    tensors, stored = stored_tensors(where) if "gguf_file" not in extra else None, stored_method(config)
+    check_stored(config, tensors, source)
+    dtype = _choose_dtype(dtype, config, device, quantize or stored, None if stored else stored_dtype(tensors))
     if prompts is None: prompts = _own_prompts(settings, tokenizer, source)
-    if Path(where).is_dir() and not extra: source = Path(where).resolve()  # to be found from another folder as well
-    backbone = Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
-    check_reading(backbone)
+    with no_hub_code():
+        net = _load_net(where, extra, source, dtype, None if stored else quantize, device, config)
+        if Path(where).is_dir() and not extra: source = Path(where).resolve()  # to be found from another folder as well
+        backbone = Backbone(net, tokenizer, as_prompts(prompts, tokenizer), str(source), quantize, settings)
+        check_reading(backbone)
+    _say_what_is_unknown(backbone)
     return backbone
 
 
@@ -765,9 +786,25 @@ def _own_prompts(settings, tokenizer, source):
     "The prompt format in a folder's settings; None where they have none."
     try:
         if "prompts" in settings: return PromptFormat(**settings["prompts"])
-        if "chat" in settings: return ChatFormat(tokenizer, settings["chat"]["system"], settings["chat"]["date"])
+        if "chat" in settings:
+            system, date = settings["chat"]["system"], settings["chat"]["date"]
+            if not isinstance(system, str) or not isinstance(date, str): raise TypeError("system and date are texts")
+            return ChatFormat(tokenizer, system, date)
     except (TypeError, KeyError) as error:
         raise ModelError(f"{source}: prompts in its {SETTINGS} are not understood: {error}") from error
+
+
+def _say_what_is_unknown(backbone):
+    "Warn of tokens that tokenizer and settings name and the network does not know."
+    strange = [i for i in backbone._named_ends() if i not in backbone.stop_ids]
+    if strange: warnings.warn(f"{backbone.source}: its end-of-sequence tokens name what is no token of the model: "
+                              f"{', '.join(f'{i!r:.40}' for i in strange[:5])}; left out", stacklevel=4)
+    if not backbone._beyond: return
+    n, added = backbone.n_embeddings, getattr(backbone.tokenizer, "added_tokens_decoder", {})
+    beyond = [w for w, i in backbone.tokenizer.get_vocab().items() if i >= n and i not in added]
+    if beyond: warnings.warn(f"{backbone.source}: its tokenizer numbers {len(beyond)} tokens (such as "
+                             f"{beyond[0]!r:.40}) beyond the {n} embeddings of the model: a text that needs them is "
+                             "refused", stacklevel=4)
 
 
 def _locate(source):
@@ -800,9 +837,18 @@ def read_settings(
     "What a folder says about itself in alpacafarm.json; raises `ModelError` where that cannot be read."
     file = Path(folder) / SETTINGS
     try: found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (OSError, ValueError) as error: raise ModelError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(found, dict): raise ModelError(f"{file} must hold one JSON object, not a {type(found).__name__}.")
     return found
+
+
+def own_name(
+    settings: dict,  # From `read_settings`
+) -> str | None:  # None where there is no such text
+    "The name that a folder gives its model."
+    name = settings.get("name")
+    return name.strip()[:200] or None if isinstance(name, str) else None
 
 # %% ../nbs/api/07_models.ipynb #export-def-load-tokenizer-where
 def _load_tokenizer(where, extra, source):
@@ -812,15 +858,20 @@ def _load_tokenizer(where, extra, source):
 
 def _load_config(where, extra, source):
     from transformers import AutoConfig
-    return _named(AutoConfig.from_pretrained, "configuration", where, extra, source)
+    return _named(lambda *a, **how: plain_config(AutoConfig.from_pretrained(*a, **how)), "configuration", where, extra,
+                  source)
 
 
 def _named(load, what, where, extra, source, **more):
     "Call a loader of transformers, which never runs code of the folder; what it raises becomes one sentence."
     try:
         with calm(): return load(where, **extra, **more, trust_remote_code=False)
-    except ImportError as error: raise ModelError(f"{source}: loading the {what} needs a package: {error}") from error
-    except Exception as error:  # what a broken file makes them raise is without limit: struct.error, SafetensorError …
+    except ImportError as error:
+        if "kernels" in str(error): raise ModelError(f"{source}: loading the {what} asks for native code from "
+                                                     "elsewhere (kernels), which this package never loads.") from None
+        raise ModelError(f"{source}: loading the {what} needs a package: {error}") from error
+    except BaseException as error:  # what a broken file makes them raise is without limit: struct.error, a Rust panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException": raise
         if "remote_code" in str(error) or "custom code" in str(error):
             raise ModelError(f"{source}: its {what} is Python code of the folder's own, which this package never runs: "
                              "take a model whose architecture and tokenizer transformers has itself.") from None
@@ -836,16 +887,17 @@ def _as_dtype(dtype):
     raise ModelError(f"dtype={dtype!r}: give one of auto, {', '.join(DTYPES)}.")
 
 
-def _choose_dtype(dtype, config, device, quantize):
+def _choose_dtype(dtype, config, device, quantize, stored=None):
     "The precision that was asked for, or the one that suits model and device: in half where that is fast."
     if dtype not in (None, "auto"):
         if _as_dtype(dtype) == torch.bfloat16 and device.type == "cpu" and not bf16_units(): warnings.warn(
             "dtype='bf16' on a processor without units for bf16: this is many times slower than dtype='fp32'.",
             stacklevel=4)
         return _as_dtype(dtype)
-    half, stored = fast_half(device), getattr(config, "dtype", None) or torch.float32
+    half, stored = fast_half(device), stored or getattr(config, "dtype", None)   # the files know better
     if quantize and device.type != "cpu": return half
-    if stored == torch.float32 or device.type == "cpu" and stored == torch.float16: return torch.float32
+    if stored not in (torch.bfloat16, torch.float16) or device.type == "cpu" and stored == torch.float16:
+        return torch.float32
     if half is None: print(f"stored in {str(stored)[6:]}, loaded in single precision, as this processor has no units "
                            f"for bf16: {config.name_or_path or 'a model'}", flush=True)
     return half or torch.float32
@@ -908,8 +960,9 @@ def own_gpu(
     return torch.device("cuda", int(ranks[0]) if count > 1 else 0)  # a launcher may show each process its own GPU alone
 
 
-def _load_net(where, extra, source, dtype, quantize, device):
+def _load_net(where, extra, source, dtype, quantize, device, config=None):
     "The network, in the precision asked for, on its device."
+    config = config or _load_config(where, extra, source)
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     if "gguf_file" in extra and quantize: return _load_by_folder(where, extra, source, dtype, quantize, device)
     more = {}
@@ -918,8 +971,9 @@ def _load_net(where, extra, source, dtype, quantize, device):
     bar = "gguf_file" in extra  # of transformers' own
     hush = redirect_stderr(io.StringIO()) if bar and quiet() else nullcontext()
     with hush: net, told = _named(AutoModelForCausalLM.from_pretrained, "weights", where, extra, source, dtype=dtype,
-                                  device_map={"": device}, output_loading_info=True, **more)
+                                  config=config, device_map={"": device}, output_loading_info=True, **more)
     _check_weights(net, told, source)
+    if not stored_bits(net): check_precision(net, source)
     if "gguf_file" in extra: _forget_gguf(net)
     # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in the first forward pass outside training, and what
     # is computed from then on passes no gradients: a model that was sampled from could not be trained any more.
@@ -1161,6 +1215,7 @@ def check_reading(
         raise ModelError(f"{this} cannot be read as this package reads ({type(error).__name__}: {error}): take a model "
                          "of another architecture.") from error
     if not whole.isfinite().all(): return  # broken weights: said where it is sampled from
+    with backbone.inference(None) as net: backbone._check_head(net, _six_tokens(backbone), whole)
     exact = backbone.dtype == torch.float32 and not backbone.quantize
     apart = lambda a, b, near: (a - b).norm() > near * a.norm()   # experts, outliers: other rows round otherwise
     if apart(whole[:3], other[:3], 1e-4 if exact else .1 if backbone.quantize == "int8" else 1e-2):
@@ -1171,11 +1226,16 @@ def check_reading(
                          "another architecture.")
 
 
+def _six_tokens(backbone):
+    "Ids [1,6] of common and of rare tokens."
+    last = min(backbone.vocab, backbone.n_embeddings) - 1
+    return torch.linspace(min(3, last), last, 6).long()[None].to(backbone.device)
+
+
 @torch.no_grad()
 def _read_in_three_ways(backbone):
     "Logits of six tokens [6,V], of six that end otherwise, and of the fourth and fifth [2,V] by way of a cache."
-    device, last = backbone.device, min(backbone.vocab, backbone.n_embeddings) - 1
-    ids = torch.linspace(min(3, last), last, 6).long()[None].to(device)
+    device, ids = backbone.device, _six_tokens(backbone)
     later = torch.cat([ids[:, :3], ids[:, 3:].flip(1)], 1)
     with backbone.inference(None) as net:
         whole, other = (net(input_ids=x, use_cache=False).logits[0].float() for x in (ids, later))
@@ -1408,7 +1468,7 @@ def load_role(
     with calm(): from peft import LoraConfig
     with backbone.lock:
         config = LoraConfig(task_type="CAUSAL_LM", **adapter.fit(backbone.net))  # what the file says goes no further
-        role = backbone._free_name(str(about.get("name") or folder.name))
+        role = backbone._free_name(own_name(about) or folder.name)
         try: backbone._inject(role, config, 0, adapter.state)
         except ModelError as error: raise ModelError(f"{folder}: {error}") from error
     return backbone, {**about, "role": role}
@@ -1417,7 +1477,7 @@ def load_role(
 def _check_chat(backbone, chat, folder):
     "Say where prompts are not those that an adapter was trained with."
     mine = backbone.prompts.about() if isinstance(backbone.prompts, ChatFormat) else {}
-    if chat and mine != chat: warnings.warn(
+    if isinstance(chat, dict) and chat and mine != chat: warnings.warn(
         f"{folder} was trained with the chat template under system={chat.get('system')!r:.80}, "
         f"date={chat.get('date')!r:.20}; this base shows {mine or 'prompts without it'}. Give the base "
         "prompts=ChatFormat(tokenizer, system, date).", stacklevel=4)
@@ -1443,6 +1503,8 @@ def load_head(
     head, path = scalar_head(backbone), Path(folder) / "head.safetensors"
     try:
         state = load_file(path)
+        if not all(x.is_floating_point() and x.float().isfinite().all() for x in state.values()):
+            raise ValueError("its numbers are not all finite floats")
         if "bias" in state: head.bias = nn.Parameter(torch.zeros(1, device=head.weight.device))
         head.load_state_dict(state)
     except Exception as error:
@@ -1463,8 +1525,12 @@ def save_backbone(
         settings["prompts"] = {k: getattr(prompts, k) for k in ("prompt_inputs", "prompt_noinputs")}
     if isinstance(prompts, ChatFormat): settings["chat"] = prompts.about()
     with backbone.lock, calm(), atomic_folder(folder) as temp:
-        _whole(backbone, role, dtype).save_pretrained(temp)
-        backbone.tokenizer.save_pretrained(temp)
+        net = _whole(backbone, role, dtype)
+        try: net.save_pretrained(temp), backbone.tokenizer.save_pretrained(temp)
+        except OSError: raise
+        except Exception as error:   # transformers reads settings that it refuses to write
+            raise ModelError(f"{folder}: the settings that came with {backbone.source or 'the model'} cannot be "
+                             f"written ({type(error).__name__}: {error}): correct them in its folder.") from error
         (temp / SETTINGS).write_text(json.dumps(as_json(settings), indent=1), encoding="utf-8")
     return Path(folder)
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date as calendar_date
 from pathlib import Path
@@ -144,18 +145,29 @@ json.dump(found, sys.stdout)
 
 
 def _render_chats(template, chats, date, tokens):
-    "Render (turns, whether a prompt is added) with a template in a bounded process: [text or None, error or None]."
+    """Render (turns, whether a prompt is added) with a template: [text or None, error or None]. Two bounded processes
+    must agree: what is drawn, or where an object lies in memory, would be in no other prompt."""
     asked = dict(template=template, chats=chats, date=date, tokens=tokens, seconds=_CHATS_SECONDS,
                  bytes=_CHATS_BYTES, memory=_CHATS_MEMORY)
     if len(template) > _CHATS_BYTES: raise ConfigError(f"the chat template has over {_CHATS_BYTES:,} characters.")
     take_other = "give prompts='alpaca' or a format of your own."
-    try: done = subprocess.run([sys.executable, "-P", "-c", _RENDER], input=json.dumps(asked), capture_output=True,
-                               text=True, encoding="utf-8", timeout=3 * _CHATS_SECONDS, cwd=tempfile.gettempdir())
+    def run(seed): return subprocess.run(
+        [sys.executable, "-P", "-c", _RENDER], input=json.dumps(asked), capture_output=True, text=True,
+        encoding="utf-8", timeout=3 * _CHATS_SECONDS, cwd=tempfile.gettempdir(),
+        env={**os.environ, "PYTHONHASHSEED": seed})
+    try:
+        with ThreadPoolExecutor(2) as pool: runs = list(pool.map(run, ("1", "2")))
     except subprocess.TimeoutExpired as e: raise ConfigError(f"the chat template takes too long: {take_other}") from e
     except OSError as e: raise ConfigError(f"no process can be started to read the chat template in: {e}") from e
-    if done.returncode == 0: return json.loads(done.stdout)
-    why = done.stderr.strip().splitlines()[-1:] or [f"its process ended with {done.returncode}"]
-    raise ConfigError(f"the chat template cannot be run within its bounds ({why[0][:200]}): {take_other}")
+    if bad := next((x for x in runs if x.returncode), None):
+        why = bad.stderr.strip().splitlines()[-1:] or [f"its process ended with {bad.returncode}"]
+        raise ConfigError(f"the chat template cannot be run within its bounds ({why[0][:200]}): {take_other}")
+    found, other = (json.loads(x.stdout) for x in runs)
+    if [x for x, _ in found] != [x for x, _ in other] or any(" object at 0x" in (x or "") for x, _ in found):
+        raise ConfigError(f"the chat template gives another prompt each time it is started: {take_other}")
+    if any(any("\ud800" <= c <= "\udfff" for c in x or "") for x, _ in found):
+        raise ConfigError(f"the chat template writes what is no text (half of a surrogate pair): {take_other}")
+    return found
 
 # %% ../nbs/api/02_prompts.ipynb #export-def-chat-frame
 _TRIMS = {"": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
@@ -202,7 +214,10 @@ class ChatFormat:
         try: calendar_date.fromisoformat(self.date)
         except ValueError as e: raise ConfigError(f"date is {date!r}: give a day such as '2024-07-26'.") from e
         try: template = tokenizer.get_chat_template()
-        except ValueError as e: raise ConfigError(f"the tokenizer {self.name} has no plain chat template: {e}") from e
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise ConfigError(f"the tokenizer {self.name} has no plain chat template: {e}") from e
+        if not isinstance(template, str):
+            raise ConfigError(f"the chat template of {self.name} is a {type(template).__name__}, not a text.")
         marks = json.dumps(tokenizer.special_tokens_map, default=str)
         self.pieces, self.trim, self.turn_end = _chat_frame(template, system, self.date, marks)
 

@@ -8,7 +8,6 @@ __all__ = ['row_keys', 'uniforms', 'pick', 'nucleus', 'FusedLlama', 'can_fuse', 
 
 # %% ../nbs/api/08_sampling.ipynb #export-import-hashlib-from-dataclasses
 import hashlib
-import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from numbers import Real
@@ -21,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import ModelError, as_path, check_counts, check_seed, progress
+from .core import FarmError, ModelError, as_path, check_counts, check_seed, progress
 from .models import (Backbone, RewardModel, check_prompts, keep_rows, load_backbone, load_head, load_role,
-                                  next_logits, read_prompts, rows_at_a_time, save_backbone, save_role)
+                                  next_logits, own_name, read_prompts, rows_at_a_time, save_backbone, save_role)
 from .records import check_instructions
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-row-keys-prompt
@@ -254,11 +253,21 @@ class Decoding:
     max_new_tokens: int | None = None  # None: 256, or what the context leaves
     control: str = ""  # Text behind each prompt (or around it, with {prompt} in it): what kind of response is wanted
 
+    def check(self) -> "Decoding":
+        "The same; raises `ModelError` for what cannot be sampled with."
+        numbers = all(isinstance(x, Real) and not isinstance(x, bool) for x in (self.temperature, self.top_p))
+        if not numbers or not 0 <= self.temperature < 1e30 or not 0 < self.top_p <= 1:
+            raise ModelError(f"cannot sample with {self}: temperature must be 0 or more, top_p over 0 and at most 1.")
+        check_counts(max_new_tokens=(self.max_new_tokens, 1, 10**9))
+        if not isinstance(self.control, str):
+            raise ModelError(f"cannot sample with {self}: control must be a text, not a {type(self.control).__name__}.")
+        return self
+
 
 def _decoding(settings, where):
     "The decoding that a folder's settings name."
-    try: return Decoding(**(settings.get("decoding") or {}))
-    except TypeError as error:
+    try: return Decoding(**(settings.get("decoding") or {})).check()
+    except (TypeError, FarmError) as error:
         raise ModelError(f"{where}: decoding in its alpacafarm.json is not understood: {error}") from error
 
 # %% ../nbs/api/08_sampling.ipynb #export-class-model-a-policy
@@ -318,12 +327,9 @@ class Model:
         "The settings of one call."
         own = self.decoding
         check_counts(max_new_tokens=(max_new_tokens, 1))
-        how = Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
-                       own.top_p if top_p is None else top_p, max_new_tokens or own.max_new_tokens or 256)
-        numbers = isinstance(how.temperature, Real) and isinstance(how.top_p, Real)
-        if not numbers or not 0 <= how.temperature < math.inf or not 0 < how.top_p <= 1:
-            raise ModelError(f"cannot sample with {how}: temperature must be 0 or more, top_p over 0 and at most 1.")
-        return how
+        most = next((x for x in (max_new_tokens, own.max_new_tokens) if x is not None), 256)
+        return Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
+                        own.top_p if top_p is None else top_p, most, own.control).check()
 
     def __repr__(self): return f"Model({self.name}: role {self.role} of {self.backbone!r})"
 
@@ -371,7 +377,7 @@ def load_base(
 ) -> Model:
     "Load a model to start from; raises `ModelError` saying what is missing."
     backbone = load_backbone(source, dtype, quantize, device, prompts)
-    return Model(backbone, name=name or backbone.settings.get("name") or Path(source).name)
+    return Model(backbone, name=name or own_name(backbone.settings) or Path(source).name)
 
 
 def ask(
@@ -481,9 +487,17 @@ def load_model(
 
 def _restored(backbone, about, folder):
     "The model that a folder's settings describe, on a role that is loaded."
-    role, name, history = about["role"], about.get("name") or folder.name, about.get("history")
+    role, name, history = about["role"], own_name(about) or folder.name, about.get("history")
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history): history = None
+    if about.get("kind") not in (None, "policy", "reward"):
+        raise ModelError(f"{folder}: its alpacafarm.json names the kind {about['kind']!r:.40}: it must be 'policy' or "
+                         "'reward'.")
     if about.get("kind") != "reward":
         return Model(backbone, role, name, history, _decoding(about, folder) if "decoding" in about else None)
     if absent := {"mean", "scale"} - about.keys():
         raise ModelError(f"{folder}: its alpacafarm.json lacks the reward model's {' and '.join(sorted(absent))}.")
-    return RewardModel(backbone, role, load_head(folder, backbone), name, history, about["mean"], about["scale"])
+    mean, scale = about["mean"], about["scale"]
+    if not all(type(x) in (int, float) and abs(x) < 1e30 for x in (mean, scale)) or scale < 1e-30:
+        raise ModelError(f"{folder}: its alpacafarm.json names mean {mean!r:.40} and scale {scale!r:.40} for the "
+                         "scores: they must be numbers, the scale above 0.")
+    return RewardModel(backbone, role, load_head(folder, backbone), name, history, mean, scale)

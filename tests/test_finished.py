@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.annotators.local import RewardJudge  # noqa: E402
 from alpacafarm_nb.farm.board import leaderboard  # noqa: E402
+from alpacafarm_nb.core import RecordError  # noqa: E402
 from alpacafarm_nb.learner import encode_examples  # noqa: E402
 from alpacafarm_nb.methods.bestofn import BestOfN  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
@@ -77,6 +78,20 @@ def test_ids_of_demonstrations(base):
         whole = encode_examples(base.backbone, SHOWN.drop(columns="finished"))[1]
     assert whole == [ids(base, a, True) for a in ANSWERS]
     assert base.backbone.encode_outputs(["", ""], [False, True]) == [[base.backbone.eos_id]] * 2   # some token to read
+
+
+def test_what_was_cut_off_before_it_began_is_left_out(base):
+    "An end token behind it would teach to end at once."
+    shown = SHOWN.assign(output=["", "Milk.", "", "The cows do."])   # the first is a finished answer of no words
+    with pytest.warns(UserWarning, match="1 of 4 rows have an unfinished text that is empty: they are left out"):
+        losses = train_sft(base, shown, **STILL).history["loss"]
+    assert losses == train_sft(base, shown.drop(index=2), **STILL).history["loss"]
+    with pytest.raises(RecordError, match="all of 4 rows"): train_sft(base, SHOWN.assign(output="", finished=False))
+    pairs = PAIRS.assign(output_1=["", "Milk.", "The sheep has", "The cows do."])
+    with pytest.warns(UserWarning, match="1 of 4 rows"): found = EncodedPairs.of(base.backbone, pairs)
+    left = EncodedPairs.of(base.backbone, PAIRS.iloc[1:])
+    assert (found.prompts, found.chosen, found.rejected) == (left.prompts, left.chosen, left.rejected)
+    assert len(EncodedPairs.of(base.backbone, PAIRS)) == len(PAIRS)
 
 
 def test_ids_of_pairs(base):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..learner import (Learner, Settings, base_content, encode_examples, in_sing
 from ..marks import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
-from .sft import ADAPTER_RATES, warn_if_still
+from .sft import ADAPTER_RATES, warn_if_still, with_something_said
 from ..models import Backbone, RewardModel, scalar_head
 from ..records import located_pairs, side_of, training_pairs
 from ..sampling import Model, check_policy
@@ -162,6 +163,7 @@ class EncodedPairs:
            control: str = "") -> "EncodedPairs":
         "Encode the pairs of a table of preferences that have a verdict."
         pairs, origin = located_pairs(preferences, ties)
+        pairs = with_something_said(pairs, ("chosen", "rejected"))
         prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin, control)
         _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin, control)
         if cut := sum(c == r for c, r in zip(chosen, rejected)):
@@ -290,6 +292,21 @@ def reward_marks(
     and helpers of a function. Raises `ConfigError` for what cannot be read and has no attribute `version`."""
     return marks_of(reward, "reward")
 
+def _as_floats(given):
+    "Numbers as an array of floats; raises for what holds anything else, such as texts, dates and masked numbers."
+    if isinstance(given, Tensor):
+        if given.is_complex(): raise TypeError("complex numbers")
+        return given.detach().cpu().double().numpy()
+    if isinstance(given, (list, tuple)) and any(isinstance(x, Tensor) for x in given):
+        return np.asarray([_as_floats(x) for x in given])
+    if np.ma.is_masked(given): raise TypeError("masked numbers")
+    if isinstance(given, (pd.Series, pd.Index)) and given.dtype.kind in "biuf":
+        return given.to_numpy(dtype=float, na_value=np.nan)
+    values = np.asarray(given)
+    objects = values.dtype.kind == "O" and all(isinstance(x, (Real, np.bool_)) for x in values.flat)
+    if values.dtype.kind not in "biuf" and not objects: raise TypeError(f"dtype {values.dtype}")
+    return np.asarray(values, dtype=float)
+
 def as_reward(
     reward,  # a reward model (anything with `.score`), or a function from a table to an array
 ) -> Callable[[pd.DataFrame], np.ndarray]:
@@ -299,8 +316,8 @@ def as_reward(
         raise FarmError(f"a {type(reward).__name__} is neither a reward model nor a function of a table")
     def checked(table):
         given = score(table)
-        try: values = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given, dtype=float)
-        except (TypeError, ValueError) as error:
+        try: values = _as_floats(given)
+        except Exception as error:   # whatever its own class raises
             raise FarmError(f"the reward gave a {type(given).__name__} that holds more than numbers ({error}): it must "
                             "give one number each") from error
         if values.shape != (len(table),):

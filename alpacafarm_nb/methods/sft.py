@@ -10,20 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from ..core import ModelError
+from ..core import ModelError, RecordError
 from ..learner import (History, Learner, Settings, encode_examples, length_batches, new_role, precision_for,
                                    reading, start_of)
 from .losses import sft_loss
 from .memory import check_memory, most_tokens
 from ..models import Batch, pad_batch, token_logps
-from ..records import check_texts
+from ..records import check_texts, finished
 from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['ADAPTER_RATES', 'STILL', 'take', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
-           'warn_if_policy_still', 'train_sft']
+           'warn_if_policy_still', 'with_something_said', 'train_sft']
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-take-prompts-sequence
 def take(
@@ -135,6 +136,21 @@ def warn_if_policy_still(
     warn_if_still(moved, end.name, lr, end.history, depth=4)
 
 # %% ../../nbs/api/11_sft.ipynb #export-def-train-sft-model
+def with_something_said(
+    table: pd.DataFrame,       # checked
+    columns: Sequence[str],    # of its texts
+) -> pd.DataFrame:
+    """The rows without those of which a text was cut off before it began: the end token that stands there, as something
+    has to be read, would teach to end at once. Says how many. Raises `RecordError` if none is left."""
+    each = [[bool(text) or end for text, end in zip(table[c], finished(table, c))] for c in columns]
+    said = [all(row) for row in zip(*each)]
+    if all(said): return table
+    if not any(said): raise RecordError(f"all of {len(said)} rows have an unfinished text that is empty: there is "
+                                        "nothing to learn.")
+    warnings.warn(f"{said.count(False)} of {len(said)} rows have an unfinished text that is empty: they are left out",
+                  stacklevel=3)
+    return table[said]
+
 def train_sft(
     model: Model,                   # where to start: a base, or a policy whose adapter is copied
     demonstrations,                 # a table (or file, records, Dataset) with instruction, input, output
@@ -149,7 +165,7 @@ def train_sft(
     check_policy(model)
     config = SFTConfig.make(config, **overrides)
     data, origin = check_texts(demonstrations, "demonstrations", ("output",))
-    backbone = model.backbone
+    data, backbone = with_something_said(data, ("output",)), model.backbone
     prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin, model.decoding.control)
     check_memory(backbone, "sft", config, most_tokens(prompts), most_tokens(outputs))
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
