@@ -667,10 +667,14 @@ def _resume(self, run_dir: str | Path) -> Any:
     from safetensors.torch import load_file
     found = _checkpoints(run_dir)
     if not found: return None
+    file = found[-1] / "state.json"
     try:
-        state = read_object(found[-1] / "state.json", "done", "fingerprint", "history", "scaler", "extra")
-        tensors = load_file(found[-1] / "state.safetensors")
-    except Exception as error: raise StageError(f"{found[-1]} cannot be read ({error}); remove that folder") from error
+        state = read_object(file, "done", "fingerprint", "history", "scaler", "extra")
+        file = found[-1] / "state.safetensors"
+        tensors = load_file(file)
+    except Exception as error:
+        raise StageError(f"{file} cannot be read ({error}): remove the folder {found[-1]} and train again, or give "
+                         "another run_dir. Nothing was trained.") from error
     made = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
     if other := [k for k in self.fingerprint if made.get(k) != self.fingerprint[k]]:
         raise StageError(f"{found[-1]} was made with other settings or data (not the same: {', '.join(other)}): give "

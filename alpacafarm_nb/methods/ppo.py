@@ -418,9 +418,10 @@ class PPORun:
 DOUBLE = 1e-12   # of the largest value: a spread below is rounding in double precision, too
 
 def _floor(scores, spread, largest):
-    "The share of the largest reward that is rounding: less where rewards that differ little have digits of doubles."
-    little = spread > DOUBLE * largest and not varies(spread, largest)
-    return DOUBLE if little and (scores != scores.astype(np.float32)).any() else FLOOR
+    "The share of the largest reward that is rounding: less for whole numbers and doubles that differ little."
+    little = DOUBLE * largest < spread < 1e-3 * largest
+    exact = (scores == scores.round()).all() or (scores != scores.astype(np.float32)).any()
+    return DOUBLE if little and exact else FLOOR
 
 def _scale_of(reward, wanted):
     "Mean and scale that rewards are freed from; None: to be measured on the first answers."
