@@ -622,7 +622,8 @@ def in_two_processes(tmp_path_factory):
         (folder / "codes.json").write_text(json.dumps(codes))
         (folder / "run.py").write_text(RUN)
         env = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed}
-        done = subprocess.run([sys.executable, "run.py"], cwd=folder, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "run.py"], cwd=folder, env=env, capture_output=True, text=True,
+                              check=False)
         assert not done.returncode, done.stderr
         both.append(json.loads((folder / "found.json").read_text()))
     return both
