@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import html
 import json
 import math
@@ -22,12 +23,13 @@ from itertools import chain
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, escape,
+from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, brief, escape,
                                 plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
 from .kernels import bf16_units, fused_layers
 from .marks import marks_of
@@ -36,7 +38,7 @@ from .records import Origin, finished
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
            'new_role', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision',
-           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
+           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching', 'resumed_notes', 'steps_noted']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -234,19 +236,43 @@ def _package_version():
     import alpacafarm_nb
     return alpacafarm_nb.__version__
 
+_DIGESTS = WeakKeyDictionary()   # of a network's tensors, by name, with what was seen of them at the time
+
+def _digest(net, name, tensor):
+    "A hash of all values of a tensor, kept until the tensor is another or was written to."
+    flat = tensor.detach().reshape(-1)
+    some = stable_hash(flat[::max(1, len(flat) // 1024)])   # writes to `.data` are not counted by torch
+    writes = 0 if tensor.is_inference() else tensor._version
+    seen, known = (tensor.data_ptr(), writes, list(tensor.shape), some), _DIGESTS.setdefault(net, {})
+    if name not in known or known[name][0] != seen: known[name] = seen, stable_hash(tensor)
+    return known[name][1]
+
+def _tokenizer_content(tokenizer):
+    "All that a tokenizer does, without how it was last told to pad and to cut."
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None: rules = tokenizer.get_vocab()
+    else: rules = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}
+    return [hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest(), sorted(tokenizer.all_special_ids)]
+
+_UNREAD = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+
+def _config_content(config):
+    "What a configuration says of a network, without where it came from and in which precision it was kept."
+    return {k: v for k, v in json.loads(config.to_json_string()).items() if k not in _UNREAD}
+
 def base_content(
-    backbone,          # the shared network
-    most: int = 1024,  # values of each tensor that are looked at
+    backbone,  # the shared network
 ) -> list:
-    "What tells a base from every other, to be hashed: its weights with their precision, and how it writes prompts."
+    """What tells a base from every other, to be hashed: its weights with their precision, its configuration, its
+    tokenizer, how it writes prompts, and which tokens end an answer."""
     import pandas as pd
-    found, net = [], backbone.net
-    for name, tensor in chain(net.named_parameters(), net.named_buffers()):
-        if "lora_" in name or "modules_to_save" in name: continue
-        flat = tensor.detach().reshape(-1)
-        found.append([name.replace(".base_layer", ""), list(tensor.shape), flat[::max(1, len(flat) // most)]])
+    net = backbone.net
+    found = [[name.replace(".base_layer", ""), list(tensor.shape), _digest(net, name, tensor)]
+             for name, tensor in chain(net.named_parameters(), net.named_buffers())
+             if "lora_" not in name and "modules_to_save" not in name]
     probe = pd.DataFrame({"instruction": ["Name one.", "Count."], "input": ["", "1, 2"]})
-    return [found, backbone.encode_prompts(probe), backbone.encode_outputs(["One."]), backbone.max_length]
+    return [found, _config_content(net.config), _tokenizer_content(backbone.tokenizer), backbone.encode_prompts(probe),
+            backbone.encode_outputs(["One."]), backbone.max_length, list(backbone.stop_ids)]
 
 def start_of(
     backbone,   # the shared network
@@ -254,9 +280,10 @@ def start_of(
 ) -> list:
     "What a training starts from, to be hashed: an adapter, how it is scaled, and the base."
     if role is None: return [None, base_content(backbone)]
-    config = backbone.net.peft_config[role]
-    scaled = [getattr(config, k, None) for k in ("r", "lora_alpha", "use_rslora", "lora_dropout")]
-    return [backbone.role_state(role), scaled, base_content(backbone)]
+    layers = ((name, getattr(layer, "scaling", None)) for name, layer in backbone.net.named_modules())
+    scaled = {name: of[role] for name, of in layers if isinstance(of, dict) and role in of}   # by alpha and rank
+    dropout = getattr(backbone.net.peft_config[role], "lora_dropout", None)
+    return [backbone.role_state(role), scaled, dropout, base_content(backbone)]
 
 # %% ../nbs/api/09_learner.ipynb #export-def-precision-for-backbone
 def precision_for(
@@ -386,7 +413,7 @@ class Learner:
         parts = fingerprint if isinstance(fingerprint, dict) else {"its method": fingerprint}
         self.name, self.seed = name, seed
         self.fingerprint = {k: stable_hash(v) for k, v in {**parts, "how it is trained": own}.items()}
-        self.history, self.done, self.device, self.resumed = History(name=name), 0, device, None
+        self.history, self.done, self.device, self.resumed, self.found = History(name=name), 0, device, None, None
         self._start, self._extra, self._partial = time.perf_counter(), None, False
 
     @property
@@ -598,19 +625,64 @@ def _checkpoints(run_dir):
 Learner.checkpoint, Learner._tensors, Learner._state = _checkpoint, _tensors, _state
 
 # %% ../nbs/api/09_learner.ipynb #export-def-resume-self-run
+_whole = lambda value, least=0: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+def _damage(self, state, folder):
+    "What a checkpoint's notes cannot be, if anything."
+    done, rows = state["done"], state["history"]
+    if not _whole(done, 1) or done > self.total_steps: return f"done is {brief(done)}, of {self.total_steps} steps"
+    if folder.name != f"step-{done:06d}": return f"done is {done}, which is not the step of the folder"
+    good = isinstance(rows, list) and all(isinstance(r, dict) and _whole(r.get("step")) for r in rows)
+    if not good or [r["step"] for r in rows if r["step"]] != list(range(1, done + 1)):
+        return f"history is {brief(rows)}, and not a row for each of {done} steps"
+    if not isinstance(rows[-1].get("seconds", 0.), (int, float)): return "history: seconds are no number"
+    for key in ("scaler", "extra"):
+        if not isinstance(state[key], (dict, type(None))): return f"{key} is {brief(state[key])}"
+    return None
+
+def _damaged(file, what):
+    "The error for a file of a run folder that is not whole."
+    return StageError(f"{file} is damaged ({what}): remove the folder {file.parent} and train again, or give another "
+                      "run_dir. Nothing was trained.")
+
+def resumed_notes(
+    learner: "Learner",  # in a `with` of its `running`
+    **checks: Callable[[Any], bool],  # by name of what the method noted: whether a value can be right
+) -> dict | None:  # None for a run that begins
+    "What a resumed run had noted beside the learner's own state. Raises `StageError` where that is damaged."
+    if learner.found is None: return None
+    notes, file = learner.resumed or {}, learner.found / "state.json"
+    for key, fits in checks.items():
+        if key not in notes: raise _damaged(file, f"extra lacks {key}")
+        if not fits(notes[key]): raise _damaged(file, f"{key} is {brief(notes[key])}")
+    return notes
+
+def steps_noted(value) -> bool:
+    "Whether a note is a list of steps."
+    return isinstance(value, list) and all(map(_whole, value))
+
 def _resume(self, run_dir: str | Path) -> Any:
-    "Go on from the last checkpoint in `run_dir`, if any; raises `StageError` if it was made with other settings."
+    """Go on from the last checkpoint in `run_dir`, if any; raises `StageError` if it was made with other settings, or
+    is damaged."""
     from safetensors.torch import load_file
     found = _checkpoints(run_dir)
     if not found: return None
+    file = found[-1] / "state.json"
     try:
-        state = read_object(found[-1] / "state.json", "done", "fingerprint", "history", "scaler", "extra")
-        tensors = load_file(found[-1] / "state.safetensors")
-    except Exception as error: raise StageError(f"{found[-1]} cannot be read ({error}); remove that folder") from error
+        state = read_object(file, "done", "fingerprint", "history", "scaler", "extra")
+        file = found[-1] / "state.safetensors"
+        tensors = load_file(file)
+    except Exception as error:
+        raise StageError(f"{file} cannot be read ({error}): remove the folder {found[-1]} and train again, or give "
+                         "another run_dir. Nothing was trained.") from error
     made = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
     if other := [k for k in self.fingerprint if made.get(k) != self.fingerprint[k]]:
         raise StageError(f"{found[-1]} was made with other settings or data (not the same: {', '.join(other)}): give "
                          f"what it was made with, or another run_dir, or remove {run_dir}")
+    if wrong := self._damage(state, found[-1]): raise _damaged(found[-1] / "state.json", wrong)
+    own = {f"weight.{k}.{i}": p.shape for k, group in self.groups.items() for i, p in enumerate(group)}
+    if lost := [k for k, shape in own.items() if k not in tensors or tensors[k].shape != shape]:
+        raise _damaged(found[-1] / "state.safetensors", f"without {lost[0]} as this run has it")
     for key, group in self.groups.items():
         for i, p in enumerate(group):
             with torch.no_grad(): p.copy_(tensors[f"weight.{key}.{i}"])
@@ -618,8 +690,11 @@ def _resume(self, run_dir: str | Path) -> Any:
             mine = {k.removeprefix(start): t.to(p.device) for k, t in tensors.items() if k.startswith(start)}
             if "state1" in mine: mine["step"] = int(mine["step"])   # bitsandbytes counts in numbers
             self.optimizer.state[p] = mine
-    if state["scaler"] and self.accelerator.scaler: self.accelerator.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and self.accelerator.scaler:
+        try: self.accelerator.scaler.load_state_dict(state["scaler"])
+        except Exception as error: raise _damaged(found[-1] / "state.json", f"scaler: {error!r}") from error
     self.done, self.history.rows, self.resumed = state["done"], state["history"], state["extra"]
+    self.found = found[-1]
     return self.resumed
 
-Learner.resume = _resume
+Learner.resume, Learner._damage = _resume, _damage

@@ -5,8 +5,15 @@
 # %% ../nbs/api/00b_marks.ipynb #imports
 from __future__ import annotations
 
+import collections
 import dis
 import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import itertools
+import logging
 import random
 import re
 import site
@@ -14,79 +21,185 @@ import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .core import ConfigError, stable_hash
 
 # %% auto #0
-__all__ = ['KNOWN_MARKS', 'written_names', 'in_library', 'Reader', 'marks_of', 'code_marks']
+__all__ = ['KNOWN_MARKS', 'Use', 'written_names', 'in_library', 'Reader', 'marks_of', 'code_marks', 'table_marks']
 
 # %% ../nbs/api/00b_marks.ipynb #export-written-names
-_WRITES = set("append extend insert add update setdefault pop popitem remove discard clear appendleft popleft".split())
+_ADDS = set("append extend insert add update remove discard clear appendleft extendleft move_to_end subtract".split())
+_TAKES = set("setdefault pop popitem popleft".split())   # these write, and give something of it
 _NAMES = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF",
           "LOAD_FROM_DICT_OR_GLOBALS"}
+_SILENT = {"PUSH_NULL", "PRECALL", "NOP", "CACHE", "EXTENDED_ARG", "KW_NAMES"}
 
-_STATE = (MutableSequence, MutableMapping, MutableSet, int, float, str, type(None))  # what is kept as state
+class Use(NamedTuple):
+    "What code does with a name that it did not make itself, or with its first arguments."
+    name: str             # global, closed over, or an argument
+    local: bool           # whether it is read as a variable of the function itself
+    path: tuple[str, ...]  # attributes taken of it
+    kind: str             # "read"; "write": into it; "take": into it, and something comes out; "set": an attribute
+    attr: str = ""        # the attribute that is set; for "take" the constant key of `setdefault`
+    callee: tuple = ()    # where it is handed to something: name, local, path of that
+    before: tuple = ()    # the instructions that made the value which is set
+
+class _Step(NamedTuple):
+    opname: str
+    argval: Any
+    start: tuple | None
+    end: tuple | None
+
+def _codes(code):
+    "A code object and all inside it."
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType): yield from _codes(inner)
 
 def _steps(code):
-    "The instructions of a code object and of all inside it."
-    yield from dis.get_instructions(code)
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType): yield from _steps(inner)
+    "The instructions of one code object that do something; those that load two names as two."
+    for s in dis.get_instructions(code):
+        if s.opname in _SILENT: continue
+        p = s.positions
+        start, end = ((p.lineno, p.col_offset), (p.end_lineno, p.end_col_offset)) if p and p.lineno else (None, None)
+        if isinstance(s.argval, tuple) and s.opname.count("_FAST") == 2:
+            first, second = re.findall(r"(?:LOAD|STORE)_FAST(?:_BORROW)?", s.opname)
+            yield _Step(first, s.argval[0], start, end)
+            yield _Step(second, s.argval[1], None, None)   # its own place is not kept
+        else: yield _Step(s.opname, s.argval, start, end)
+
+def _is_root(s): return s.opname in _NAMES or s.opname.startswith("LOAD_FAST")
+
+@functools.lru_cache(4096)
+def _uses(code):
+    "The uses of names in one code object, and the names that it sets anew."
+    steps = list(_steps(code))
+    calls = [s for s in steps if s.opname.startswith("CALL") and s.start]
+    found, known = [], {}
+    for i, s in enumerate(steps):
+        if s.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF"):
+            found.append(Use(s.argval, False, (), "set", before=tuple(steps[max(0, i - 2):i])))
+        if not _is_root(s): continue
+        start = s.start or (steps[i + 1].start if i + 1 < len(steps) else None)
+        use = _follow(s, steps[i + 1:], start, tuple(steps[max(0, i - 2):i]))
+        inner = min((c for c in calls if start and c.start < start and c.end >= s.end) if s.end else (),
+                    key=lambda c: (c.end, [-x for x in c.start]), default=None)
+        if start and start not in known: known[start] = use
+        if inner and use.kind == "read" and inner.start in known: use = use._replace(callee=known[inner.start][:3])
+        found.append(use)
+    return found
+
+def _follow(root, steps, start, before):
+    "What is done with a name from where it is loaded."
+    path, inside, combined = [], False, False
+    use = functools.partial(Use, root.argval, root.opname not in _NAMES, before=before)
+    for k, s in enumerate(steps):
+        if start is None or s.start != start: continue
+        op = s.opname
+        if op in ("LOAD_ATTR", "LOAD_METHOD"):
+            if s.argval in _ADDS: return use(tuple(path), "write")
+            if s.argval in _TAKES:
+                key = steps[k + 1] if k + 1 < len(steps) else None
+                return use(tuple(path), "take", str(key.argval) if key and key.opname == "LOAD_CONST" else "")
+            if not inside: path.append(s.argval)
+        elif op in ("BINARY_SUBSCR", "BINARY_SLICE") or op == "BINARY_OP" and s.argval == 26: inside = True
+        elif op.startswith("BINARY_OP") or op.startswith("INPLACE"): combined = True
+        elif op in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"): return use(tuple(path), "write")
+        elif op in ("STORE_ATTR", "DELETE_ATTR"):
+            if inside: return use(tuple(path), "write")
+            if combined and path and path[-1] == s.argval: path.pop()
+            return use(tuple(path), "set", s.argval)
+        elif op in ("STORE_GLOBAL", "STORE_DEREF", "STORE_NAME") and s.argval == root.argval and combined:
+            return use((), "set")
+        elif op.startswith("CALL"): break   # what a call gives is another thing
+    return use(tuple(path), "read")
 
 def written_names(
     code: types.CodeType,  # of a function
 ) -> set[str]:  # global and closed-over names, and ".x" for an attribute x of its first argument
     "The names outside of a function whose values its own code changes."
-    steps, found, begins = list(_steps(code)), set(), {}
-    own = set(code.co_freevars)
-    at = lambda s: (s.positions.lineno, s.positions.col_offset) if s.positions and s.positions.lineno else None
-    for s in steps: begins.setdefault(at(s), []).append(s)
-    for s in steps:
-        if s.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") or s.opname == "STORE_DEREF" and s.argval in own:
-            found.add(s.argval)
-        if s.opname not in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_ATTR", "DELETE_ATTR") and not (
-                s.opname in ("LOAD_ATTR", "LOAD_METHOD") and s.argval in _WRITES): continue
-        begun = begins[at(s)] if at(s) else []      # what is read from the place where the target begins
-        chain = begun[:begun.index(s) + 1] if begun else []
-        chain = [x for x in chain if x.opname not in ("COPY", "PUSH_NULL", "SWAP")]
-        if any("CALL" in x.opname for x in chain): continue   # a call's result is written to, and not what is called
-        if chain and chain[0].opname in _NAMES: found.add(chain[0].argval)
-        elif len(chain) > 1 and chain[0].opname.startswith("LOAD_FAST") and chain[0].argval in code.co_varnames[:1]:
-            found.add(f".{chain[1].argval}")
+    found, own = set(), set(code.co_freevars)
+    for part in _codes(code):
+        inside = set(part.co_varnames) | set(part.co_cellvars) | (set(part.co_freevars) - own)
+        for use in _uses(part):
+            if use.kind == "read": continue
+            if use.local or use.name in inside:
+                if use.name in code.co_varnames[:1] and (use.path or use.attr):
+                    found.add(f".{use.path[0] if use.path else use.attr}")
+            else: found.add(use.name)
     return found
 
 # %% ../nbs/api/00b_marks.ipynb #export-in-library
-_LIBRARIES = tuple({str(Path(p).resolve()) for p in (
+_LIBRARIES = tuple({Path(p).resolve() for p in (
     *(sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")),
     *getattr(site, "getsitepackages", list)(), site.getusersitepackages(), Path(__file__).parent
     if "__file__" in globals() else "alpacafarm_nb")})
+_OWN = "alpacafarm_nb"
+
+@functools.cache
+def _distributions():
+    "The installed distributions by the modules that they bring."
+    return importlib.metadata.packages_distributions()
+
+@functools.cache
+def _in_library(name, file):
+    "Whether a module of this name, from this file, is a library's."
+    top = name.partition(".")[0]
+    known = top == _OWN or top in sys.stdlib_module_names or top in _distributions()
+    return known and (file is None or any(Path(file).resolve().is_relative_to(p) for p in _LIBRARIES))
+
+def _module_of(obj):
+    return obj if isinstance(obj, types.ModuleType) else sys.modules.get(getattr(obj, "__module__", None) or "")
 
 def in_library(
     obj: Any,  # a function, a class or a module
 ) -> bool:
-    "Whether it belongs to Python, to an installed package or to this one, and not to the user."
-    module = obj if isinstance(obj, types.ModuleType) else sys.modules.get(getattr(obj, "__module__", None) or "")
+    "Whether it belongs to Python, to an installed distribution or to this package, and not to the user."
+    module = _module_of(obj)
     if module is None or module.__name__ == "__main__": return False
-    file = getattr(module, "__file__", None)
-    return file is None or str(Path(file).resolve()).startswith(_LIBRARIES)
+    return _in_library(module.__name__, getattr(module, "__file__", None))
+
+@functools.cache
+def _release(name):
+    "The versions of the distributions that a module is of; empty for Python itself and for this package."
+    top = name.partition(".")[0]
+    if top == _OWN or top in sys.stdlib_module_names: return []
+    return sorted(f"{d} {importlib.metadata.version(d)}" for d in set(_distributions().get(top, ())))
+
+def _by_name(kind, obj):
+    "The marks of a function, class or module of a library."
+    module = _module_of(obj)
+    name = obj.__name__ if isinstance(obj, types.ModuleType) else f"{obj.__module__}.{obj.__qualname__}"
+    release = _release(module.__name__) if module else []
+    return {kind: name, "of": release} if release else {kind: name}
 
 # %% ../nbs/api/00b_marks.ipynb #export-reader
 KNOWN_MARKS: dict[type, Callable[[Any], Any]] = {}  # kinds whose marks other modules know: of an object, to be hashed
+_PLAIN = (bool, int, float, str, bytes, complex)
+_FIRST = {}   # what state was when it was first seen in this process, with what keeps its address from being reused
 
 class Reader:
     "Reads what things compute with; `trail` says, for messages, where it is."
 
-    def __init__(self, name: str = "it", strict: bool = True):
+    def __init__(self, name: str = "it", strict: bool = True, state: "Reader | None" = None):
         self.name, self.strict, self.trail, self.open, self.known = name, strict, [], [], {}
+        self.looking = state is None   # what is written to is found on a first way through
+        self.written, self.used = (state.written, state.used) if state else ({}, set())
 
     def of(self, obj: Any, label: str = "") -> Any:
         "The marks of anything."
-        if obj is None or isinstance(obj, (bool, int, float, str, bytes, complex)):
-            return [type(obj).__name__, repr(obj) if isinstance(obj, complex) else obj]
+        if obj is None or type(obj) in _PLAIN or isinstance(obj, _PLAIN) and in_library(type(obj)) and not isinstance(
+                obj, Enum): return [type(obj).__name__, _base(obj)]
+        key = "in", id(obj)
+        if key in self.written and not self.looking and id(obj) not in self.open: return self.state(key, obj, label)
+        return self.content(obj, label)
+
+    def content(self, obj, label=""):
+        "The marks of what is not plain, as it is now."
         if id(obj) in self.open: return {"above": len(self.open) - self.open.index(id(obj))}
         if id(obj) in self.known: return self.known[id(obj)][1]
         self.open.append(id(obj)); self.trail.append(label)
@@ -95,27 +208,55 @@ class Reader:
         self.known[id(obj)] = obj, found   # the object is kept, lest another get its address
         return found
 
+    def state(self, key, now, label=""):
+        "The marks of what code writes to: none where it never reads it, else those it was first seen with."
+        if key not in self.used or not self.strict: return "written"
+        keep = self.written[key]
+        known = key, *sorted(keep)
+        if known not in _FIRST:
+            plain = now is None or isinstance(now, _PLAIN)
+            _FIRST[known] = list(keep.values()), now, self.of(now, label) if plain else self.content(now, label)
+        return _FIRST[known][2]
+
     def read(self, obj):
         for kind, marks in KNOWN_MARKS.items():
-            if isinstance(obj, kind): return {kind.__name__: marks(obj) if self.strict else None}
-        if isinstance(obj, (list, tuple)): return [type(obj).__name__, *self.each(obj)] if self.keeps(obj) else "list"
-        if isinstance(obj, (set, frozenset)): return ["set", *sorted(stable_hash(self.of(x)) for x in obj)]
-        if isinstance(obj, Mapping): return self.mapping(obj) if self.keeps(obj) else "dict"
+            if isinstance(obj, kind): return {kind.__name__: marks(obj) if self.strict and not self.looking else None}
+        for kinds, read in _FIRST_READERS:
+            if isinstance(obj, kinds): return read(self, obj)
+        if isinstance(obj, _PLAIN): return self.own_kind(obj, [_base(obj)])
+        if isinstance(obj, (list, tuple, collections.deque)):
+            return self.own_kind(obj, [*self.each(obj)] if self.keeps(obj) else "list")
+        if isinstance(obj, (set, frozenset)):
+            if not self.keeps(obj): return "set"
+            return self.own_kind(obj, ["set", *sorted(stable_hash(self.of(x)) for x in obj)])
+        if isinstance(obj, Mapping): return self.own_kind(obj, self.mapping(obj) if self.keeps(obj) else "dict")
         for kinds, read in _READERS:
             if isinstance(obj, kinds): return read(self, obj)
-        if hasattr(obj, "dtype") or hasattr(obj, "to_dict") and hasattr(obj, "columns"): return self.data(obj)
+        if _has(obj, "dtype") or _has(obj, "to_dict") and _has(obj, "columns"): return self.data(obj)
         return self.instance(obj)
 
-    def keeps(self, obj): return self.strict or isinstance(obj, tuple)   # what may grow says nothing where not strict
-    def each(self, values): return [self.of(v, f"{self.trail[-1]}[{i}]") for i, v in enumerate(values)]
+    def keeps(self, obj):   # what may grow says nothing where not strict
+        return self.strict or self.looking or isinstance(obj, (tuple, frozenset))
+
+    def each(self, values): return [self.of(v, f"{self.trail[-1]}[{i}]") for i, v in enumerate(list(values))]
+
+    def own_kind(self, obj, content):
+        "Content, with the class where that may do something of its own with it, and what the object holds beside it."
+        kind, found = type(obj), [type(obj).__name__, content]
+        if in_library(kind):
+            for extra in ("default_factory", "maxlen"):
+                if getattr(obj, extra, None) is not None: found.append(self.of(getattr(obj, extra), extra))
+            return found
+        self.look_at(obj)
+        return [*found, self.of(kind), self.held(obj)]
 
     def mapping(self, obj):
-        "Items in the order of their keys' marks."
-        items = [[stable_hash(self.of(k)), self.of(v, f"{self.trail[-1]}[{k!r}]")] for k, v in obj.items()]
-        return ["dict", sorted(items, key=lambda item: item[0])]
+        "Items in their order: the first rule that fits is often the one that counts."
+        return [[self.of(k), self.of(v, f"{self.trail[-1]}[{k!r}]")] for k, v in list(obj.items())]
 
     def data(self, obj):
         "Tables with their index, arrays and tensors by their content."
+        if self.looking: return None
         if str(getattr(obj, "dtype", "")) == "object" and hasattr(obj, "tolist") and not hasattr(obj, "index"):
             return ["array", *self.each(obj.tolist())]
         index = getattr(obj, "index", None)
@@ -125,7 +266,7 @@ class Reader:
 
     def refuse(self, obj):
         "Raise `ConfigError`: what cannot be read could be another thing tomorrow."
-        if not self.strict: return type(obj).__name__
+        if not self.strict or self.looking: return type(obj).__name__
         place = " of ".join(x for x in reversed(self.trail) if x)
         what = f"{type(obj).__name__} ({place})" if place else type(obj).__name__
         raise ConfigError(f"the {self.name} holds a {what} that cannot be told from another, so that a run folder "
@@ -133,10 +274,129 @@ class Reader:
                           f"{self.name}.version = '1') and change that whenever its results change; or train without "
                           "run_dir.")
 
+def _has(obj, name):
+    "Whether an object has an attribute that it need not be asked for: a proxy has any."
+    return inspect.getattr_static(obj, name, None) is not None
+
+def _base(obj):
+    "The value of something plain, whatever its class; -0.0 is not 0.0."
+    kind = next((k for k in _PLAIN if isinstance(obj, k)), None)
+    if kind in (float, complex): return kind.__repr__(obj)
+    return bytes(obj) if kind is bytes else str.__str__(obj) if kind is str else int(obj) if kind is int else obj
+
+# %% ../nbs/api/00b_marks.ipynb #export-look
+_BEFORE = {}   # what was found to be written to in this process
+_ABSENT = types.SimpleNamespace()   # in place of what is not there
+_EMPTY = {"BUILD_MAP", "BUILD_LIST", "BUILD_SET"}
+_EMPTY_KINDS = {"dict", "list", "set", "OrderedDict", "Counter", "deque", "WeakKeyDictionary", "WeakValueDictionary"}
+_BUILDS = {"__init__", "__new__", "__post_init__", "__setstate__", "__init_subclass__"}
+
+def _static(obj, name):
+    "An attribute, without running code for it."
+    if isinstance(obj, types.ModuleType): return vars(obj).get(name, _ABSENT)
+    try: found = inspect.getattr_static(obj, name, _ABSENT)
+    except Exception: return _ABSENT
+    if name == "__class__": return type(obj)
+    if isinstance(found, (types.MemberDescriptorType, types.GetSetDescriptorType)):   # of `__slots__`
+        try: return found.__get__(obj)
+        except Exception: return _ABSENT
+    return _ABSENT if isinstance(found, property) else found
+
+def _key(holder, name):
+    "What an attribute is noted under; one of a module is a global of its functions."
+    return ("name", id(vars(holder)), name) if isinstance(holder, types.ModuleType) else ("attr", id(holder), name)
+
+def _writes_arguments(values):
+    "Whether the function at the end of a way writes into what it is given."
+    f = values[-1] if values else None
+    bound = isinstance(f, (classmethod, types.MethodType)) or len(values) > 1 and not isinstance(
+        values[-2], (type, types.ModuleType)) and not isinstance(f, staticmethod)
+    f = getattr(f, "__func__", f)
+    if not isinstance(f, types.FunctionType) or in_library(f): return False
+    code = f.__code__
+    given = code.co_varnames[int(bound):code.co_argcount + code.co_kwonlyargcount]
+    return any(u.kind != "read" and u.local and u.name in given for u in _uses(code))
+
+def _look(self, f, owner=_ABSENT):
+    "Note what a function writes to and what it reads; `owner` is what its first argument stands for."
+    if not self.looking or not isinstance(f, types.FunctionType): return
+    code, builds = f.__code__, f.__name__ in _BUILDS
+    cells = dict(zip(code.co_freevars, f.__closure__ or ()))
+    arguments = dict(zip(code.co_varnames[:code.co_argcount][::-1], (f.__defaults__ or ())[::-1]))
+    arguments |= f.__kwdefaults__ or {}
+    if owner is not _ABSENT and code.co_argcount: arguments[code.co_varnames[0]] = owner
+    def root(name, local, top):
+        "What a name is noted under, what must be kept for that, and its value."
+        if name in arguments and (local and top or not local and name in code.co_cellvars):
+            return None, None, arguments[name]
+        if local or name in code.co_cellvars: return None, None, _ABSENT   # a variable of the function itself
+        if name not in cells: return ("name", id(f.__globals__), name), f.__globals__, f.__globals__.get(name, _ABSENT)
+        try: return ("name", id(cells[name]), name), cells[name], cells[name].cell_contents
+        except ValueError: return ("name", id(cells[name]), name), cells[name], _ABSENT   # not set yet
+    def follow(name, local, path, top):
+        "What is noted on the way along attributes, and the values there."
+        key, _, value = root(name, local, top)
+        keys, values = [key] if key else [], [value]
+        for attr in path:
+            if values[-1] is _ABSENT: break
+            keys.append(_key(values[-1], attr)); values.append(_static(values[-1], attr))
+        return keys, values
+    def write(key, kept): self.written.setdefault(key, {}).update({id(x): x for x in (code, kept)})
+    for part in _codes(code):
+        for use in _uses(part):
+            if use.local and part is not code: continue
+            keys, values = follow(use.name, use.local, use.path, part is code)
+            value = values[-1]
+            if use.kind == "set":
+                if use.attr: self.used.update(keys)
+                if builds and use.attr or value is _ABSENT and use.attr: continue
+                if use.attr: write(_key(value, use.attr), value)
+                elif keys: write(keys[0], root(use.name, False, False)[1])
+                continue
+            self.used.update(keys)
+            read = values if use.kind != "write" else values[:-1]
+            self.used.update(("in", id(v)) for v in read)
+            if value is _ABSENT or builds: continue
+            there = use.kind == "take" and isinstance(value, Mapping) and use.attr in value and id(value) not in _BEFORE
+            handed = use.callee and _grows(value) and _writes_arguments(follow(*use.callee, part is code)[1])
+            if use.kind in ("write", "take") and not there or handed:
+                write(("in", id(value)), value); _BEFORE[id(value)] = value
+
+def _grows(obj): return isinstance(obj, (list, set, Mapping, collections.deque, bytearray))
+
+def _look_at(self, obj):
+    "Look at the methods of an object's class."
+    for kind in type(obj).__mro__ if self.looking else ():
+        if in_library(kind): continue
+        for value in vars(kind).values():
+            for f in (value, getattr(value, "fget", None), getattr(value, "fset", None), getattr(value, "func", None)):
+                if isinstance(f, types.FunctionType): self.look(f, obj)
+            if isinstance(value, classmethod): self.look(value.__func__, type(obj))
+            elif isinstance(value, staticmethod): self.look(value.__func__)
+
+def _begins_empty(kind, name):
+    "Whether a class itself lets an attribute begin with nothing: None, or an empty list, dictionary or set."
+    for k in kind.__mro__:
+        if in_library(k): break
+        field = vars(k).get("__dataclass_fields__", {}).get(name)
+        if field is not None: return field.default is None or field.default_factory in (dict, list, set)
+        first = vars(k).get("__init__")
+        for use in _uses(first.__code__) if isinstance(first, types.FunctionType) else ():
+            if (use.kind, use.name, use.path, use.attr) == ("set", first.__code__.co_varnames[0], (), name):
+                *_, last = [None, None, *use.before]
+                one = len(use.before) > 1 and use.before[-2]
+                return bool(last) and (last.opname == "LOAD_CONST" and last.argval is None or last.opname in _EMPTY and
+                                       last.argval == 0 or last.opname.startswith("CALL") and last.argval == 0 and
+                                       bool(one) and one.argval in _EMPTY_KINDS)
+        if name in vars(k): return vars(k)[name] is None
+    return False
+
+Reader.look, Reader.look_at = _look, _look_at
+
 # %% ../nbs/api/00b_marks.ipynb #export-function-marks
 def _version(reader, obj):
     "The marks of what carries a version; None without one."
-    version = getattr(obj, "version", None)
+    version = getattr(obj, "version", None) if _has(obj, "version") else None
     if not isinstance(version, (str, int, float)): return None
     return {"name": getattr(obj, "__qualname__", type(obj).__qualname__), "version": str(version)}
 
@@ -151,25 +411,66 @@ def _function(reader, f):
     "A function; one that a library made without closing over anything is known by its name."
     if marks := _version(reader, f): return marks
     named = in_library(f) and f.__closure__ is None and "<" not in f.__qualname__
-    if named and len(reader.open) > 1: return {"function": f"{f.__module__}.{f.__qualname__}"}
-    own, found = written_names(f.__code__), {**_code(reader, f.__code__)}
-    outside = {n: c for n, c in zip(f.__code__.co_freevars, f.__closure__ or ())}
-    values = {n: c.cell_contents for n, c in outside.items() if c != types.CellType()}
-    for s in _steps(f.__code__):
+    if named and len(reader.open) > 1: return _by_name("function", f)
+    reader.look(f)
+    names = set().union(*(c.co_names for c in _codes(f.__code__)))
+    values = {n: (("name", id(c), n), c.cell_contents) for n, c in zip(f.__code__.co_freevars, f.__closure__ or ())
+              if c != types.CellType()}
+    for s in (s for c in _codes(f.__code__) for s in dis.get_instructions(c)):
         if s.opname in ("LOAD_GLOBAL", "LOAD_NAME") and s.argval in f.__globals__:
-            values.setdefault(s.argval, f.__globals__[s.argval])
-    found["defaults"] = [reader.of(f.__defaults__, f"defaults of {f.__name__}"), reader.of(f.__kwdefaults__)]
-    names = set(f.__code__.co_names).union(*(c.co_names for c in f.__code__.co_consts if hasattr(c, "co_names")))
-    read = lambda n, v: _module(reader, v, names) if isinstance(v, types.ModuleType) else \
-        type(v).__name__ if n in own and isinstance(v, _STATE) else reader.of(v, f"{n!r} in {f.__name__}")
-    return {**found, "values": {n: read(n, v) for n, v in sorted(values.items())}}
+            values.setdefault(s.argval, (("name", id(f.__globals__), s.argval), f.__globals__[s.argval]))
+    read = lambda n, key, v: _module(reader, v, names) if isinstance(v, types.ModuleType) else \
+        _noted(reader, key, v, f"{n!r} in {f.__name__}")
+    return {**_code(reader, f.__code__),
+            "defaults": [reader.of(f.__defaults__, f"defaults of {f.__name__}"), reader.of(f.__kwdefaults__)],
+            "values": {n: read(n, *v) for n, v in sorted(values.items())}, "imports": _imports(reader, f, names),
+            "attributes": _attributes(reader, f, {n: v for n, v in vars(f).items() if not n.startswith("__")})}
+
+def _noted(reader, key, value, label):
+    "A value, or what is known of it where code sets it."
+    if key in reader.written and not reader.looking: return reader.state(key, value, label)
+    return reader.of(value, label)
+
+def _attributes(reader, obj, values):
+    "Attributes by their names; of those that code sets, also where they are not there yet."
+    written = {k[2]: None for k in reader.written if k[:2] == ("attr", id(obj))}
+    return {n: _noted(reader, ("attr", id(obj), n), v, f".{n}") for n, v in sorted({**written, **values}.items())}
+
+def _imports(reader, f, names):
+    "What a function imports when it is called."
+    found = []
+    for code in _codes(f.__code__):
+        steps = list(dis.get_instructions(code))
+        for i, s in enumerate(steps):
+            if s.opname != "IMPORT_NAME": continue
+            level, wanted = ([x.argval for x in steps[max(0, i - 2):i] if x.opname.startswith("LOAD")] + [0, None])[:2]
+            found.append([s.argval, level, _imported(reader, f, s.argval, level, wanted, names)])
+    return found
+
+def _imported(reader, f, name, level, wanted, names):
+    "A library by its name; of a module of the user's what is taken of it."
+    try:
+        full = importlib.util.resolve_name("." * (level or 0) + name, f.__globals__.get("__package__") or "")
+        spec = None if full in sys.modules else importlib.util.find_spec(full)
+        if spec and _in_library(full, spec.origin if spec.has_location else None): return [full, *_release(full)]
+        module = sys.modules.get(full) or importlib.import_module(full)
+    except Exception: return "not there"   # nor will it be when the function is called
+    if wanted is None: return _module(reader, sys.modules[full if level else full.partition(".")[0]], names)
+    part = lambda n: vars(module)[n] if n in vars(module) else sys.modules.get(f"{full}.{n}")
+    taken = {n: part(n) for n in wanted}
+    if in_library(module): return [full, *_release(full)]
+    return {n: _module(reader, v, names) if isinstance(v, types.ModuleType) else
+            _noted(reader, _key(module, n), v, f"{n!r}") for n, v in taken.items()}
 
 def _module(reader, module, names):
     "A library by its name; a module of the user's by what is used of it."
-    if in_library(module): return {"module": module.__name__}
+    if in_library(module): return _by_name("module", module)
+    if id(module) in reader.open: return {"module": "above"}
     used = {n: vars(module)[n] for n in sorted(names) if n in vars(module)}
-    return {"module": {n: _module(reader, v, names) if isinstance(v, types.ModuleType) else reader.of(v, f"{n!r}")
-                       for n, v in used.items()}}
+    reader.open.append(id(module))
+    try: return {"module": {n: _module(reader, v, names) if isinstance(v, types.ModuleType) else _noted(
+        reader, _key(module, n), v, f"{n!r}") for n, v in used.items()}}
+    finally: reader.open.pop()
 
 # %% ../nbs/api/00b_marks.ipynb #export-object-marks
 _BOOKKEEPING = set("""__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __match_args__
@@ -178,45 +479,113 @@ _BOOKKEEPING = set("""__module__ __qualname__ __doc__ __dict__ __weakref__ __ann
 
 def _class(reader, kind):
     "A class: a library's by its name, the user's by its code."
-    if in_library(kind): return {"class": f"{kind.__module__}.{kind.__qualname__}"}
-    body = {k: v for k, v in sorted(vars(kind).items()) if k not in _BOOKKEEPING and not isinstance(
-        v, (types.GetSetDescriptorType, types.MemberDescriptorType)) and not _generated(v)}
-    return {"bases": [reader.of(b) for b in kind.__bases__],
-            "body": {k: reader.of(v, f"{kind.__name__}.{k}") for k, v in body.items()}}
+    if in_library(kind): return _by_name("class", kind)
+    body = {k: v for k, v in vars(kind).items() if k not in _BOOKKEEPING and not isinstance(
+        v, (types.GetSetDescriptorType, types.MemberDescriptorType, collections._tuplegetter)) and not _generated(v)}
+    fields = [[f.name, reader.of(f.default_factory, f"{kind.__name__}.{f.name}")]
+              for f in vars(kind).get("__dataclass_fields__", {}).values() if callable(f.default_factory)]
+    return {"bases": [reader.of(b) for b in kind.__bases__], "fields": fields,
+            "body": _attributes(reader, kind, body)}
 
 def _generated(value):
-    "Whether a method was written by `dataclass`, from fields that are read anyway."
+    "Whether a method was written by `dataclass` or `namedtuple`, from fields that are read anyway."
+    value = getattr(value, "__func__", value)
     code = getattr(value, "__code__", None) or getattr(getattr(value, "__wrapped__", None), "__code__", None)
-    return code is not None and code.co_filename == "<string>" and code.co_name.startswith("__")
+    return code is not None and code.co_name.startswith(("__", "_make", "_replace", "_asdict", "<lambda>")) and (
+        code.co_filename in ("<string>", collections.__file__) or code.co_filename.startswith("<string>")
+        or "namedtuple_" in code.co_filename)
 
 def _instance(reader, obj):
     "An object: its class, and what it holds."
     if marks := _version(reader, obj): return marks
     kind = type(obj)
-    if callable(getattr(obj, "fingerprint", None)): return {kind.__name__: stable_hash(obj)}
-    if hasattr(obj, "isoformat"): return {kind.__name__: obj.isoformat()}
-    if hasattr(obj, "judges") and hasattr(obj, "annotate_pairs"):   # its cache, costs and connection decide no verdict
+    if _has(obj, "fingerprint"): return {kind.__name__: None if reader.looking else stable_hash(obj)}
+    if _has(obj, "isoformat"): return {kind.__name__: obj.isoformat()}
+    if _has(obj, "judges") and _has(obj, "annotate_pairs"):   # its cache, costs and connection decide no verdict
         return [kind.__qualname__, reader.of(obj.judges), reader.of(getattr(obj, "models", None))]
-    held = dict(getattr(obj, "__dict__", {}))
-    slots = [n for k in kind.__mro__ for n in _names(vars(k).get("__slots__", ())) if hasattr(obj, n)]
-    if not held and not slots and not hasattr(obj, "__dict__"): return reader.refuse(obj)
-    if callable(getattr(obj, "state_dict", None)):   # a module of torch: its weights, and its plain settings
-        weights = stable_hash({k: v for k, v in obj.state_dict().items()})
-        plain = {k: v for k, v in held.items() if isinstance(v, (bool, int, float, str))}
-        return [_class(reader, kind), weights, reader.of(plain)]
-    methods = [vars(k).get(m) for k in kind.__mro__ for m in ("__call__", "score")]
-    state = set().union(*(written_names(m.__code__) for m in methods if isinstance(m, types.FunctionType)))
-    cached = {n for k in kind.__mro__ for n, v in vars(k).items() if isinstance(v, functools.cached_property)}
-    values = {n: getattr(obj, n) for n in [*held, *slots] if n not in cached}
-    read = lambda n, v: type(v).__name__ if f".{n}" in state and isinstance(v, _STATE) else reader.of(v, f".{n}")
-    return [reader.of(kind), {n: read(n, v) for n, v in sorted(values.items())}]
+    if not hasattr(obj, "__dict__") and not _slots(obj): return reader.refuse(obj)
+    if _is_network(obj): return _network(reader, obj)
+    reader.look_at(obj)
+    return [reader.of(kind), reader.held(obj)]
 
-def _names(slots): return [slots] if isinstance(slots, str) else list(slots)
-Reader.instance = _instance
+def _slots(obj):
+    names = lambda slots: [slots] if isinstance(slots, str) else list(slots)
+    return [n for k in type(obj).__mro__ for n in names(vars(k).get("__slots__", ())) if hasattr(obj, n)]
+
+def _held(self, obj, leave=()):
+    "What an object holds. What its class lets begin with nothing, and fills, says nothing."
+    kind = type(obj)
+    cached = {n for k in kind.__mro__ for n, v in vars(k).items() if isinstance(v, functools.cached_property)}
+    written = {k[2] for k in self.written if k[:2] == ("attr", id(obj))}
+    names = {*getattr(obj, "__dict__", {}), *_slots(obj), *written} - cached - set(leave)
+    found = {}
+    for n in sorted(names):
+        key, value = ("attr", id(obj), n), getattr(obj, "__dict__", {}).get(n, _ABSENT)
+        if value is _ABSENT: value = _static(obj, n)
+        if value is _ABSENT: value = None
+        own = key in self.written or ("in", id(value)) in self.written
+        filled = own and not isinstance(value, _PLAIN) and _begins_empty(kind, n)
+        found[n] = "filled" if filled and not self.looking else _noted(self, key, value, f".{n}")
+    return found
+
+def _is_network(obj):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(obj, torch.nn.Module)
+
+def _network(reader, net):
+    "A module of torch: for each module in it the class, weights, buffers, hooks and whatever else it holds."
+    usual = set(vars(sys.modules["torch"].nn.Module())) | {"_is_hf_initialized"}
+    found = []
+    for name, module in net.named_modules():
+        kind, held = type(module), vars(module)
+        hooks = [v for k, v in held.items() if k in ("_forward_hooks", "_forward_pre_hooks") and v]
+        own = {**module._parameters, **module._buffers}   # all buffers, also those that no file keeps
+        tensors = [[k, v if v is None else reader.data(v)] for k, v in own.items()]
+        code = getattr(module, "code", None)   # of what was compiled by torch.jit
+        reader.look_at(module)
+        rest = _plainly(reader, module, usual) if in_library(kind) else reader.held(module, usual)
+        found.append([name, reader.of(kind), tensors, rest, [reader.of(list(h.values()), "hooks") for h in hooks],
+                      code if isinstance(code, str) else None])
+    return found
+
+def _plainly(reader, module, usual):
+    "The settings of a library's module: of what cannot be read, the kind."
+    found = {}
+    for n, v in sorted(vars(module).items()):
+        if n in usual: continue
+        if hasattr(v, "to_json_string") and hasattr(v, "model_type"):   # a configuration of transformers
+            found[n] = v.to_json_string()
+            continue
+        try: found[n] = reader.of(v, f".{n}")
+        except ConfigError: found[n] = type(v).__name__
+    return found
+
+Reader.instance, Reader.held = _instance, _held
 
 # %% ../nbs/api/00b_marks.ipynb #export-marks-of
 _GROWING = (".sqlite", ".db", ".log")  # files that are written to: caches of answers, notes
+_MOST_FILES = 10_000   # in a folder that is read
 _named = lambda reader, obj: type(obj).__name__   # locks and the like decide no result
+
+def _path(reader, path):
+    "A path, with what is there: the bytes of a file, or of all files in a folder."
+    if reader.looking: return None
+    reads = lambda p: p.is_file() and p.suffix not in _GROWING
+    if not path.is_dir(): return ["path", path.as_posix(), stable_hash(path) if reads(path) else None]
+    files = sorted(p for p in itertools.islice(path.rglob("*"), _MOST_FILES + 1))
+    if len(files) > _MOST_FILES: return reader.refuse(path)
+    return ["path", path.as_posix(), [[p.relative_to(path).as_posix(), stable_hash(p)] for p in files if reads(p)]]
+
+def _generator(reader, obj):
+    "A generator of random numbers, as it was first seen: drawing from it is what it is for."
+    if not reader.looking and reader.strict and ("random", id(obj)) not in _FIRST:
+        _FIRST["random", id(obj)] = [], obj, reader.of(obj.getstate())
+    return _FIRST.get(("random", id(obj)), [None])[-1]
+
+_FIRST_READERS = [
+    (Enum, lambda r, e: [type(e).__qualname__, e.name, r.of(e.value)]),
+    (type(functools.lru_cache(len)), lambda r, f: ["cached", r.of(f.__wrapped__)]),
+]
 _READERS = [
     (types.FunctionType, _function), (type, _class), (functools.partial, lambda r, p: [
         "partial", r.of(p.func), r.of(p.args), r.of(p.keywords)]),
@@ -229,12 +598,9 @@ _READERS = [
         f.__self__, (types.ModuleType, type(None))) else r.of(f.__self__)]),
     ((types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType),
      lambda r, f: ["builtin", f.__qualname__]),
-    (type(functools.lru_cache(len)), lambda r, f: ["cached", r.of(f.__wrapped__)]),
-    (Enum, lambda r, e: [type(e).__qualname__, e.name, r.of(e.value)]),
     (re.Pattern, lambda r, p: ["pattern", p.pattern, p.flags]),
     ((range, slice), lambda r, x: repr(x)),
-    (Path, lambda r, p: ["path", p.as_posix(), stable_hash(p) if p.is_file() and p.suffix not in _GROWING else None]),
-    (random.Random, lambda r, x: r.of(x.getstate())),
+    (Path, _path), (random.Random, _generator), (logging.Logger, lambda r, x: ["logger", x.name]),
     ((type(threading.Lock()), type(threading.RLock()), threading.local, types.GenericAlias), _named),
 ]
 
@@ -244,13 +610,32 @@ def marks_of(
 ) -> Any:  # values that `stable_hash` takes
     """What `obj` computes with: equal for equal definitions in any process, another as soon as code, constants,
     closure, helpers or state differ. Raises `ConfigError` where that cannot be read and there is no `version`."""
-    try: return Reader(name).of(obj)
+    try: return _read(Reader(name), obj).of(obj)
     except RecursionError as error:
         raise ConfigError(f"the {name} is nested too deeply to be read: give it an attribute `version`.") from error
+
+def _read(reader, obj):
+    "A reader of the same kind that knows what is state."
+    reader.of(obj)
+    return Reader(reader.name, reader.strict, reader)
 
 def code_marks(
     obj: Any,  # a function or an object
 ) -> str:  # digits
     "What `obj` does, without what it holds: of code and constants alone, so that nothing is ever refused."
-    try: return stable_hash(Reader(strict=False).of(obj))
+    try: return stable_hash(_read(Reader(strict=False), obj).of(obj))
     except (ConfigError, RecursionError): return type(obj).__qualname__
+
+def table_marks(
+    table,  # a DataFrame: what a method was given
+    name: str = "table of instructions",  # what messages call it
+) -> list:  # values that `stable_hash` takes
+    "What all columns of a table hold: a reward may read any of them. Raises `ConfigError` for what cannot be read."
+    found = []
+    for k, label in enumerate(table.columns):
+        values = table.iloc[:, k].tolist()
+        try: found.append([str(label), stable_hash(values)])
+        except ConfigError as error:
+            raise ConfigError(f"the {name} has a column {label!r} that cannot be told from another ({error}): leave it "
+                              "out, or train without run_dir.") from error
+    return found

@@ -1,6 +1,7 @@
 """A run folder is taken up by the run that it was made by, and by no other: nothing it depends on may differ."""
 
 import functools
+import json
 import subprocess
 import sys
 import textwrap
@@ -225,6 +226,478 @@ def test_figures_of_another_evaluation_are_named(name, base, tmp_path):
         train(lambda step, model: {"x": 1})
     with pytest.warns(UserWarning, match=r"after the steps \[1\] were made by another evaluate"):
         train(lambda step, model: {"x": 2})
+
+
+def gold(table): return np.array([float(len(o) - len(g)) for o, g in zip(table["output"], table["gold"])])
+
+
+def stopping(*ids):
+    model = tiny()
+    model.backbone.net.generation_config.eos_token_id = list(ids)
+    return model
+
+
+def scaled(base, alpha):
+    "A role of which nothing but its scale is another."
+    role = base.backbone.add_role("scaled", seed=1, alpha=alpha)
+    with torch.no_grad():
+        for p in base.backbone.role_parameters(role): p.copy_(torch.ones_like(p) / 50)
+    return Model(base.backbone, role, "scaled", decoding=base.decoding)
+
+
+TABLE = pd.DataFrame({"instruction": QUESTIONS, "input": "", "gold": ANSWERS})
+TASKS = {   # what two runs differ in: policy, reward, instructions
+    "gold answers": lambda base: [(base, gold, TABLE), (base, gold, TABLE.assign(gold=ANSWERS[::-1]))],
+    "control": lambda base: [(base, lengths, TABLE.assign(control=c)) for c in ("Good: ", "Bad: ")],
+    "a column more": lambda base: [(base, lengths, TABLE), (base, lengths, TABLE.assign(more=[1, 2, 3, [4]]))],
+    "stop tokens": lambda base: [(stopping(2), lengths, TABLE), (stopping(2, 7, 9), lengths, TABLE)],
+    "scale of the start": lambda base: [(scaled(base, 16), lengths, TABLE), (scaled(base, 64), lengths, TABLE)],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ["ppo", "grpo", "quark", "expert"])
+def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
+    if (name, task) == ("expert", "gold answers"): pytest.skip("the reward is shown no other columns there")
+    few = dict(steps=2, checkpoint_every=1, run_dir=tmp_path)
+    train = {"ppo": lambda *a: train_ppo(*a, rollouts=4, minibatch=4, **few),
+             "grpo": lambda *a: train_ppo(*a, rollouts=8, minibatch=8, advantage="grpo", **few),
+             "quark": lambda *a: train_quark(*a, rollouts=4, updates=1, batch_size=4, **few),
+             "expert": lambda *a: train_expert_iteration(*a, n=4, epochs=1, batch_size=2, run_dir=tmp_path)}[name]
+    roles = list(base.backbone.roles)
+    one, two = TASKS[task](base)
+    figures = lambda model: [{k: v for k, v in row.items() if k != "seconds"} for row in model.history.rows]
+    rows, made = figures(train(*one)), [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.json*"))]
+    assert figures(train(*TASKS[task](base)[0])) == rows
+    try: train(*two)
+    except StageError as error: assert "not the same" in str(error)
+    else:   # winners are drawn anew; where they are the same, so is what is learned from them
+        assert name == "expert" and made != [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.json*"))]
+    for role in set(base.backbone.roles) - set(roles): base.backbone.remove_role(role)
+
+
+def test_another_scale_of_the_reference_is_refused(base, tmp_path):
+    train = lambda alpha: train_ppo(base, lengths, QUESTIONS, reference=scaled(base, alpha), steps=1, rollouts=4,
+                                    minibatch=4, checkpoint_every=1, run_dir=tmp_path)
+    train(16), train(16)
+    with pytest.raises(StageError, match="not the same: start"): train(64)
+    for role in list(base.backbone.roles): base.backbone.remove_role(role)
+
+
+def test_a_column_that_cannot_be_read(base, tmp_path):
+    table = TABLE.assign(odd=[object()] * 4)
+    train = lambda **run: train_ppo(base, lengths, table, steps=1, rollouts=4, minibatch=4, **run).free()
+    train()
+    with pytest.raises(ConfigError, match="column 'odd'"): train(run_dir=tmp_path)
+
+
+def test_every_weight_of_a_base_counts():
+    from alpacafarm_nb.learner import base_content
+    from alpacafarm_nb.sampling import load_base
+    model = tiny()
+    content = lambda m: stable_hash(base_content(m.backbone))
+    first = content(model)
+    assert content(tiny()) == first
+    rng = np.random.default_rng(0)
+    for weight in model.backbone.net.parameters():
+        flat = weight.data.view(-1)   # not counted by torch as a write
+        for k in {0, len(flat) - 1, *map(int, rng.integers(0, len(flat), 3))}:
+            kept = flat[k].item()
+            with torch.no_grad(): weight.view(-1)[k] += 1
+            assert content(model) != first
+            with torch.no_grad(): weight.view(-1)[k] = kept
+    assert content(model) == first
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:   # written and read again it is the same
+        model.export(f"{folder}/base")
+        assert content(load_base(f"{folder}/base", dtype="fp32")) == first
+
+
+class Settled(torch.nn.Module):
+    "A module with something in it that is no weight."
+    def __init__(self, **held):
+        super().__init__()
+        self.register_buffer("aside", torch.ones(1), persistent=False)
+        for name, value in held.items(): setattr(self, name, value)
+
+    def forward(self, table):
+        self.calls = getattr(self, "calls", 0) + 1
+        return torch.tensor(lengths(table))
+
+
+def buffered(value):
+    module = Settled()
+    module.aside.fill_(value)
+    return module
+
+
+def hooked(value):
+    module = Settled()
+    module.register_forward_hook(lambda module, given, found: value * found)
+    return module
+
+
+def layers(*more):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(1, 1), *more)
+
+
+NETWORKS = {
+    "an activation": (lambda: layers(torch.nn.ReLU()), lambda: layers(torch.nn.Tanh())),
+    "a submodule's setting": (lambda: layers(torch.nn.Dropout(.1)), lambda: layers(torch.nn.Dropout(.2))),
+    "one's own submodule": (lambda: layers(Settled(w=1.)), lambda: layers(Settled(w=2.))),
+    "a plain tensor": (lambda: Settled(w=torch.ones(2)), lambda: Settled(w=torch.zeros(2))),
+    "a function": (lambda: Settled(f=torch.tanh), lambda: Settled(f=torch.sin)),
+    "one's own function": (lambda: Settled(f=lambda x: x), lambda: Settled(f=lambda x: -x)),
+    "a list": (lambda: Settled(words=["a"]), lambda: Settled(words=["b"])),
+    "a buffer that is not saved": (lambda: buffered(1.), lambda: buffered(2.)),
+    "a hook": (lambda: hooked(1.), lambda: hooked(2.)),
+    "a weight": (lambda: layers(torch.nn.Linear(1, 1)), lambda: layers(torch.nn.Linear(1, 1, bias=False))),
+}
+
+
+@pytest.mark.parametrize("change", NETWORKS)
+def test_a_network_is_all_that_it_holds(change):
+    mark = lambda reward: stable_hash(marks_of(reward, "reward"))
+    one, two = NETWORKS[change]
+    assert mark(one()) == mark(one()) != mark(two())
+    inside = lambda net: (lambda table: net(table))
+    assert mark(inside(one())) == mark(inside(one())) != mark(inside(two()))
+    used = one()
+    before = mark(used)
+    used.eval(), used.train()
+    if isinstance(used, Settled): used(DEMOS)
+    assert mark(used) == before
+
+
+PARTS = {   # a reward made with one of two values, and with the other
+    "an attribute of the function": """
+        def make(w):
+            def reward(t): return reward.w * size(t)
+            reward.w = w
+            return reward""",
+    "what setdefault finds": """
+        def make(w):
+            known = {"w": w}
+            return lambda t: known.setdefault("w", 1.) * size(t)""",
+    "where nonlocal begins": """
+        def make(w):
+            def reward(t):
+                nonlocal w
+                w *= .9
+                return w * size(t)
+            return reward""",
+    "where an attribute begins": """
+        class Falling:
+            def __init__(self, w): self.w = w
+            def score(self, t):
+                self.w *= .9
+                return self.w * size(t)
+        make = Falling""",
+    "an attribute made plain": """
+        class Plain:
+            def __init__(self, w): self.w = w
+            def score(self, t):
+                self.w = float(self.w)
+                return self.w * size(t)
+        make = Plain""",
+    "the items that a cache begins with": """
+        def make(w):
+            known = {"eggs": w}
+            def reward(t):
+                for x in t["output"]:
+                    if x not in known: known[x] = len(x)
+                return np.array([known[x] for x in t["output"]])
+            return reward""",
+    "the order of rules": """
+        def make(w):
+            rules = {"egg": 1., "eggs": 2.} if w == 1 else {"eggs": 2., "egg": 1.}
+            return lambda t: np.array([next((v for k, v in rules.items() if k in x), 0.) for x in t["output"]])""",
+    "what a dictionary lacks": """
+        def make(w):
+            class Lacking(dict):
+                def __missing__(self, key): return w
+            known = Lacking()
+            return lambda t: np.array([known[x] for x in t["output"]])""",
+    "a default factory": """
+        def make(w):
+            known = collections.defaultdict(lambda: w)
+            return lambda t: np.array([known[x] for x in t["output"]])""",
+    "a text of one's own kind": """
+        def make(w):
+            class Text(str):
+                def weight(self): return w
+            text = Text("x")
+            return lambda t: text.weight() * size(t)""",
+    "a number with an attribute": """
+        class Number(float): pass
+        def make(w):
+            number = Number(1.)
+            number.w = w
+            return lambda t: number.w * size(t)""",
+    "the fields of a named tuple": """
+        def make(w):
+            pair = collections.namedtuple("Pair", "a b" if w == 1 else "b a")(1., 2.)
+            return lambda t: pair.a * size(t) - pair.b""",
+    "a field's factory": """
+        def make(w):
+            @dataclasses.dataclass
+            class Settings:
+                ws: list = dataclasses.field(default_factory=lambda: [w])
+            return lambda t: Settings().ws[0] * size(t)""",
+    "a module's value, two functions deep": """
+        import mine
+        def make(w):
+            mine.weight = w
+            def reward(t):
+                each = lambda xs: [(lambda x: mine.weight * len(x))(x) for x in xs]
+                return np.array(each(t["output"]))
+            return reward""",
+    "what is imported inside": """
+        import mine
+        def make(w):
+            mine.weight = w
+            def reward(t):
+                from mine import weight
+                return weight * size(t)
+            return reward""",
+    "a module imported inside": """
+        import mine
+        def make(w):
+            mine.weight = w
+            def reward(t):
+                import mine as other
+                return other.weight * size(t)
+            return reward""",
+    "files of a folder": """
+        def make(w):
+            folder = Path("folder")
+            folder.mkdir(exist_ok=True)
+            (folder / "w.txt").write_text(str(w))
+            return lambda t: float((folder / "w.txt").read_text()) * size(t)""",
+    "the sign of a zero": """
+        def make(w):
+            zero = 0. if w == 1 else -0.
+            return lambda t: np.copysign(1., zero) * size(t)""",
+}
+KEPT = {   # what a reward does by itself leaves it what it is
+    "a cache in a helper method": """
+        class Judge:
+            def __init__(self, w=1.): self.w, self.calls, self.cache = w, 0, {}
+            def ask(self, x):
+                self.calls += 1
+                if x not in self.cache: self.cache[x] = self.w * len(x)
+                return self.cache[x]
+            def score(self, t): return np.array([self.ask(x) for x in t["output"]])
+        make = Judge""",
+    "a cache as default": """
+        CACHE = {}
+        def via(x, cache=CACHE):
+            if x not in cache: cache[x] = len(x)
+            return cache[x]
+        def make(w=1.): return lambda t: np.array([w * via(x) for x in t["output"]])""",
+    "a cache handed to a helper": """
+        CACHE = {}
+        def keep(cache, x): cache[x] = len(x)
+        def make(w=1.):
+            def reward(t):
+                for x in t["output"]:
+                    if x not in CACHE: keep(CACHE, x)
+                return w * np.array([CACHE[x] for x in t["output"]])
+            return reward""",
+    "a cache that another function reads": """
+        CACHE = {}
+        def fill(x): CACHE[x] = len(x)
+        def known(x): return CACHE.get(x)
+        def make(w=1.):
+            def reward(t):
+                for x in t["output"]:
+                    if known(x) is None: fill(x)
+                return w * np.array([known(x) for x in t["output"]])
+            return reward""",
+    "a cache of a decorator": """
+        def memo(f):
+            seen = {}
+            @functools.wraps(f)
+            def inner(x):
+                try: return seen[x]
+                except KeyError: seen[x] = f(x)
+                return seen[x]
+            return inner
+        @memo
+        def slow(x): return len(x)
+        def make(w=1.): return lambda t: np.array([w * slow(x) for x in t["output"]])""",
+    "a class attribute set late": """
+        class Late:
+            model = None
+            def __init__(self, w=1.): self.w = w
+            def score(self, t):
+                if self.model is None: self.model = {"w": 2.}
+                return self.w * self.model["w"] * size(t)
+        make = Late""",
+    "an attribute set late by a helper": """
+        class Late:
+            def __init__(self, w=1.):
+                self.model = None
+                self.w = w
+            def load(self): self.model = {"w": 2.}
+            def score(self, t):
+                if self.model is None: self.load()
+                return self.w * self.model["w"] * size(t)
+        make = Late""",
+    "an attribute of the class that all share": """
+        class Shared:
+            calls = []
+            def __init__(self, w=1.): self.w = w
+            def score(self, t):
+                Shared.calls.append(len(t))
+                return self.w * size(t)
+        make = Shared""",
+    "times and counts": """
+        COUNT, TOTAL, SEEN = collections.Counter(), 0, []
+        def make(w=1.):
+            def reward(t):
+                global TOTAL
+                TOTAL += 1
+                COUNT["calls"] += 1
+                SEEN.append(len(t))
+                reward.last = time.time()
+                return w * size(t)
+            return reward""",
+    "a running mean": """
+        SEEN = []
+        def make(w=1.):
+            def reward(t):
+                global SEEN
+                SEEN = SEEN + [len(t)]
+                return w * size(t) - np.mean(SEEN)
+            return reward""",
+    "a logger": """
+        log = logging.getLogger("mine")
+        def make(w=1.):
+            def reward(t):
+                log.info("scored")
+                logging.getLogger("mine.later")
+                return w * size(t)
+            return reward""",
+    "a generator of chance": """
+        rng = random.Random(0)
+        def make(w=1.): return lambda t: w * size(t) + rng.random()""",
+}
+HEAD = """
+import collections, dataclasses, functools, logging, random, sys, time
+from pathlib import Path
+import numpy as np, pandas as pd
+from alpacafarm_nb.core import stable_hash
+from alpacafarm_nb.marks import marks_of
+def size(t): return t["output"].str.len().to_numpy(float)
+mark = lambda reward: stable_hash(marks_of(reward, "reward"))
+"""
+MADE = "found = mark(make(1.)), mark(make(1.)), mark(make(2.))"
+USED = """
+one = make()
+first = mark(one)
+for _ in range(3): getattr(one, "score", one)(pd.DataFrame({"output": ["Eggs.", "Milk and eggs."]}))
+found = first, mark(one), mark(make(w=2.))
+"""
+RUN = """
+import json, sys
+found = {}
+for name, code in json.load(open("codes.json")).items():
+    names = {"__name__": "__main__"}
+    exec(compile(code, name, "exec"), names)
+    found[name] = names["found"]
+json.dump(found, open("found.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    "Marks of all rewards above, in two processes that order sets in their own ways."
+    codes = {k: HEAD + textwrap.dedent(v) + "\n" + (MADE if k in PARTS else USED) for k, v in {**PARTS, **KEPT}.items()}
+    both = []
+    for seed in ("1", "2"):
+        folder = tmp_path_factory.mktemp(seed)
+        (folder / "mine.py").write_text("weight = 1.")
+        (folder / "codes.json").write_text(json.dumps(codes))
+        (folder / "run.py").write_text(RUN)
+        env = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "run.py"], cwd=folder, env=env, capture_output=True, text=True,
+                              check=False)
+        assert not done.returncode, done.stderr
+        both.append(json.loads((folder / "found.json").read_text()))
+    return both
+
+
+@pytest.mark.parametrize("what", [*PARTS, *KEPT])
+def test_what_counts_and_what_does_not(what, in_two_processes):
+    "Made anew with the same value it is the same, used or not, in any process; with another value another."
+    one, two = (found[what] for found in in_two_processes)
+    assert one == two
+    first, again, other = one
+    assert first == again != other
+
+
+def test_a_library_is_what_is_installed(tmp_path, monkeypatch):
+    "Not what lies beside it; and another version of it is another helper."
+    import sysconfig
+    import types
+
+    import alpacafarm_nb
+    from alpacafarm_nb import marks
+    mark = lambda f: stable_hash(marks_of(f))
+    own, site = alpacafarm_nb.__path__[0], sysconfig.get_paths()["purelib"]
+    for file in ("/home/me/my_rewards.py", f"{own}_rewards.py", f"{own}_study/my_rewards.py", f"{site}/my_rewards.py"):
+        def make(w, file=file):
+            module = types.ModuleType("my_rewards")
+            module.__file__ = file
+            monkeypatch.setitem(sys.modules, "my_rewards", module)
+            exec(f"def helper(x): return {w} * len(x)", vars(module))
+            return lambda t, helper=module.helper: [helper(x) for x in t]
+        assert mark(make(1.)) == mark(make(1.)) != mark(make(2.)), file
+    using = lambda t: np.mean(t)
+    before = mark(using)
+    assert mark(lambda t: np.mean(t)) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "_release", lambda name: ["numpy 0.0"])
+        assert mark(using) != before
+    assert mark(using) == before
+
+
+def test_a_proxy_answers_to_any_name():
+    class Proxy:
+        def __init__(self, w): self.w = w
+        def __getattr__(self, name): return self.w
+    def around(proxy): return lambda t: proxy.any * len(t)
+    mark = lambda w: stable_hash(marks_of(around(Proxy(w))))
+    assert mark(1.) == mark(1.) != mark(2.)
+
+
+def test_a_base_is_all_of_its_files(tmp_path):
+    "Shards, chat template, decoding: each makes another farm. The shipped base keeps what studies have noted of it."
+    import dataclasses
+    import shutil
+
+    from alpacafarm_nb.farm.farms import fingerprint, load_farm
+    farm = load_farm("farmyard")
+    noted = json.loads((farm.model.parent / "frozen.json").read_text())
+    assert fingerprint(farm)["model"] in json.dumps(noted)
+    mark = lambda folder: fingerprint(dataclasses.replace(farm, model_source=folder))["model"]
+    shutil.copytree(farm.model, tmp_path / "copy")
+    assert mark(tmp_path / "copy") == fingerprint(farm)["model"]
+    tiny().export(tmp_path / "base")
+    folder, seen = tmp_path / "base", []
+    def change(name, text):
+        (folder / name).write_text(text)
+        seen.append(mark(folder))
+    seen.append(mark(folder))
+    for name in ("alpacafarm.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"):
+        change(name, "{}"), change(name, '{"a": 1}')
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    change("model.safetensors.index.json", "{}"), change("model-00001-of-00001.safetensors", "other")
+    assert len(set(seen)) == len(seen) == 11
+    change("README.md", "notes")
+    assert seen[-1] == seen[-2]
 
 
 DEFINED = """

@@ -1,12 +1,15 @@
 """Every method, killed at random steps and taken up again, ends as a run that nothing stopped, bit for bit."""
 
+import json
 import random
+import shutil
 
 import pandas as pd
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from alpacafarm_nb.core import FarmError  # noqa: E402
 from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
@@ -101,3 +104,58 @@ def test_expert_iteration_killed_at_random_steps(base, tmp_path, monkeypatch):
             with pytest.raises(Killed): train(run_dir=tmp_path / str(k))
         again, rows = ended(train(run_dir=tmp_path / str(k)))
         assert torch.equal(again, weights) and rows == history
+
+
+def damaged(whole):
+    "A file of a run folder, harmed in several ways."
+    return {"gone": None, "cut": whole[:len(whole) // 2], "empty": b"", "junk": b"\xff\x00junk" * 20, "list": b"[1]"}
+
+
+@pytest.mark.parametrize("name", ["ppo", "quark", "expert"])
+def test_a_damaged_folder_is_named_and_never_another_result(name, base, tmp_path):
+    "Whatever happens to a file of a finished run: the same result, or an error that names the file and what to do."
+    looked = dict(evaluate=lambda step, model: {"x": 1.}, evaluate_at=[1, 2])
+    few = dict(steps=2, rollouts=4, checkpoint_every=1)
+    train = {"ppo": lambda: train_ppo(base, longest, QUESTIONS, minibatch=4, run_dir=tmp_path / "run", **few, **looked),
+             "quark": lambda: train_quark(base, longest, QUESTIONS, updates=1, batch_size=4, quantiles=2,
+                                          run_dir=tmp_path / "run", **few, **looked),
+             "expert": lambda: train_expert_iteration(base, longest, QUESTIONS, n=3, epochs=1, batch_size=2,
+                                                      run_dir=tmp_path / "run")}[name]
+    weights, history = ended(train())
+    shutil.copytree(tmp_path / "run", tmp_path / "kept")
+    def check(file, expected=""):
+        roles = list(base.backbone.roles)
+        try: again, rows = ended(train())
+        except FarmError as error: assert str(tmp_path / "run") in str(error) and file.name.split(".")[0] in str(error)
+        else: assert not expected and torch.equal(again, weights) and rows == history, file
+        assert base.backbone.roles == roles
+        shutil.rmtree(tmp_path / "run")
+        shutil.copytree(tmp_path / "kept", tmp_path / "run")
+    files = [p for p in (tmp_path / "run").rglob("*.*") if p.is_file() and p.name != ".lock"]
+    assert len(files) > 3
+    for file in files:
+        for harmed in damaged(file.read_bytes()).values():
+            if harmed is None: file.unlink()
+            else: file.write_bytes(harmed)
+            check(file)
+    if name == "expert":   # cut where a line ends
+        winners = tmp_path / "run" / "winners-1" / "winners.jsonl"
+        winners.write_text("".join(winners.read_text().splitlines(keepends=True)[:-1]))
+        check(winners, "an error")
+    state = next(p for p in files if p.name == "state.json")
+    whole = json.loads(state.read_text())
+    wrong = [("history", 5), ("history", [5]), ("history", []), ("extra", 5), ("done", 99), ("done", "x"), ("done", -1),
+             ("done", 1), ("done", True), ("scaler", 5)]
+    if name != "expert":
+        wrong += [("extra", None), ("extra", {}), *[("extra", {**whole["extra"], k: "x"})
+                                                    for k in whole["extra"] if k != "evaluate"]]
+    for key, value in wrong:
+        state.write_text(json.dumps({**whole, key: value}))
+        check(state, "an error")
+    if name != "quark": return
+    pool = tmp_path / "run" / "pool" / "step-0.json"
+    prompts, outputs, scores = json.loads(pool.read_text())
+    for held in ([prompts[:-1], outputs[:-1], scores[:-1]], [prompts, outputs, [*scores[:-1], float("nan")]],
+                 [prompts, [[10**9], *outputs[1:]], scores], [prompts, ["x", *outputs[1:]], scores]):
+        pool.write_text(json.dumps(held))
+        check(pool, "an error")

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from alpacafarm_nb.core import ConfigError  # noqa: E402
+from alpacafarm_nb.core import ConfigError, StageError  # noqa: E402
 from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig, PPOModel, PPORun, train_ppo  # noqa: E402
@@ -94,6 +94,54 @@ def test_functions_of_tensors_without_spread():
     assert whiten(dust[None], on).tolist() == [[0] * 4]
     assert whiten(1e-7 * mixed[None, :4], on).std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
     assert np.isnan(explained_variance(torch.zeros(1, 4), dust[None], on))
+
+
+def test_an_outlier_silences_no_other_group():
+    scores = torch.tensor([0., 1, 2, 3])
+    alone = grpo_advantages(scores, 4)
+    assert alone.abs().min() > .3
+    for outlier in (1e7, 1e30):
+        both = torch.cat([scores, torch.tensor([0., 0, 0, outlier])])
+        assert torch.equal(grpo_advantages(both, 4)[:4], alone)
+    # doubles keep what single precision takes for rounding
+    assert torch.allclose(grpo_advantages(scores.double() + 1e7, 4), alone.double())
+    assert whiten(scores.double()[None] + 1e7, torch.ones(1, 4)).std(unbiased=False) == pytest.approx(1, abs=1e-3)
+    assert np.isfinite(explained_variance(torch.zeros(1, 4), scores.double()[None] + 1e7, torch.ones(1, 4)))
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
+@pytest.mark.parametrize("unit", [1., 1 / 3])
+def test_a_large_constant_in_the_reward_teaches_nothing(advantage, unit, policy):
+    "The gradient is that without it, whether rewards are whole numbers or not."
+    few = dict(advantage=advantage, kl_coef=.2)
+    length = lambda table: unit * table["output"].str.len().to_numpy(dtype=float)
+    plain = gradient(policy, length, **few)
+    assert plain.norm() > 1e-3
+    for constant in (1e6, 1e7, 1e8):
+        assert torch.allclose(gradient(policy, lambda t: constant + length(t), **few), plain, atol=1e-5 * plain.norm())
+
+
+def test_rewards_within_the_rounding_of_single_precision_are_named(policy):
+    "A reward that was computed in single precision: its last digits are no reward, and that is said."
+    single = lambda table: (3 + 3e-7 * (np.arange(len(table)) % 3)).astype(np.float32)
+    few = dict(rollouts=8, minibatch=8, stop_penalty=0., kl_coef=0.)
+    with pytest.warns(UserWarning, match=r"differ by .* about 3, which is taken for the rounding"):
+        assert gradient(policy, single, advantage="rloo", **few).norm() == 0
+    length = lambda table: 1e7 + table["output"].str.len().to_numpy(dtype=float)
+    with pytest.warns(UserWarning, match="taken for the rounding"):   # kept in single precision as it is
+        gradient(policy, length, advantage="grpo", reward_scale="raw", **few)
+    import warnings
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*taken for the rounding")
+        for reward in (*equal.values(), lambda t: t["output"].str.len()): gradient(policy, reward, **few)
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
+@pytest.mark.parametrize("size, scale", [(1e39, "raw"), (1., (0., 1e-300)), (1e300, "first rollout")])
+def test_rewards_that_overflow_end_the_run(size, scale, advantage, policy):
+    reward = lambda table: size * np.arange(1., len(table) + 1)
+    with pytest.raises(StageError, match="not finite"):
+        train_ppo(policy, reward, QUESTIONS, advantage=advantage, reward_scale=scale, steps=1, rollouts=8, minibatch=8)
 
 
 def run_of(policy, reward, **settings):

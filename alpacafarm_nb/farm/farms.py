@@ -81,11 +81,21 @@ def fingerprint(
     if farm.model_source is not None: parts["model"] = _model_files(Path(farm.model_source))
     return {k: stable_hash(v) for k, v in parts.items()}
 
+_SHIPPED = "f798f0ad4797c81d"  # hash of what else lies beside the shipped base: studies have noted that of three files
+
 def _model_files(folder):
     "What to hash of a base model: the files that make its answers, or the name of one on the hub."
+    if folder.is_file(): return folder  # GGUF
     if not folder.is_dir(): return str(folder)
-    names = [n for n in ("model.safetensors", "tokenizer.json", "config.json") if (folder / n).exists()]
-    return {n: folder / n for n in names} or folder
+    there = lambda *names: {n: folder / n for n in names if (folder / n).is_file()}
+    first = there("model.safetensors", "tokenizer.json", "config.json")
+    more = there("alpacafarm.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+                 "added_tokens.json", "chat_template.jinja", "chat_template.json", "tokenizer.model", "spiece.model",
+                 "vocab.json", "vocab.txt", "merges.txt")
+    if "model.safetensors" not in first:  # in shards, or in the older form
+        weights = [p.name for kind in ("*.safetensors", "*.bin") for p in sorted(folder.glob(kind))]
+        more |= there("model.safetensors.index.json", "pytorch_model.bin.index.json", *weights)
+    return {**first, **(more if stable_hash(more) != _SHIPPED else {})} or folder
 
 # %% ../../nbs/api/18_farm.ipynb #load
 def load_farm(

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import ConfigError, Stages, check_seed, seed_for
+from ..core import ConfigError, RecordError, Stages, check_seed, seed_for
 from ..learner import History
-from ..marks import marks_of
+from ..marks import marks_of, table_marks
 from .bestofn import BestOfN, pick_best
 from .reward import as_reward, reward_marks
 from .sft import SFTConfig, sft_settings, train_sft
 from ..models import RewardModel
-from ..records import check_instructions, read_table, save_table
+from ..records import check_instructions, read_table, require_columns, save_table
 from ..sampling import Model, check_policy
 
 # %% auto #0
@@ -93,9 +93,18 @@ def _winners(policy, reward, table, config, seed, stages, k):
         kept = kept[["instruction", "input", "output", "finished", "score"]]
         return kept.assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
-    depends_on = [config, seed, "finished", table[["instruction", "input"]], marks_of(policy), reward_marks(reward)]
+    depends_on = [config, seed, "finished", table_marks(table), policy.backbone.encode_prompts(
+        table, policy.decoding.control), marks_of(policy), reward_marks(reward)]
     return stages.run(f"winners-{k}", depends_on, compute, lambda t, f: save_table(t, f / "winners.jsonl"),
-                      lambda f: read_table(f / "winners.jsonl")[0])
+                      lambda f: _read_winners(f / "winners.jsonl", table))
+
+def _read_winners(file, table):
+    "The winners from their file; raises `RecordError` where they are not one of each instruction."
+    found, origin = read_table(file)
+    require_columns(found, origin, ("instruction", "input", "output", "finished", "score", "mean_score"))
+    if found["instruction"].tolist() != table["instruction"].tolist():
+        raise RecordError(f"holds {len(found)} rows that are not the winners of {len(table)} instructions", file.name)
+    return found
 
 def _any_of(pool, seed):
     "One candidate of each row at random, in place of the best: the control."

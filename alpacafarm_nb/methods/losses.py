@@ -208,6 +208,10 @@ def gae(
     return advantages, advantages + values
 
 # %% ../../nbs/api/10_losses.ipynb #export-def-whiten-x-tensor
+def _varies(spread, largest):
+    "Whether a spread is more than rounding, in the precision that it is given in."
+    return spread > 1e-12 * largest if spread.dtype == torch.float64 else varies(spread, largest)
+
 def whiten(
     x: Tensor,                # [B, T]
     mask: Tensor,             # [B, T] true where x counts
@@ -218,7 +222,7 @@ def whiten(
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean).square(), mask)
     small = (1e-4 * variance).clamp_max(1e-8)   # a share of tiny variances, lest it be most of them
-    factor = torch.rsqrt(variance + small).where(varies(variance.sqrt(), (x * mask).abs().max()), 0)
+    factor = torch.rsqrt(variance + small).where(_varies(variance.sqrt(), (x * mask).abs().max()), 0)
     centred = (x - mean) * factor
     return (centred if shift_mean else centred + mean) * mask
 
@@ -241,7 +245,8 @@ def grpo_advantages(
     by_group = scores.view(-1, group)
     spread = by_group.std(1, keepdim=True)
     found = (by_group - by_group.mean(1, keepdim=True)) / (spread + eps)
-    return found.where(varies(spread, scores.abs().max()), 0).flatten()
+    own, all_ = by_group.abs().amax(1, keepdim=True), scores.abs().max()   # scores about 0 are rounded as others were
+    return found.where(_varies(spread, own.maximum(all_.clamp_max(1))), 0).flatten()
 
 def grpo_advantages_with_kl(
     scores: Tensor,   # [B] scores of whole answers without any KL, those of one instruction side by side
@@ -288,5 +293,5 @@ def explained_variance(
     "1 - Var(returns - values) / Var(returns) over the mask; nan where the returns do not vary."
     inside = mask.bool()
     spread = returns[inside].var(unbiased=False)
-    if not varies(spread.sqrt(), returns[inside].abs().max()): return float("nan")
+    if not _varies(spread.sqrt(), returns[inside].abs().max()): return float("nan")
     return float(1 - (returns - values)[inside].var(unbiased=False) / spread)

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core import ConfigError, FarmError, as_path, atomic_folder, seed_for, varies
-from ..learner import (Learner, Settings, base_content, in_single_precision, length_batches, new_role,
-                                   precision_for, processes, reading)
-from ..marks import code_marks
+from ..core import (FLOOR, ConfigError, FarmError, StageError, as_path, atomic_folder, seed_for,
+                                varies)
+from ..learner import (Learner, Settings, in_single_precision, length_batches, new_role, precision_for,
+                                   processes, reading, resumed_notes, start_of, steps_noted)
+from ..marks import code_marks, table_marks
 from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_with_kl,
                                           kl_estimate, kl_surrogate_loss, ppo_policy_loss, rloo_advantages,
                                           token_rewards, value_loss, whiten)
@@ -33,7 +34,7 @@ from ..records import check_instructions
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
+__all__ = ['DOUBLE', 'PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
            'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun', 'warn_of_evaluation']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
@@ -341,10 +342,10 @@ class PPORun:
             raise ConfigError(f"evaluate_at names the steps {wrong}, but there are {config.steps} steps")
         own = isinstance(reward, RewardModel) and reward.backbone is policy.backbone
         self.kl_coef, self.value_of = config.kl_coef, reward.role if own else reference.role
-        states = [policy.backbone.role_state(r) if r else None for r in (policy.role, reference.role)]
-        self.depends_on = dict(settings=[config, seed], start=[base_content(policy.backbone), states, policy.decoding],
+        start = [start_of(policy.backbone, m.role) for m in (policy, reference)]
+        self.depends_on = dict(settings=[config, seed], start=[start, policy.decoding],
                                reward=None if run_dir is None else reward_marks(reward))
-        self.scale = _scale_of(reward, config.reward_scale)
+        self.scale, self.warned = _scale_of(reward, config.reward_scale), False
 
     def learner(self, table) -> Learner:
         "The learner of policy and value function."
@@ -356,7 +357,7 @@ class PPORun:
                        schedule_steps=config.schedule_steps, name=self.policy.name, seed=self.seed,
                        precision=precision_for(backbone, config.precision),
                        eps=config.adam_eps, optimizer=config.optimizer,
-                       fingerprint=dict(instructions=[table[["instruction", "input"]], backbone.encode_prompts(
+                       fingerprint=dict(instructions=[self.run_dir and table_marks(table), backbone.encode_prompts(
                            table, self.policy.decoding.control)], **self.depends_on))
 
     def __enter__(self): return self
@@ -394,14 +395,33 @@ class PPORun:
 
     def score(self, table) -> np.ndarray:
         "Rewards of a table of answers, scaled, less the penalty of those that did not stop."
-        scores = self.reward(table)
-        self.mean_reward, stopped = float(scores.mean()), table["finished"].to_numpy(dtype=bool)
-        if self.scale is None:
-            spread = float(scores.std())
-            self.scale = self.mean_reward, spread if varies(spread, np.abs(scores).max()) else 1.
-        centred = scores - self.scale[0]
-        centred[~varies(np.abs(centred), abs(self.scale[0]))] = 0.   # the mean itself, but for rounding
-        return centred / self.scale[1] - self.config.stop_penalty * ~stopped
+        scores, stopped = self.reward(table), table["finished"].to_numpy(dtype=bool)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.mean_reward, spread, largest = float(scores.mean()), float(scores.std()), float(np.abs(scores).max())
+            floor = _floor(scores, spread, largest)
+            if self.scale is None: self.scale = self.mean_reward, spread if spread > floor * largest else 1.
+            centred = scores - self.scale[0]
+            centred[~(np.abs(centred) > floor * abs(self.scale[0]))] = 0.   # the mean itself, but for rounding
+            scaled = centred / self.scale[1]
+            single = scaled.astype(np.float32)   # what is trained with
+        if not np.isfinite([self.mean_reward, self.scale[1], *single]).all():
+            raise StageError(f"{self.policy.name}: rewards of up to {largest:.3g} are not finite once they are scaled "
+                             f"(less {self.scale[0]:.3g}, divided by {self.scale[1]:.3g}) and kept in single "
+                             "precision: give rewards in smaller units, or another reward_scale.")
+        if not self.warned and spread > DOUBLE * largest and not varies(single.std(), np.abs(single).max()):
+            self.warned = True
+            warnings.warn(f"{self.policy.name}: the rewards of a step differ by {spread:.3g} about "
+                          f"{self.mean_reward:.6g}, which is taken for the rounding of single precision: they teach "
+                          "nothing. Take a constant from the reward, such as its mean.", stacklevel=4)
+        return scaled - self.config.stop_penalty * ~stopped
+
+DOUBLE = 1e-12   # of the largest value: a spread below is rounding in double precision, too
+
+def _floor(scores, spread, largest):
+    "The share of the largest reward that is rounding: less for whole numbers and doubles that differ little."
+    little = DOUBLE * largest < spread < 1e-3 * largest
+    exact = (scores == scores.round()).all() or (scores != scores.astype(np.float32)).any()
+    return DOUBLE if little and exact else FLOOR
 
 def _scale_of(reward, wanted):
     "Mean and scale that rewards are freed from; None: to be measured on the first answers."
@@ -451,14 +471,16 @@ PPORun.update, PPORun.figures = _ppo_update, _ppo_figures
 # %% ../../nbs/api/15_ppo.ipynb #export-def-look-back-self
 def _look_back(self, learner) -> None:
     "After a step: keep the adapter and evaluate the policy, where that was asked for."
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
     step, folder = learner.done, self.run_dir and self.run_dir / "snapshots"
-    resumed, learner.resumed = learner.resumed, None
+    pair = lambda x: x is None or isinstance(x, list) and len(x) == 2 and all(map(_number, x)) and x[1] > 0
+    resumed = resumed_notes(learner, kl_coef=_number, scale=pair, evaluated=steps_noted, snapshots=steps_noted)
+    learner.resumed = learner.found = None
     if resumed:
         warn_of_evaluation(self, resumed)
         self.kl_coef, self.scale, self.evaluated = resumed["kl_coef"], resumed["scale"], resumed["evaluated"]
         kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in resumed["snapshots"]}
-        self.policy.snapshots = {s: load_file(path) for s, path in kept.items()}
+        self.policy.snapshots = {s: _snapshot(path, self) for s, path in kept.items()}
     if step not in self.evaluate_at or step in self.evaluated: return
     state = self.policy.backbone.role_state(self.policy.role)
     self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
@@ -467,6 +489,20 @@ def _look_back(self, learner) -> None:
             save_file(self.policy.snapshots[step], temp / "adapter.safetensors")
     if self.evaluate: learner.history.add(step, **_evaluated(self.evaluate, step, self.policy))
     self.evaluated.append(step)  # only now: an evaluation that was interrupted is made up for
+
+def _number(value): return isinstance(value, (int, float)) and bool(np.isfinite(value))
+
+def _snapshot(path, run):
+    "The adapter kept after a step, from its file."
+    from safetensors.torch import load_file
+    what = f"{run.policy.name}: {path}, the policy after a step of this run,"
+    else_ = f"Remove {run.run_dir} to train again, or give another run_dir. Nothing was trained."
+    try: state = load_file(path)
+    except Exception as error: raise StageError(f"{what} cannot be read ({error}). {else_}") from error
+    shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
+    if shapes(state) != shapes(run.policy.backbone.role_state(run.policy.role)):
+        raise StageError(f"{what} holds another adapter than this run trains. {else_}")
+    return state
 
 def warn_of_evaluation(run, resumed) -> None:
     "Warn where figures in the history of a resumed run were made by another `evaluate`: no policy depends on it."

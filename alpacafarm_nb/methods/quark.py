@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import ConfigError, as_path, atomic_write, seed_for
-from ..learner import Learner, Settings, new_role, precision_for, processes, reading, start_of
-from ..marks import code_marks
+from ..core import ConfigError, StageError, as_path, atomic_write, seed_for
+from ..learner import (Learner, Settings, new_role, precision_for, processes, reading, resumed_notes,
+                                   start_of, steps_noted)
+from ..marks import code_marks, table_marks
 from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
 from .ppo import deal, warn_of_evaluation
@@ -153,7 +155,7 @@ def train_quark(
                           config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
                           optimizer=config.optimizer, eps=config.adam_eps, schedule_steps=config.schedule_steps,
                           fingerprint=dict(settings=[config, seed], start=[run.weights, model.decoding],
-                                           instructions=[table[["instruction", "input"]], prompts],
+                                           instructions=[run_dir and table_marks(table), prompts],
                                            reward=None if run_dir is None else reward_marks(reward)))
         with learner.running(run_dir, run.state) as bar:
             run.restore(learner)
@@ -245,11 +247,25 @@ QuarkRun.update = _quark_update
 # %% ../../nbs/api/15b_quark.ipynb #export-def-restore-self-learner
 def _restore(self, learner) -> None:
     "Read the pool of a resumed run."
-    if not learner.resumed: return
-    warn_of_evaluation(self, learner.resumed)
-    self.evaluated = learner.resumed["evaluated"]
+    resumed = resumed_notes(learner, evaluated=steps_noted)
+    if resumed is None: return
+    warn_of_evaluation(self, resumed)
+    self.evaluated = resumed["evaluated"]
     for step in () if self.config.clear_pool else range(learner.done):
-        self.pool.add(*json.loads((self.folder / f"step-{step}.json").read_text()), step)
+        self.pool.add(*_pooled(self.folder / f"step-{step}.json", self), step)
+
+def _pooled(path, run):
+    "The prompts, answers and rewards of a step, from its file."
+    vocab, n, wrong = run.policy.backbone.vocab, run.config.rollouts, "does not hold the answers of a step"
+    ids = lambda row: isinstance(row, list) and all(type(i) is int and 0 <= i < vocab for i in row)
+    score = lambda x: type(x) in (int, float) and math.isfinite(x)
+    each = lambda fits, column: isinstance(column, list) and len(column) == n and all(map(fits, column))
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found, list) and len(found) == 3 and all(map(each, (ids, ids, score), found)): return found
+    except (OSError, ValueError) as error: wrong = f"cannot be read ({error})"
+    raise StageError(f"{run.policy.name}: {path}, the answers of a step of this run, {wrong}: remove {path.parents[1]} "
+                     "to train again, or give another run_dir. Nothing was trained.")
 
 def _look(self, learner) -> None:
     "Evaluate the policy after a step, where that was asked for."
