@@ -191,6 +191,8 @@ def length_batches(
     return batches
 
 # %% ../nbs/api/09_learner.ipynb #export-def-encode-examples-backbone
+_FEW = .02  # share of unfinished texts that goes without saying: models that answer well leave some
+
 def encode_examples(
     backbone,              # whose tokenizer and prompt format are used
     table,                 # a checked table with `instruction`, `input`, the column and maybe whether it is finished
@@ -200,7 +202,7 @@ def encode_examples(
     control: str = "",     # text behind each prompt, unless the table has a column `control`
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of prompts and responses; these end with an end token unless they were cut off. Raises `RecordError`
-    for a prompt that leaves no room for a response."""
+    for a prompt that leaves no room for a response, and warns where more than 2 % of the texts are unfinished."""
     limit = min(max_length or backbone.max_length, backbone.max_length)
     ends = finished(table, column)
     prompts, outputs = backbone.encode_prompts(table, control), backbone.encode_outputs(list(table[column]), ends)
@@ -209,7 +211,7 @@ def encode_examples(
                                                      f"{limit} tokens: shorten it, or leave the row out.")
     cut = sum(len(p) + len(o) > limit for p, o in zip(prompts, outputs))
     if cut: warnings.warn(f"{cut} of {len(outputs)} texts in {column!r} were cut to {limit} tokens", stacklevel=3)
-    if open_ := len(ends) - sum(ends):
+    if (open_ := len(ends) - sum(ends)) > _FEW * len(ends):
         warnings.warn(f"{open_} of {len(outputs)} texts in {column!r} are unfinished: no end token stands behind them",
                       stacklevel=3)
     return prompts, [o[:limit - len(p)] for p, o in zip(prompts, outputs)]

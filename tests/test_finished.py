@@ -76,6 +76,8 @@ def test_ids_of_demonstrations(base):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         whole = encode_examples(base.backbone, SHOWN.drop(columns="finished"))[1]
+        few = SHOWN.loc[[0] * 100].assign(finished=[False] * 2 + [True] * 98)   # too few for a word
+        assert sum(o[-1] != base.backbone.eos_id for o in encode_examples(base.backbone, few)[1]) == 2
     assert whole == [ids(base, a, True) for a in ANSWERS]
     assert base.backbone.encode_outputs(["", ""], [False, True]) == [[base.backbone.eos_id]] * 2   # some token to read
 

@@ -18,6 +18,8 @@ from ..models import RewardModel
 __all__ = ['BestOfN', 'pick_best', 'best_of_n']
 
 # %% ../../nbs/api/13_bestofn.ipynb #export-class-bestofn-samples-like
+_EACH = ("output", "finished", "n_tokens", "output_ids", "logps")  # of each candidate, as lists
+
 class BestOfN:
     "Samples like a model, but each answer is the best of n by a reward."
 
@@ -45,7 +47,8 @@ class BestOfN:
         table = self.model.sample(instructions, n=n, seed=seed, **settings)
         for column in [c for c in ("output", "finished", "n_tokens") if c in table]:
             if n == 1: table[column] = pd.Series([[x] for x in table[column]], index=table.index, dtype=object)
-        flat = table[["instruction", "input"]].loc[table.index.repeat(n)].reset_index(drop=True)
+        given = [c for c in table if c not in _EACH]   # a reward may read gold answers that stand beside instructions
+        flat = table[given].loc[table.index.repeat(n)].reset_index(drop=True)
         for column in [c for c in ("output", "finished") if c in table]:
             flat[column] = [value for row in table[column] for value in row]
         table["score"] = pd.Series(list(as_reward(self.reward)(flat).reshape(-1, n)), index=table.index, dtype=object)
