@@ -452,13 +452,18 @@ class FolderLock:
     def __init__(
         self,
         folder: str | Path,  # The folder that is written into; it exists
+        threads: bool = False,  # True: keeps the other threads of this process out as well
     ):
-        self.path = as_path(folder).absolute() / ".lock"
+        self.path, self.threads = as_path(folder).absolute() / ".lock", threads
 
     def __enter__(self) -> "FolderLock":
         with _LOCKS_LOCK:
             held = _LOCKS.get(self.path)
-            if held is not None and held["pid"] == os.getpid(): held["times"] += 1  # a fork inherits no lock
+            if held is not None and held["pid"] == os.getpid():  # a fork inherits no lock
+                if self.threads and held["thread"] != threading.get_ident():
+                    raise StageError(f"{self.path.parent} is in use by another run, in a thread of this process: wait "
+                                     "for it, stop it, or give another folder.")
+                held["times"] += 1
             else: _LOCKS[self.path] = self._acquire()
         return self
 
@@ -484,7 +489,7 @@ class FolderLock:
         else: raise StageError(f"{self.path} comes and goes: other runs are at work there. Give another folder.")
         stop = threading.Event()
         threading.Thread(target=_beat, args=(self.path, self.beat, stop), daemon=True, name="folder lock").start()
-        return {**mine, "times": 1, "stop": stop}
+        return {**mine, "times": 1, "stop": stop, "thread": threading.get_ident()}
 
     @staticmethod
     def _read(path):

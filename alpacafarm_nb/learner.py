@@ -547,7 +547,7 @@ def _running(self, run_dir: str | Path | None = None, extra: Callable | None = N
             raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be written "
                              "to. Nothing was trained.") from error
     writes = run_dir is not None and self.accelerator.is_main_process   # the others of a launch only read
-    with FolderLock(run_dir) if writes else nullcontext():
+    with FolderLock(run_dir, threads=True) if writes else nullcontext():
         if writes: sweep_leftovers(run_dir)
         if run_dir is not None: self.resume(run_dir)
         yield from self._running_steps(run_dir, extra)

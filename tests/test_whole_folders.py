@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -180,3 +181,22 @@ def test_an_adapter_s_files_are_the_same_bytes_from_run_to_run(tmp_path):
 
 def test_the_lock_is_written_by_one_who_may(tmp_path):
     with pytest.raises(core.FarmError, match="could not be written"), FolderLock("/proc/1"): pass
+
+
+def test_a_thread_keeps_another_out_of_its_run(tmp_path):
+    "A training board and a cell of the same notebook, say."
+    found, inside, done = [], threading.Event(), threading.Event()
+
+    def run():
+        with FolderLock(tmp_path, threads=True), FolderLock(tmp_path, threads=True):
+            inside.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert inside.wait(60)
+    with pytest.raises(StageError, match="in a thread of this process"), FolderLock(tmp_path, threads=True): pass
+    with FolderLock(tmp_path): found.append("stages of one loop may be read meanwhile")
+    done.set()
+    thread.join()
+    with FolderLock(tmp_path, threads=True): assert found
