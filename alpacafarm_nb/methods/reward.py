@@ -316,6 +316,7 @@ def as_reward(
         raise FarmError(f"a {type(reward).__name__} is neither a reward model nor a function of a table")
     def checked(table):
         given = score(table)
+        if given is None: raise FarmError("the reward gave nothing (None): it must return one number each")
         try: values = _as_floats(given)
         except Exception as error:   # whatever its own class raises
             raise FarmError(f"the reward gave a {type(given).__name__} that holds more than numbers ({error}): it must "
