@@ -11,6 +11,7 @@ import notebooks
 import numpy as np
 import pandas as pd
 import pytest
+from alpacafarm_nb.widgets import live
 from conftest import ROOT
 from servers import InShape, Server
 
@@ -18,6 +19,15 @@ LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 FENCED, INLINE = re.compile(r"```python\n(.*?)```", re.DOTALL), re.compile(r"`([^`\n]+)`")
 FORMS = ("backbone.using", "foreign.", "best_of_n(sft, rm", "ppo.at(")   # said of a function, not to be typed
 ELSEWHERE = ("# AlpacaFarm\n",)   # needs data and a GPU: test_lessons.py checks its calls against the signatures
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    "A board that prose shows trains in a thread: it ends with its test."
+    yield
+    if (run := live.Run._last) is not None and run.running:
+        run.stop()
+        run.wait()
 
 
 def fenced(path):
