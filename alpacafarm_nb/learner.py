@@ -29,8 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import (PALETTE, ConfigError, FolderLock, StageError, as_path, atomic_folder, brief, escape,
-                                plot_theme, progress, read_object, seed_for, stable_hash, sweep_leftovers)
+from .core import (PALETTE, ConfigError, FolderLock, StageError, _package_version, as_path,
+                                atomic_folder, brief, escape, plot_theme, progress, read_object, seed_for,
+                                stable_hash, sweep_leftovers)
 from .kernels import bf16_units, fused_layers
 from .marks import marks_of
 from .records import Origin, finished
@@ -234,10 +235,6 @@ def new_role(
         raise
 
 # %% ../nbs/api/09_learner.ipynb #export-start-of
-def _package_version():
-    import alpacafarm_nb
-    return alpacafarm_nb.__version__
-
 _DIGESTS = WeakKeyDictionary()   # of a network's tensors, by name, with what was seen of them at the time
 
 def _digest(net, name, tensor):

@@ -54,6 +54,14 @@ def _drop_filters():
             logger.removeFilter(own)
 
 
+def end_boards():
+    "Stop a training that a board still shows: its thread would draw from the generators of what comes next."
+    from alpacafarm_nb.widgets.live import Run
+    if Run._last is not None and Run._last.running:
+        Run._last.stop()
+        Run._last.wait()
+
+
 def _restore(known, registries):
     "Give classes the attributes and tables the entries that they had."
     for table, entries in registries:
@@ -76,6 +84,7 @@ def _undisturbed(folder):
     try: yield
     finally:
         os.chdir(cwd)
+        end_boards()   # before what they are known by is put back
         _restore(known, registries)
         _drop_filters()
         os.environ.clear()

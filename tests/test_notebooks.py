@@ -51,7 +51,12 @@ KNOWN_MARKS[Model] = print
 Model.left = print
 class Left(logging.Filter):
     def filter(self, record): return len(PREFERENCE_LOSSES) > 0
-logging.getLogger("asyncio").addFilter(Left())"""
+logging.getLogger("asyncio").addFilter(Left())
+import time
+from alpacafarm_nb.widgets.live import Run
+def go_on(run, nap=time.sleep):   # what it needs outlives the notebook, as in a training
+    while not run.stopping: nap(.01)
+Run(go_on, "left").start()"""
     threads, logger = threading.active_count(), logging.getLogger("asyncio")
     filters = list(logger.filters)
     cell = dict(cell_type="code", id="enters", metadata={}, outputs=[], source=source)

@@ -11,7 +11,6 @@ import notebooks
 import numpy as np
 import pandas as pd
 import pytest
-from alpacafarm_nb.widgets import live
 from conftest import ROOT
 from servers import InShape, Server
 
@@ -25,9 +24,7 @@ ELSEWHERE = ("# AlpacaFarm\n",)   # needs data and a GPU: test_lessons.py checks
 def nothing_goes_on():
     "A board that prose shows trains in a thread: it ends with its test."
     yield
-    if (run := live.Run._last) is not None and run.running:
-        run.stop()
-        run.wait()
+    notebooks.end_boards()
 
 
 def fenced(path):
