@@ -139,11 +139,24 @@ function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
-// Decimals that show an error with two digits; without an error, 3 for figures up to 1, else 1: as in Python.
-const decimalsFor = (error, value) => error > 1e-9 ? Math.max(0, Math.min(6, 1 - error.toExponential(1).split("e")[1]))
+// Figures as Python's `figure_text` writes them: two digits of the error; without an error, 3 for figures up to 1, else 1.
+const powerOf = (x) => Number(x.toExponential(1).split("e")[1]);
+const isError = (error, size) => error > Math.max(1e-12, 1e-9 * size, Math.min(1e-6 * size, 0.5e-6));
+const decimalsFor = (error, value) => isError(error, Math.abs(value)) ? Math.max(0, Math.min(6, 1 - powerOf(error)))
   : Math.abs(value) <= 1 ? 3 : 1;
-const plusMinus = (value, error, digits = decimalsFor(error, value)) =>
-  fixed(value, digits) + (error == null ? "" : ` ± ${fixed(error, digits)}`);
+// How a figure too small or too large for plain digits is written, with its error's; null for all others.
+function inPowers(value, error) {
+  const size = Math.abs(value), known = isError(error, size);
+  const small = known ? error < 0.5e-6 : size > 1e-12 && size < 0.5e-3;
+  if (!small && Math.max(size, known ? error : 0) < 1e9) return null;
+  const last = known ? powerOf(error) - 1 : powerOf(size) - 2;               // of the digits that are shown
+  return (x) => Math.abs(x) < 0.5 * 10 ** last ? "0"
+    : x.toExponential(Math.max(0, Math.min(15, powerOf(x) - last))).replace(/e([+-])(\d)$/, "e$10$2");
+}
+function plusMinus(value, error, digits) {
+  const show = value != null && inPowers(value, error) || ((x) => fixed(x, digits ?? decimalsFor(error, value)));
+  return show(value) + (error == null ? "" : ` ± ${show(error)}`);
+}
 const rounded = (value) => +value.toPrecision(3), tiny = (value) => value !== 0 && Math.abs(value) < 1e-4;
 const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0)
   : tiny(value) ? rounded(value).toExponential() : String(rounded(value));
