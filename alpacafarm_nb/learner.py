@@ -676,8 +676,10 @@ def _resume(self, run_dir: str | Path) -> Any:
                          "another run_dir. Nothing was trained.") from error
     made = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
     if other := [k for k in self.fingerprint if made.get(k) != self.fingerprint[k]]:
+        used = (". A reward that counts its calls or keeps a cache is another once it was used: define it again, or "
+                "give it an attribute `version`") if "reward" in other else ""
         raise StageError(f"{found[-1]} was made with other settings or data (not the same: {', '.join(other)}): give "
-                         f"what it was made with, or another run_dir, or remove {run_dir}")
+                         f"what it was made with, or another run_dir, or remove {run_dir}{used}.")
     if wrong := self._damage(state, found[-1]): raise _damaged(found[-1] / "state.json", wrong)
     own = {f"weight.{k}.{i}": p.shape for k, group in self.groups.items() for i, p in enumerate(group)}
     if lost := [k for k, shape in own.items() if k not in tensors or tensors[k].shape != shape]:

@@ -24,114 +24,12 @@ import types
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .core import ConfigError, stable_hash
 
 # %% auto #0
-__all__ = ['KNOWN_MARKS', 'Use', 'written_names', 'in_library', 'Reader', 'marks_of', 'code_marks', 'table_marks']
-
-# %% ../nbs/api/00b_marks.ipynb #export-written-names
-_ADDS = set("append extend insert add update remove discard clear appendleft extendleft move_to_end subtract".split())
-_TAKES = set("setdefault pop popitem popleft".split())   # these write, and give something of it
-_NAMES = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF",
-          "LOAD_FROM_DICT_OR_GLOBALS"}
-_SILENT = {"PUSH_NULL", "PRECALL", "NOP", "CACHE", "EXTENDED_ARG", "KW_NAMES"}
-
-class Use(NamedTuple):
-    "What code does with a name that it did not make itself, or with its first arguments."
-    name: str             # global, closed over, or an argument
-    local: bool           # whether it is read as a variable of the function itself
-    path: tuple[str, ...]  # attributes taken of it
-    kind: str             # "read"; "write": into it; "take": into it, and something comes out; "set": an attribute
-    attr: str = ""        # the attribute that is set; for "take" the constant key of `setdefault`
-    callee: tuple = ()    # where it is handed to something: name, local, path of that
-    before: tuple = ()    # the instructions that made the value which is set
-
-class _Step(NamedTuple):
-    opname: str
-    argval: Any
-    start: tuple | None
-    end: tuple | None
-
-def _codes(code):
-    "A code object and all inside it."
-    yield code
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType): yield from _codes(inner)
-
-def _steps(code):
-    "The instructions of one code object that do something; those that load two names as two."
-    for s in dis.get_instructions(code):
-        if s.opname in _SILENT: continue
-        p = s.positions
-        start, end = ((p.lineno, p.col_offset), (p.end_lineno, p.end_col_offset)) if p and p.lineno else (None, None)
-        if isinstance(s.argval, tuple) and s.opname.count("_FAST") == 2:
-            first, second = re.findall(r"(?:LOAD|STORE)_FAST(?:_BORROW)?", s.opname)
-            yield _Step(first, s.argval[0], start, end)
-            yield _Step(second, s.argval[1], None, None)   # its own place is not kept
-        else: yield _Step(s.opname, s.argval, start, end)
-
-def _is_root(s): return s.opname in _NAMES or s.opname.startswith("LOAD_FAST")
-
-@functools.lru_cache(4096)
-def _uses(code):
-    "The uses of names in one code object, and the names that it sets anew."
-    steps = list(_steps(code))
-    calls = [s for s in steps if s.opname.startswith("CALL") and s.start]
-    found, known = [], {}
-    for i, s in enumerate(steps):
-        if s.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF"):
-            found.append(Use(s.argval, False, (), "set", before=tuple(steps[max(0, i - 2):i])))
-        if not _is_root(s): continue
-        start = s.start or (steps[i + 1].start if i + 1 < len(steps) else None)
-        use = _follow(s, steps[i + 1:], start, tuple(steps[max(0, i - 2):i]))
-        inner = min((c for c in calls if start and c.start < start and c.end >= s.end) if s.end else (),
-                    key=lambda c: (c.end, [-x for x in c.start]), default=None)
-        if start and start not in known: known[start] = use
-        if inner and use.kind == "read" and inner.start in known: use = use._replace(callee=known[inner.start][:3])
-        found.append(use)
-    return found
-
-def _follow(root, steps, start, before):
-    "What is done with a name from where it is loaded."
-    path, inside, combined = [], False, False
-    use = functools.partial(Use, root.argval, root.opname not in _NAMES, before=before)
-    for k, s in enumerate(steps):
-        if start is None or s.start != start: continue
-        op = s.opname
-        if op in ("LOAD_ATTR", "LOAD_METHOD"):
-            if s.argval in _ADDS: return use(tuple(path), "write")
-            if s.argval in _TAKES:
-                key = steps[k + 1] if k + 1 < len(steps) else None
-                return use(tuple(path), "take", str(key.argval) if key and key.opname == "LOAD_CONST" else "")
-            if not inside: path.append(s.argval)
-        elif op in ("BINARY_SUBSCR", "BINARY_SLICE") or op == "BINARY_OP" and s.argval == 26: inside = True
-        elif op.startswith("BINARY_OP") or op.startswith("INPLACE"): combined = True
-        elif op in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"): return use(tuple(path), "write")
-        elif op in ("STORE_ATTR", "DELETE_ATTR"):
-            if inside: return use(tuple(path), "write")
-            if combined and path and path[-1] == s.argval: path.pop()
-            return use(tuple(path), "set", s.argval)
-        elif op in ("STORE_GLOBAL", "STORE_DEREF", "STORE_NAME") and s.argval == root.argval and combined:
-            return use((), "set")
-        elif op.startswith("CALL"): break   # what a call gives is another thing
-    return use(tuple(path), "read")
-
-def written_names(
-    code: types.CodeType,  # of a function
-) -> set[str]:  # global and closed-over names, and ".x" for an attribute x of its first argument
-    "The names outside of a function whose values its own code changes."
-    found, own = set(), set(code.co_freevars)
-    for part in _codes(code):
-        inside = set(part.co_varnames) | set(part.co_cellvars) | (set(part.co_freevars) - own)
-        for use in _uses(part):
-            if use.kind == "read": continue
-            if use.local or use.name in inside:
-                if use.name in code.co_varnames[:1] and (use.path or use.attr):
-                    found.add(f".{use.path[0] if use.path else use.attr}")
-            else: found.add(use.name)
-    return found
+__all__ = ['KNOWN_MARKS', 'in_library', 'Reader', 'marks_of', 'code_marks', 'table_marks']
 
 # %% ../nbs/api/00b_marks.ipynb #export-in-library
 _LIBRARIES = tuple({Path(p).resolve() for p in (
@@ -180,26 +78,19 @@ def _by_name(kind, obj):
 # %% ../nbs/api/00b_marks.ipynb #export-reader
 KNOWN_MARKS: dict[type, Callable[[Any], Any]] = {}  # kinds whose marks other modules know: of an object, to be hashed
 _PLAIN = (bool, int, float, str, bytes, complex)
-_FIRST = {}   # what state was when it was first seen in this process, with what keeps its address from being reused
 
 class Reader:
     "Reads what things compute with; `trail` says, for messages, where it is."
 
-    def __init__(self, name: str = "it", strict: bool = True, state: "Reader | None" = None):
+    def __init__(self,
+        name: str = "it",  # what messages call the thing that is read
+        strict: bool = True,  # refuse what cannot be read, and read what may grow (lists, sets, dictionaries)
+    ):
         self.name, self.strict, self.trail, self.open, self.known = name, strict, [], [], {}
-        self.looking = state is None   # what is written to is found on a first way through
-        self.written, self.used = (state.written, state.used) if state else ({}, set())
 
     def of(self, obj: Any, label: str = "") -> Any:
         "The marks of anything."
-        if obj is None or type(obj) in _PLAIN or isinstance(obj, _PLAIN) and in_library(type(obj)) and not isinstance(
-                obj, Enum): return [type(obj).__name__, _base(obj)]
-        key = "in", id(obj)
-        if key in self.written and not self.looking and id(obj) not in self.open: return self.state(key, obj, label)
-        return self.content(obj, label)
-
-    def content(self, obj, label=""):
-        "The marks of what is not plain, as it is now."
+        if _is_plain(obj): return [type(obj).__name__, _base(obj)]
         if id(obj) in self.open: return {"above": len(self.open) - self.open.index(id(obj))}
         if id(obj) in self.known: return self.known[id(obj)][1]
         self.open.append(id(obj)); self.trail.append(label)
@@ -208,65 +99,22 @@ class Reader:
         self.known[id(obj)] = obj, found   # the object is kept, lest another get its address
         return found
 
-    def state(self, key, now, label=""):
-        "The marks of what code writes to: none where it never reads it, else those it was first seen with."
-        if key not in self.used or not self.strict: return "written"
-        keep = self.written[key]
-        known = key, *sorted(keep)
-        if known not in _FIRST:
-            plain = now is None or isinstance(now, _PLAIN)
-            _FIRST[known] = list(keep.values()), now, self.of(now, label) if plain else self.content(now, label)
-        return _FIRST[known][2]
-
-    def read(self, obj):
+    def read(self, obj: Any) -> Any:
+        "The marks of what is not plain, by its kind."
         for kind, marks in KNOWN_MARKS.items():
-            if isinstance(obj, kind): return {kind.__name__: marks(obj) if self.strict and not self.looking else None}
-        for kinds, read in _FIRST_READERS:
-            if isinstance(obj, kinds): return read(self, obj)
-        if isinstance(obj, _PLAIN): return self.own_kind(obj, [_base(obj)])
-        if isinstance(obj, (list, tuple, collections.deque)):
-            return self.own_kind(obj, [*self.each(obj)] if self.keeps(obj) else "list")
-        if isinstance(obj, (set, frozenset)):
-            if not self.keeps(obj): return "set"
-            return self.own_kind(obj, ["set", *sorted(stable_hash(self.of(x)) for x in obj)])
-        if isinstance(obj, Mapping): return self.own_kind(obj, self.mapping(obj) if self.keeps(obj) else "dict")
+            if isinstance(obj, kind): return {kind.__name__: marks(obj) if self.strict else None}
         for kinds, read in _READERS:
             if isinstance(obj, kinds): return read(self, obj)
-        if _has(obj, "dtype") or _has(obj, "to_dict") and _has(obj, "columns"): return self.data(obj)
-        return self.instance(obj)
+        if _has(obj, "dtype") or _has(obj, "to_dict") and _has(obj, "columns"): return _data(self, obj)
+        return _instance(self, obj)
 
-    def keeps(self, obj):   # what may grow says nothing where not strict
-        return self.strict or self.looking or isinstance(obj, (tuple, frozenset))
+    def each(self, values) -> list:
+        "The marks of each of several values."
+        return [self.of(v, f"{self.trail[-1]}[{i}]") for i, v in enumerate(list(values))]
 
-    def each(self, values): return [self.of(v, f"{self.trail[-1]}[{i}]") for i, v in enumerate(list(values))]
-
-    def own_kind(self, obj, content):
-        "Content, with the class where that may do something of its own with it, and what the object holds beside it."
-        kind, found = type(obj), [type(obj).__name__, content]
-        if in_library(kind):
-            for extra in ("default_factory", "maxlen"):
-                if getattr(obj, extra, None) is not None: found.append(self.of(getattr(obj, extra), extra))
-            return found
-        self.look_at(obj)
-        return [*found, self.of(kind), self.held(obj)]
-
-    def mapping(self, obj):
-        "Items in their order: the first rule that fits is often the one that counts."
-        return [[self.of(k), self.of(v, f"{self.trail[-1]}[{k!r}]")] for k, v in list(obj.items())]
-
-    def data(self, obj):
-        "Tables with their index, arrays and tensors by their content."
-        if self.looking: return None
-        if str(getattr(obj, "dtype", "")) == "object" and hasattr(obj, "tolist") and not hasattr(obj, "index"):
-            return ["array", *self.each(obj.tolist())]
-        index = getattr(obj, "index", None)
-        labels = index.tolist() if hasattr(index, "tolist") else None
-        try: return [type(obj).__name__, stable_hash(obj), stable_hash([str(x) for x in labels or []])]
-        except ConfigError: return self.refuse(obj)
-
-    def refuse(self, obj):
+    def refuse(self, obj: Any) -> str:
         "Raise `ConfigError`: what cannot be read could be another thing tomorrow."
-        if not self.strict or self.looking: return type(obj).__name__
+        if not self.strict: return type(obj).__name__
         place = " of ".join(x for x in reversed(self.trail) if x)
         what = f"{type(obj).__name__} ({place})" if place else type(obj).__name__
         raise ConfigError(f"the {self.name} holds a {what} that cannot be told from another, so that a run folder "
@@ -274,9 +122,11 @@ class Reader:
                           f"{self.name}.version = '1') and change that whenever its results change; or train without "
                           "run_dir.")
 
-def _has(obj, name):
-    "Whether an object has an attribute that it need not be asked for: a proxy has any."
-    return inspect.getattr_static(obj, name, None) is not None
+
+def _is_plain(obj):
+    "Whether a value is nothing but itself; one of a library's kinds, such as NumPy's numbers, too."
+    if obj is None or type(obj) in _PLAIN: return True
+    return isinstance(obj, _PLAIN) and not isinstance(obj, Enum) and in_library(type(obj))
 
 def _base(obj):
     "The value of something plain, whatever its class; -0.0 is not 0.0."
@@ -284,121 +134,67 @@ def _base(obj):
     if kind in (float, complex): return kind.__repr__(obj)
     return bytes(obj) if kind is bytes else str.__str__(obj) if kind is str else int(obj) if kind is int else obj
 
-# %% ../nbs/api/00b_marks.ipynb #export-look
-_BEFORE = {}   # what was found to be written to in this process
-_ABSENT = types.SimpleNamespace()   # in place of what is not there
-_EMPTY = {"BUILD_MAP", "BUILD_LIST", "BUILD_SET"}
-_EMPTY_KINDS = {"dict", "list", "set", "OrderedDict", "Counter", "deque", "WeakKeyDictionary", "WeakValueDictionary"}
-_BUILDS = {"__init__", "__new__", "__post_init__", "__setstate__", "__init_subclass__"}
+def _has(obj, name):
+    "Whether an object has an attribute that it need not be asked for: a proxy has any."
+    return inspect.getattr_static(obj, name, None) is not None
 
-def _static(obj, name):
-    "An attribute, without running code for it."
-    if isinstance(obj, types.ModuleType): return vars(obj).get(name, _ABSENT)
-    try: found = inspect.getattr_static(obj, name, _ABSENT)
-    except Exception: return _ABSENT
-    if name == "__class__": return type(obj)
-    if isinstance(found, (types.MemberDescriptorType, types.GetSetDescriptorType)):   # of `__slots__`
-        try: return found.__get__(obj)
-        except Exception: return _ABSENT
-    return _ABSENT if isinstance(found, property) else found
+# %% ../nbs/api/00b_marks.ipynb #export-collections
+def _own_kind(reader, obj, content):
+    "Content, with the class where that may do something of its own with it, and what the object holds as well."
+    kind, found = type(obj), [type(obj).__name__, content]
+    if not in_library(kind): return [*found, reader.of(kind), _held(reader, obj)]
+    for extra in ("default_factory", "maxlen"):
+        if getattr(obj, extra, None) is not None: found.append(reader.of(getattr(obj, extra), extra))
+    return found
 
-def _key(holder, name):
-    "What an attribute is noted under; one of a module is a global of its functions."
-    return ("name", id(vars(holder)), name) if isinstance(holder, types.ModuleType) else ("attr", id(holder), name)
+def _sequence(reader, obj):
+    "Items; of what may grow none, where only code counts."
+    return _own_kind(reader, obj, reader.each(obj) if reader.strict or isinstance(obj, tuple) else "list")
 
-def _writes_arguments(values):
-    "Whether the function at the end of a way writes into what it is given."
-    f = values[-1] if values else None
-    bound = isinstance(f, (classmethod, types.MethodType)) or len(values) > 1 and not isinstance(
-        values[-2], (type, types.ModuleType)) and not isinstance(f, staticmethod)
-    f = getattr(f, "__func__", f)
-    if not isinstance(f, types.FunctionType) or in_library(f): return False
-    code = f.__code__
-    given = code.co_varnames[int(bound):code.co_argcount + code.co_kwonlyargcount]
-    return any(u.kind != "read" and u.local and u.name in given for u in _uses(code))
+def _set(reader, obj):
+    "Members, in an order that is the same in every process."
+    if not reader.strict and not isinstance(obj, frozenset): return "set"
+    return _own_kind(reader, obj, ["set", *sorted(stable_hash(reader.of(x)) for x in obj)])
 
-def _look(self, f, owner=_ABSENT):
-    "Note what a function writes to and what it reads; `owner` is what its first argument stands for."
-    if not self.looking or not isinstance(f, types.FunctionType): return
-    code, builds = f.__code__, f.__name__ in _BUILDS
-    cells = dict(zip(code.co_freevars, f.__closure__ or ()))
-    arguments = dict(zip(code.co_varnames[:code.co_argcount][::-1], (f.__defaults__ or ())[::-1]))
-    arguments |= f.__kwdefaults__ or {}
-    if owner is not _ABSENT and code.co_argcount: arguments[code.co_varnames[0]] = owner
-    def root(name, local, top):
-        "What a name is noted under, what must be kept for that, and its value."
-        if name in arguments and (local and top or not local and name in code.co_cellvars):
-            return None, None, arguments[name]
-        if local or name in code.co_cellvars: return None, None, _ABSENT   # a variable of the function itself
-        if name not in cells: return ("name", id(f.__globals__), name), f.__globals__, f.__globals__.get(name, _ABSENT)
-        try: return ("name", id(cells[name]), name), cells[name], cells[name].cell_contents
-        except ValueError: return ("name", id(cells[name]), name), cells[name], _ABSENT   # not set yet
-    def follow(name, local, path, top):
-        "What is noted on the way along attributes, and the values there."
-        key, _, value = root(name, local, top)
-        keys, values = [key] if key else [], [value]
-        for attr in path:
-            if values[-1] is _ABSENT: break
-            keys.append(_key(values[-1], attr)); values.append(_static(values[-1], attr))
-        return keys, values
-    def write(key, kept): self.written.setdefault(key, {}).update({id(x): x for x in (code, kept)})
-    for part in _codes(code):
-        for use in _uses(part):
-            if use.local and part is not code: continue
-            keys, values = follow(use.name, use.local, use.path, part is code)
-            value = values[-1]
-            if use.kind == "set":
-                if use.attr: self.used.update(keys)
-                if builds and use.attr or value is _ABSENT and use.attr: continue
-                if use.attr: write(_key(value, use.attr), value)
-                elif keys: write(keys[0], root(use.name, False, False)[1])
-                continue
-            self.used.update(keys)
-            read = values if use.kind != "write" else values[:-1]
-            self.used.update(("in", id(v)) for v in read)
-            if value is _ABSENT or builds: continue
-            there = use.kind == "take" and isinstance(value, Mapping) and use.attr in value and id(value) not in _BEFORE
-            handed = use.callee and _grows(value) and _writes_arguments(follow(*use.callee, part is code)[1])
-            if use.kind in ("write", "take") and not there or handed:
-                write(("in", id(value)), value); _BEFORE[id(value)] = value
+def _mapping(reader, obj):
+    "Items in their order."
+    if not reader.strict: return _own_kind(reader, obj, "dict")
+    label = reader.trail[-1]
+    return _own_kind(reader, obj, [[reader.of(k), reader.of(v, f"{label}[{k!r}]")] for k, v in list(obj.items())])
 
-def _grows(obj): return isinstance(obj, (list, set, Mapping, collections.deque, bytearray))
-
-def _look_at(self, obj):
-    "Look at the methods of an object's class."
-    for kind in type(obj).__mro__ if self.looking else ():
-        if in_library(kind): continue
-        for value in vars(kind).values():
-            for f in (value, getattr(value, "fget", None), getattr(value, "fset", None), getattr(value, "func", None)):
-                if isinstance(f, types.FunctionType): self.look(f, obj)
-            if isinstance(value, classmethod): self.look(value.__func__, type(obj))
-            elif isinstance(value, staticmethod): self.look(value.__func__)
-
-def _begins_empty(kind, name):
-    "Whether a class itself lets an attribute begin with nothing: None, or an empty list, dictionary or set."
-    for k in kind.__mro__:
-        if in_library(k): break
-        field = vars(k).get("__dataclass_fields__", {}).get(name)
-        if field is not None: return field.default is None or field.default_factory in (dict, list, set)
-        first = vars(k).get("__init__")
-        for use in _uses(first.__code__) if isinstance(first, types.FunctionType) else ():
-            if (use.kind, use.name, use.path, use.attr) == ("set", first.__code__.co_varnames[0], (), name):
-                *_, last = [None, None, *use.before]
-                one = len(use.before) > 1 and use.before[-2]
-                return bool(last) and (last.opname == "LOAD_CONST" and last.argval is None or last.opname in _EMPTY and
-                                       last.argval == 0 or last.opname.startswith("CALL") and last.argval == 0 and
-                                       bool(one) and one.argval in _EMPTY_KINDS)
-        if name in vars(k): return vars(k)[name] is None
-    return False
-
-Reader.look, Reader.look_at = _look, _look_at
+def _data(reader, obj):
+    "Tables with their index, arrays and tensors by their content."
+    if str(getattr(obj, "dtype", "")) == "object" and hasattr(obj, "tolist") and not hasattr(obj, "index"):
+        return ["array", *reader.each(obj.tolist())]
+    index = getattr(obj, "index", None)
+    labels = index.tolist() if hasattr(index, "tolist") else None
+    try: return [type(obj).__name__, stable_hash(obj), stable_hash([str(x) for x in labels or []])]
+    except ConfigError: return reader.refuse(obj)
 
 # %% ../nbs/api/00b_marks.ipynb #export-function-marks
-def _version(reader, obj):
+def _version(obj):
     "The marks of what carries a version; None without one."
     version = getattr(obj, "version", None) if _has(obj, "version") else None
     if not isinstance(version, (str, int, float)): return None
     return {"name": getattr(obj, "__qualname__", type(obj).__qualname__), "version": str(version)}
+
+def _function(reader, f):
+    "A function; one that a library made without closing over anything is known by its name."
+    if marks := _version(f): return marks
+    named = in_library(f) and f.__closure__ is None and "<" not in f.__qualname__
+    if named and len(reader.open) > 1: return _by_name("function", f)
+    names = set().union(*(c.co_names for c in _codes(f.__code__)))
+    taken = lambda n, v: _taken(reader, v, names, f"{n!r} in {f.__name__}")
+    return {**_code(reader, f.__code__),
+            "defaults": [reader.of(f.__defaults__, f"defaults of {f.__name__}"), reader.of(f.__kwdefaults__)],
+            "values": {n: taken(n, v) for n, v in sorted(_outside(f).items())}, "imports": _imports(reader, f, names),
+            "attributes": {n: reader.of(v, f".{n}") for n, v in sorted(vars(f).items()) if not n.startswith("__")}}
+
+def _codes(code):
+    "A code object and all inside it."
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType): yield from _codes(inner)
 
 def _code(reader, code):
     "Instructions and constants; neither names of files and functions nor numbers of lines."
@@ -407,34 +203,27 @@ def _code(reader, code):
     arguments = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & 0x2AC]
     return {"code": [code.co_code, code.co_exceptiontable, consts, list(code.co_names), arguments]}
 
-def _function(reader, f):
-    "A function; one that a library made without closing over anything is known by its name."
-    if marks := _version(reader, f): return marks
-    named = in_library(f) and f.__closure__ is None and "<" not in f.__qualname__
-    if named and len(reader.open) > 1: return _by_name("function", f)
-    reader.look(f)
-    names = set().union(*(c.co_names for c in _codes(f.__code__)))
-    values = {n: (("name", id(c), n), c.cell_contents) for n, c in zip(f.__code__.co_freevars, f.__closure__ or ())
-              if c != types.CellType()}
+def _outside(f):
+    "What a function names that it did not make itself, with its value now: closed over, or global."
+    found = {n: c.cell_contents for n, c in zip(f.__code__.co_freevars, f.__closure__ or ()) if c != types.CellType()}
     for s in (s for c in _codes(f.__code__) for s in dis.get_instructions(c)):
         if s.opname in ("LOAD_GLOBAL", "LOAD_NAME") and s.argval in f.__globals__:
-            values.setdefault(s.argval, (("name", id(f.__globals__), s.argval), f.__globals__[s.argval]))
-    read = lambda n, key, v: _module(reader, v, names) if isinstance(v, types.ModuleType) else \
-        _noted(reader, key, v, f"{n!r} in {f.__name__}")
-    return {**_code(reader, f.__code__),
-            "defaults": [reader.of(f.__defaults__, f"defaults of {f.__name__}"), reader.of(f.__kwdefaults__)],
-            "values": {n: read(n, *v) for n, v in sorted(values.items())}, "imports": _imports(reader, f, names),
-            "attributes": _attributes(reader, f, {n: v for n, v in vars(f).items() if not n.startswith("__")})}
+            found.setdefault(s.argval, f.__globals__[s.argval])
+    return found
 
-def _noted(reader, key, value, label):
-    "A value, or what is known of it where code sets it."
-    if key in reader.written and not reader.looking: return reader.state(key, value, label)
-    return reader.of(value, label)
+# %% ../nbs/api/00b_marks.ipynb #export-module-marks
+def _taken(reader, value, names, label):
+    "A value that code names; of a module only what is used of it."
+    return _module(reader, value, names) if isinstance(value, types.ModuleType) else reader.of(value, label)
 
-def _attributes(reader, obj, values):
-    "Attributes by their names; of those that code sets, also where they are not there yet."
-    written = {k[2]: None for k in reader.written if k[:2] == ("attr", id(obj))}
-    return {n: _noted(reader, ("attr", id(obj), n), v, f".{n}") for n, v in sorted({**written, **values}.items())}
+def _module(reader, module, names):
+    "A library by its name; a module of the user's by what is used of it."
+    if in_library(module): return _by_name("module", module)
+    if id(module) in reader.open: return {"module": "above"}
+    used = {n: vars(module)[n] for n in sorted(names) if n in vars(module)}
+    reader.open.append(id(module))
+    try: return {"module": {n: _taken(reader, v, names, f"{n!r}") for n, v in used.items()}}
+    finally: reader.open.pop()
 
 def _imports(reader, f, names):
     "What a function imports when it is called."
@@ -456,21 +245,9 @@ def _imported(reader, f, name, level, wanted, names):
         module = sys.modules.get(full) or importlib.import_module(full)
     except Exception: return "not there"   # nor will it be when the function is called
     if wanted is None: return _module(reader, sys.modules[full if level else full.partition(".")[0]], names)
-    part = lambda n: vars(module)[n] if n in vars(module) else sys.modules.get(f"{full}.{n}")
-    taken = {n: part(n) for n in wanted}
     if in_library(module): return [full, *_release(full)]
-    return {n: _module(reader, v, names) if isinstance(v, types.ModuleType) else
-            _noted(reader, _key(module, n), v, f"{n!r}") for n, v in taken.items()}
-
-def _module(reader, module, names):
-    "A library by its name; a module of the user's by what is used of it."
-    if in_library(module): return _by_name("module", module)
-    if id(module) in reader.open: return {"module": "above"}
-    used = {n: vars(module)[n] for n in sorted(names) if n in vars(module)}
-    reader.open.append(id(module))
-    try: return {"module": {n: _module(reader, v, names) if isinstance(v, types.ModuleType) else _noted(
-        reader, _key(module, n), v, f"{n!r}") for n, v in used.items()}}
-    finally: reader.open.pop()
+    part = lambda n: vars(module)[n] if n in vars(module) else sys.modules.get(f"{full}.{n}")
+    return {n: _taken(reader, part(n), names, f"{n!r}") for n in wanted}
 
 # %% ../nbs/api/00b_marks.ipynb #export-object-marks
 _BOOKKEEPING = set("""__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __match_args__
@@ -485,7 +262,7 @@ def _class(reader, kind):
     fields = [[f.name, reader.of(f.default_factory, f"{kind.__name__}.{f.name}")]
               for f in vars(kind).get("__dataclass_fields__", {}).values() if callable(f.default_factory)]
     return {"bases": [reader.of(b) for b in kind.__bases__], "fields": fields,
-            "body": _attributes(reader, kind, body)}
+            "body": {n: reader.of(v, f".{n}") for n, v in sorted(body.items())}}
 
 def _generated(value):
     "Whether a method was written by `dataclass` or `namedtuple`, from fields that are read anyway."
@@ -497,37 +274,33 @@ def _generated(value):
 
 def _instance(reader, obj):
     "An object: its class, and what it holds."
-    if marks := _version(reader, obj): return marks
+    if marks := _version(obj): return marks
     kind = type(obj)
-    if _has(obj, "fingerprint"): return {kind.__name__: None if reader.looking else stable_hash(obj)}
+    if _has(obj, "fingerprint"): return {kind.__name__: stable_hash(obj)}
     if _has(obj, "isoformat"): return {kind.__name__: obj.isoformat()}
     if _has(obj, "judges") and _has(obj, "annotate_pairs"):   # its cache, costs and connection decide no verdict
         return [kind.__qualname__, reader.of(obj.judges), reader.of(getattr(obj, "models", None))]
     if not hasattr(obj, "__dict__") and not _slots(obj): return reader.refuse(obj)
     if _is_network(obj): return _network(reader, obj)
-    reader.look_at(obj)
-    return [reader.of(kind), reader.held(obj)]
+    return [reader.of(kind), _held(reader, obj)]
+
+def _held(reader, obj, leave=()):
+    "The attributes of an object, without what its class computes from them when it is asked for."
+    computed = {n for k in type(obj).__mro__ for n, v in vars(k).items() if isinstance(v, functools.cached_property)}
+    values = {**_slots(obj), **getattr(obj, "__dict__", {})}
+    return {n: reader.of(values[n], f".{n}") for n in sorted(set(values) - computed - set(leave))}
 
 def _slots(obj):
-    names = lambda slots: [slots] if isinstance(slots, str) else list(slots)
-    return [n for k in type(obj).__mro__ for n in names(vars(k).get("__slots__", ())) if hasattr(obj, n)]
-
-def _held(self, obj, leave=()):
-    "What an object holds. What its class lets begin with nothing, and fills, says nothing."
-    kind = type(obj)
-    cached = {n for k in kind.__mro__ for n, v in vars(k).items() if isinstance(v, functools.cached_property)}
-    written = {k[2] for k in self.written if k[:2] == ("attr", id(obj))}
-    names = {*getattr(obj, "__dict__", {}), *_slots(obj), *written} - cached - set(leave)
+    "The attributes that lie in slots."
     found = {}
-    for n in sorted(names):
-        key, value = ("attr", id(obj), n), getattr(obj, "__dict__", {}).get(n, _ABSENT)
-        if value is _ABSENT: value = _static(obj, n)
-        if value is _ABSENT: value = None
-        own = key in self.written or ("in", id(value)) in self.written
-        filled = own and not isinstance(value, _PLAIN) and _begins_empty(kind, n)
-        found[n] = "filled" if filled and not self.looking else _noted(self, key, value, f".{n}")
+    for kind in type(obj).__mro__:
+        for name, slot in vars(kind).items() if "__slots__" in vars(kind) else ():
+            if not isinstance(slot, types.MemberDescriptorType): continue
+            try: found.setdefault(name, slot.__get__(obj))
+            except AttributeError: pass   # nothing was put there yet
     return found
 
+# %% ../nbs/api/00b_marks.ipynb #export-network-marks
 def _is_network(obj):
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(obj, torch.nn.Module)
@@ -540,10 +313,9 @@ def _network(reader, net):
         kind, held = type(module), vars(module)
         hooks = [v for k, v in held.items() if k in ("_forward_hooks", "_forward_pre_hooks") and v]
         own = {**module._parameters, **module._buffers}   # all buffers, also those that no file keeps
-        tensors = [[k, v if v is None else reader.data(v)] for k, v in own.items()]
+        tensors = [[k, v if v is None else _data(reader, v)] for k, v in own.items()]
         code = getattr(module, "code", None)   # of what was compiled by torch.jit
-        reader.look_at(module)
-        rest = _plainly(reader, module, usual) if in_library(kind) else reader.held(module, usual)
+        rest = _plainly(reader, module, usual) if in_library(kind) else _held(reader, module, usual)
         found.append([name, reader.of(kind), tensors, rest, [reader.of(list(h.values()), "hooks") for h in hooks],
                       code if isinstance(code, str) else None])
     return found
@@ -560,35 +332,27 @@ def _plainly(reader, module, usual):
         except ConfigError: found[n] = type(v).__name__
     return found
 
-Reader.instance, Reader.held = _instance, _held
-
 # %% ../nbs/api/00b_marks.ipynb #export-marks-of
 _GROWING = (".sqlite", ".db", ".log")  # files that are written to: caches of answers, notes
 _MOST_FILES = 10_000   # in a folder that is read
-_named = lambda reader, obj: type(obj).__name__   # locks and the like decide no result
 
 def _path(reader, path):
     "A path, with what is there: the bytes of a file, or of all files in a folder."
-    if reader.looking: return None
     reads = lambda p: p.is_file() and p.suffix not in _GROWING
     if not path.is_dir(): return ["path", path.as_posix(), stable_hash(path) if reads(path) else None]
     files = sorted(p for p in itertools.islice(path.rglob("*"), _MOST_FILES + 1))
     if len(files) > _MOST_FILES: return reader.refuse(path)
     return ["path", path.as_posix(), [[p.relative_to(path).as_posix(), stable_hash(p)] for p in files if reads(p)]]
 
-def _generator(reader, obj):
-    "A generator of random numbers, as it was first seen: drawing from it is what it is for."
-    if not reader.looking and reader.strict and ("random", id(obj)) not in _FIRST:
-        _FIRST["random", id(obj)] = [], obj, reader.of(obj.getstate())
-    return _FIRST.get(("random", id(obj)), [None])[-1]
+_named = lambda reader, obj: type(obj).__name__   # locks and the like decide no result
 
-_FIRST_READERS = [
+_READERS = [   # the first kind that fits counts
     (Enum, lambda r, e: [type(e).__qualname__, e.name, r.of(e.value)]),
     (type(functools.lru_cache(len)), lambda r, f: ["cached", r.of(f.__wrapped__)]),
-]
-_READERS = [
-    (types.FunctionType, _function), (type, _class), (functools.partial, lambda r, p: [
-        "partial", r.of(p.func), r.of(p.args), r.of(p.keywords)]),
+    (_PLAIN, lambda r, x: _own_kind(r, x, [_base(x)])),
+    ((list, tuple, collections.deque), _sequence), ((set, frozenset), _set), (Mapping, _mapping),
+    (types.FunctionType, _function), (type, _class),
+    (functools.partial, lambda r, p: ["partial", r.of(p.func), r.of(p.args), r.of(p.keywords)]),
     (types.MethodType, lambda r, m: ["method", m.__func__.__name__, r.of(m.__self__), r.of(m.__func__)]),
     ((staticmethod, classmethod), lambda r, m: [type(m).__name__, r.of(m.__func__)]),
     (property, lambda r, p: ["property", r.of(p.fget), r.of(p.fset)]),
@@ -600,30 +364,28 @@ _READERS = [
      lambda r, f: ["builtin", f.__qualname__]),
     (re.Pattern, lambda r, p: ["pattern", p.pattern, p.flags]),
     ((range, slice), lambda r, x: repr(x)),
-    (Path, _path), (random.Random, _generator), (logging.Logger, lambda r, x: ["logger", x.name]),
+    (Path, _path), (random.Random, lambda r, x: ["random", r.of(x.getstate())]),
+    (logging.Logger, lambda r, x: ["logger", x.name]),
     ((type(threading.Lock()), type(threading.RLock()), threading.local, types.GenericAlias), _named),
 ]
 
+# %% ../nbs/api/00b_marks.ipynb #export-marks
 def marks_of(
     obj: Any,  # a function or an object
     name: str = "function",  # what messages call it, such as "reward"
 ) -> Any:  # values that `stable_hash` takes
-    """What `obj` computes with: equal for equal definitions in any process, another as soon as code, constants,
-    closure, helpers or state differ. Raises `ConfigError` where that cannot be read and there is no `version`."""
-    try: return _read(Reader(name), obj).of(obj)
+    """What `obj` computes with, as it is now: equal for equal definitions in any process, different as soon as code,
+    constants, closure, helpers or state differ. Raises `ConfigError` where that cannot be read and there is no
+    `version`."""
+    try: return Reader(name).of(obj)
     except RecursionError as error:
         raise ConfigError(f"the {name} is nested too deeply to be read: give it an attribute `version`.") from error
-
-def _read(reader, obj):
-    "A reader of the same kind that knows what is state."
-    reader.of(obj)
-    return Reader(reader.name, reader.strict, reader)
 
 def code_marks(
     obj: Any,  # a function or an object
 ) -> str:  # digits
-    "What `obj` does, without what it holds: of code and constants alone, so that nothing is ever refused."
-    try: return stable_hash(_read(Reader(strict=False), obj).of(obj))
+    "What `obj` does, without the lists, sets and dictionaries that it fills; nothing is ever refused."
+    try: return stable_hash(Reader(strict=False).of(obj))
     except (ConfigError, RecursionError): return type(obj).__qualname__
 
 def table_marks(

@@ -121,19 +121,27 @@ def test_a_changed_global_and_helper(base, tmp_path, monkeypatch):
     ONLINE["grpo"](base, by_global, run_dir=tmp_path).free()
 
 
-def test_a_reward_that_counts_is_taken_up(base, tmp_path):
-    "What a reward writes itself (calls, a cache) is no other reward: a run is continued in the same kernel."
-    calls, cache = [], {}
-    def counted(table):
-        calls.append(len(table)); cache[len(calls)] = 1
-        if len(calls) == 2: raise KeyboardInterrupt
-        return lengths(table)
-    scorer = Scorer(1.)
-    for reward in (counted, scorer):
-        stopped = ONLINE["ppo"](base, reward, run_dir=tmp_path / type(reward).__name__)
-        ended = ONLINE["ppo"](base, reward, run_dir=tmp_path / type(reward).__name__)
+@pytest.mark.parametrize("name", ["ppo", "quark"])
+def test_a_reward_that_counts_is_another_once_used(name, base, tmp_path):
+    "It is said what to do: define it again, and the run goes on; or give it a version, and it goes on as it is."
+    def counting(version=None):
+        calls = []
+        def reward(table):
+            calls.append(len(table))
+            if len(calls) == 2: raise KeyboardInterrupt
+            return lengths(table)
+        if version: reward.version = version
+        return reward
+    train = lambda reward, folder: ONLINE[name](base, reward, run_dir=tmp_path / folder)
+    used = counting()
+    train(used, "plain").free()
+    with pytest.raises(StageError, match="counts its calls or keeps a cache .* `version`"): train(used, "plain")
+    versioned = counting("1")
+    train(versioned, "version").free()
+    for reward, folder in ((counting(), "plain"), (versioned, "version")):
+        ended = train(reward, folder)
         assert len(ended.history) == 2
-        stopped.free(), ended.free()
+        ended.free()
 
 
 def test_a_reward_that_cannot_be_told_asks_for_a_version(base, tmp_path):
@@ -320,9 +328,7 @@ class Settled(torch.nn.Module):
         self.register_buffer("aside", torch.ones(1), persistent=False)
         for name, value in held.items(): setattr(self, name, value)
 
-    def forward(self, table):
-        self.calls = getattr(self, "calls", 0) + 1
-        return torch.tensor(lengths(table))
+    def forward(self, table): return torch.tensor(lengths(table))
 
 
 def buffered(value):
@@ -367,7 +373,6 @@ def test_a_network_is_all_that_it_holds(change):
     used = one()
     before = mark(used)
     used.eval(), used.train()
-    if isinstance(used, Settled): used(DEMOS)
     assert mark(used) == before
 
 
@@ -476,12 +481,28 @@ PARTS = {   # a reward made with one of two values, and with the other
             folder.mkdir(exist_ok=True)
             (folder / "w.txt").write_text(str(w))
             return lambda t: float((folder / "w.txt").read_text()) * size(t)""",
+    "a slot with a private name": """
+        class Slotted:
+            __slots__ = ("__w",)
+            def __init__(self, w): self.__w = w
+            def score(self, t): return self.__w * size(t)
+        make = Slotted""",
+    "an attribute set by hand that is also counted": """
+        class Counted:
+            n = 0
+            def score(self, t):
+                self.n += 1
+                return self.n * size(t)
+        def make(w):
+            counted = Counted()
+            if w != 1: counted.n = w
+            return counted""",
     "the sign of a zero": """
         def make(w):
             zero = 0. if w == 1 else -0.
             return lambda t: np.copysign(1., zero) * size(t)""",
 }
-KEPT = {   # what a reward does by itself leaves it what it is
+STATEFUL = {   # rewards that write while they are used
     "a cache in a helper method": """
         class Judge:
             def __init__(self, w=1.): self.w, self.calls, self.cache = w, 0, {}
@@ -581,6 +602,15 @@ KEPT = {   # what a reward does by itself leaves it what it is
                 logging.getLogger("mine.later")
                 return w * size(t)
             return reward""",
+    "a cache of functools": """
+        @functools.lru_cache
+        def length(x): return len(x)
+        class Cached:
+            def __init__(self, w=1.): self.w = w
+            @functools.cached_property
+            def doubled(self): return 2 * self.w
+            def score(self, t): return np.array([self.doubled * length(x) for x in t["output"]])
+        make = Cached""",
     "a generator of chance": """
         rng = random.Random(0)
         def make(w=1.): return lambda t: w * size(t) + rng.random()""",
@@ -597,10 +627,11 @@ mark = lambda reward: stable_hash(marks_of(reward, "reward"))
 MADE = "found = mark(make(1.)), mark(make(1.)), mark(make(2.))"
 USED = """
 one = make()
-first = mark(one)
+made = mark(one), mark(make()), mark(make(w=2.))
 for _ in range(3): getattr(one, "score", one)(pd.DataFrame({"output": ["Eggs.", "Milk and eggs."]}))
-found = first, mark(one), mark(make(w=2.))
+found = *made, mark(one)
 """
+AS_BEFORE = {"a logger", "a cache of functools"}   # known not to matter
 RUN = """
 import json, sys
 found = {}
@@ -615,7 +646,8 @@ json.dump(found, open("found.json", "w"))
 @pytest.fixture(scope="module")
 def in_two_processes(tmp_path_factory):
     "Marks of all rewards above, in two processes that order sets in their own ways."
-    codes = {k: HEAD + textwrap.dedent(v) + "\n" + (MADE if k in PARTS else USED) for k, v in {**PARTS, **KEPT}.items()}
+    codes = {k: HEAD + textwrap.dedent(v) + "\n" + (MADE if k in PARTS else USED)
+             for k, v in {**PARTS, **STATEFUL}.items()}
     both = []
     for seed in ("1", "2"):
         folder = tmp_path_factory.mktemp(seed)
@@ -630,13 +662,13 @@ def in_two_processes(tmp_path_factory):
     return both
 
 
-@pytest.mark.parametrize("what", [*PARTS, *KEPT])
+@pytest.mark.parametrize("what", [*PARTS, *STATEFUL])
 def test_what_counts_and_what_does_not(what, in_two_processes):
-    "Made anew with the same value it is the same, used or not, in any process; with another value another."
+    "Made again with the same value it is the same, in any process; with another value, or after its own writes, not."
     one, two = (found[what] for found in in_two_processes)
-    assert one == two
-    first, again, other = one
-    assert first == again != other
+    first, again, other, *used = one
+    assert first == again != other and one[:3] == two[:3]
+    if used: assert (used == [first]) == (what in AS_BEFORE)
 
 
 def test_a_library_is_what_is_installed(tmp_path, monkeypatch):
