@@ -278,15 +278,15 @@ class Answers:
         except OSError as error: raise self._unusable(error) from error
 
 # %% ../nbs/api/03b_answers.ipynb #digest
-def _digest(*values):
+def _row_digest(*values):
     "A short hash of a row's values as SQLite gives them back."
     plain = [None if isinstance(v, float) and v != v else v for v in values]
     return hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).hexdigest()
 
-def _whole(kind, row, digest):
+def _is_undamaged(kind, row, digest):
     "Whether a row is as it was written; one of an earlier version has no digest, and is believed if it can be true."
     if digest is None: return (_may_be_answer if kind == "answer" else _may_be_part)(*row)
-    try: return digest == _digest(*row)
+    try: return digest == _row_digest(*row)
     except (TypeError, ValueError): return False   # a column holds bytes
 
 def _may_be_answer(key, answer, price, seconds, attempt, server):
@@ -362,7 +362,7 @@ def _undamaged(self, kind, rows) -> Iterable[tuple]:
     if not rows: return
     digests = self._digests(kind, [row[0] for row in rows])
     for row in rows:
-        if _whole(kind, row, digests.get(row[0])): yield row
+        if _is_undamaged(kind, row, digests.get(row[0])): yield row
         else: self._damage(row[0])
 
 def _digests(self, kind, keys) -> dict[str, str]:
@@ -404,9 +404,9 @@ def _put(self,
     text, parts = _dumps(answer), list(parts)
     row = (key, judge, model, server, draw, attempt, _now(), _dumps(request), text, price, seconds)
     places = [(part, key, i, len(parts)) for i, part in enumerate(parts)]
-    digest = _digest(key, text, price, seconds, attempt, server)
-    digests = [("answer", key, digest), ("about", key, digest + _digest(*(row[i] for i in _ABOUT))),
-               *(("part", place[0], _digest(*place)) for place in places)]
+    digest = _row_digest(key, text, price, seconds, attempt, server)
+    digests = [("answer", key, digest), ("about", key, digest + _row_digest(*(row[i] for i in _ABOUT))),
+               *(("part", place[0], _row_digest(*place)) for place in places)]
     self._write(("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)", row),
                 *(("insert or replace into parts values (?,?,?,?)", place) for place in places),
                 *(("insert or replace into digests values (?,?,?)", digest) for digest in digests))
@@ -567,15 +567,15 @@ def _look(db, path, found):
                                       f"{digest('about', 'answers.key')} from answers"):
         read = [row[i] for i in _READ_AT]
         unchecked += one is None
-        if not _whole("answer", read, one) or _value(read[1]) is _BROKEN: damaged.append(str(row[0]))
+        if not _is_undamaged("answer", read, one) or _value(read[1]) is _BROKEN: damaged.append(str(row[0]))
         elif one and both and both.startswith(one):
-            if not _whole("about", [row[i] for i in _ABOUT], both[len(one):]): changed.append(str(row[0]))
+            if not _is_undamaged("about", [row[i] for i in _ABOUT], both[len(one):]): changed.append(str(row[0]))
     found |= dict(unchecked=unchecked, damaged=tuple(damaged), changed=tuple(changed))
     if "parts" not in tables: return
     for *row, digest_there, there in db.execute(
             f"select key, answer, position, size, {digest('part', 'parts.key')}, "
             "exists (select 1 from answers where answers.key = parts.answer) from parts"):
-        loose += not there or not _whole("part", row, digest_there)
+        loose += not there or not _is_undamaged("part", row, digest_there)
     found["loose"] = loose
     if "digests" in tables: found["gone"] = sum(db.execute(
         f"select count(*) from digests where kind = '{kind}' and not exists "

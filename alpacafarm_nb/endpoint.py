@@ -99,7 +99,7 @@ def read_usage(
     side that is not told is the total without the other, and a total alone counts as written, the dearer side."""
     usage = found.get("usage") if isinstance(found, dict) else None
     if not isinstance(usage, dict): return 0, 0
-    count = lambda *names: max(_whole(usage.get(name)) for name in names)
+    count = lambda *names: max(_token_count(usage.get(name)) for name in names)
     read, written = count("prompt_tokens", "input_tokens"), count("completion_tokens", "output_tokens")
     total = count("total_tokens")
     if written and not read: return max(total - written, 0), written
@@ -160,7 +160,7 @@ def _text(content):
     if not isinstance(content, str | None): raise TypeError(content)
     return (content or "").encode("utf-8", "replace").decode()
 
-def _whole(count):
+def _token_count(count):
     "A number of tokens, 0 where none is told: more than any model reads or writes is none."
     told = isinstance(count, (int, float)) and not isinstance(count, bool) and 0 < count <= _SANE
     return math.ceil(count) if told else 0

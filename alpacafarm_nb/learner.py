@@ -237,7 +237,7 @@ def new_role(
 # %% ../nbs/api/09_learner.ipynb #export-start-of
 _DIGESTS = WeakKeyDictionary()   # of a network's tensors, by name, with what was seen of them at the time
 
-def _digest(net, name, tensor):
+def _tensor_digest(net, name, tensor):
     "A hash of all values of a tensor, kept until the tensor is another or was written to."
     flat = tensor.detach().reshape(-1)
     some = stable_hash(flat[::max(1, len(flat) // 1024)])   # writes to `.data` are not counted by torch
@@ -266,7 +266,7 @@ def base_content(
     tokenizer, how it writes prompts, and which tokens end an answer."""
     import pandas as pd
     net = backbone.net
-    found = [[name.replace(".base_layer", ""), list(tensor.shape), _digest(net, name, tensor)]
+    found = [[name.replace(".base_layer", ""), list(tensor.shape), _tensor_digest(net, name, tensor)]
              for name, tensor in chain(net.named_parameters(), net.named_buffers())
              if "lora_" not in name and "modules_to_save" not in name]
     probe = pd.DataFrame({"instruction": ["Name one.", "Count."], "input": ["", "1, 2"]})
@@ -624,14 +624,14 @@ def _checkpoints(run_dir):
 Learner.checkpoint, Learner._tensors, Learner._state = _checkpoint, _tensors, _state
 
 # %% ../nbs/api/09_learner.ipynb #export-def-resume-self-run
-_whole = lambda value, least=0: isinstance(value, int) and not isinstance(value, bool) and value >= least
+_is_count = lambda value, least=0: isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 def _damage(self, state, folder):
     "What a checkpoint's notes cannot be, if anything."
     done, rows = state["done"], state["history"]
-    if not _whole(done, 1) or done > self.total_steps: return f"done is {brief(done)}, of {self.total_steps} steps"
+    if not _is_count(done, 1) or done > self.total_steps: return f"done is {brief(done)}, of {self.total_steps} steps"
     if folder.name != f"step-{done:06d}": return f"done is {done}, which is not the step of the folder"
-    good = isinstance(rows, list) and all(isinstance(r, dict) and _whole(r.get("step")) for r in rows)
+    good = isinstance(rows, list) and all(isinstance(r, dict) and _is_count(r.get("step")) for r in rows)
     if not good or [r["step"] for r in rows if r["step"]] != list(range(1, done + 1)):
         return f"history is {brief(rows)}, and not a row for each of {done} steps"
     if not isinstance(rows[-1].get("seconds", 0.), (int, float)): return "history: seconds are no number"
@@ -658,7 +658,7 @@ def resumed_notes(
 
 def steps_noted(value) -> bool:
     "Whether a note is a list of steps."
-    return isinstance(value, list) and all(map(_whole, value))
+    return isinstance(value, list) and all(map(_is_count, value))
 
 def _resume(self, run_dir: str | Path) -> Any:
     """Go on from the last checkpoint in `run_dir`, if any; raises `StageError` if it was made with other settings, or

@@ -1525,7 +1525,7 @@ def save_backbone(
         settings["prompts"] = {k: getattr(prompts, k) for k in ("prompt_inputs", "prompt_noinputs")}
     if isinstance(prompts, ChatFormat): settings["chat"] = prompts.about()
     with backbone.lock, calm(), atomic_folder(folder) as temp:
-        net = _whole(backbone, role, dtype)
+        net = _merged_network(backbone, role, dtype)
         try: net.save_pretrained(temp), backbone.tokenizer.save_pretrained(temp)
         except OSError: raise
         except Exception as error:   # transformers reads settings that it refuses to write
@@ -1535,7 +1535,7 @@ def save_backbone(
     return Path(folder)
 
 # %% ../nbs/api/07_models.ipynb #export-def-whole-backbone-role
-def _whole(backbone, role, dtype=None):
+def _merged_network(backbone, role, dtype=None):
     "A plain network with the role folded in, sharing what it can."
     if role is not None: backbone._config(role)
     if not backbone.foldable:
@@ -1548,7 +1548,8 @@ def _whole(backbone, role, dtype=None):
 def _own_copy(self: Backbone, role: str | None, dtype: str | torch.dtype | None = None) -> nn.Module:
     "A plain network that shares nothing with the backbone, the role folded in; raises `ModelError` if quantized."
     with self.lock:
-        net, base = _whole(self, role, dtype), {id(t) for t in chain(self.net.parameters(), self.net.buffers())}
+        net = _merged_network(self, role, dtype)
+        base = {id(t) for t in chain(self.net.parameters(), self.net.buffers())}
         return copy.deepcopy(net, {id(p): p for p in net.parameters() if id(p) not in base})
 
 

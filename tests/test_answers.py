@@ -363,7 +363,7 @@ def test_an_answer_that_an_earlier_version_writes_anew_is_whole(tmp_path):
     path = tmp_path / "a.sqlite"
     with contextlib.closing(Answers(path)) as kept:
         kept.put("k", {"text": "x"}, judge="j")
-        text, digest = json.dumps({"text": "y"}), module._digest("k", json.dumps({"text": "y"}), None, None, 2, "")
+        text, digest = json.dumps({"text": "y"}), module._row_digest("k", json.dumps({"text": "y"}), None, None, 2, "")
         kept._write(("update answers set answer = ?, attempt = 2, judge = 'i' where key = 'k'", (text,)),
                     ("update digests set digest = ? where key = 'k' and kind = 'answer'", (digest,)))
         assert check_answers(path).good

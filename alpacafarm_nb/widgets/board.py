@@ -118,7 +118,7 @@ class AgreementBoard(Explorer):
     ):
         self.labels, self.reference, self.ties, self.seed = labels, reference, ties, seed
         super().__init__(table)
-        self.board = self._whole(labels)
+        self.board = self._view_in_frame(labels)
         self.observe(self._noise, "flip")
 
     def _noise(self, _=None):
@@ -126,10 +126,10 @@ class AgreementBoard(Explorer):
         share = min(max(float(self.flip), 0.), 1.)
         labels = flipped(self.labels, share, self.reference, self.seed)
         self.table = PairTable(labels)
-        self.board = self._whole(labels)
+        self.board = self._view_in_frame(labels)
         self._answer()
 
-    def _whole(self, labels):
+    def _view_in_frame(self, labels):
         "The figures, those without noise beside them, and axes that hold both: a slider moves points alone."
         view = board_view(labels, self.reference, self.ties)
         if not self.board:

@@ -109,7 +109,7 @@ def find_pairs(
     for what, value, known in (("relation", relation, RELATIONS), ("order", order, ORDERS)):
         if value not in known: raise ConfigError(f"explore: {what} is {value!r}: give one of {', '.join(known)}")
     one, two = (_column(table, name, k) for k, name in enumerate((a, b)))
-    keep = abs(table.longer) >= _whole(apart)
+    keep = abs(table.longer) >= _as_characters(apart)
     if dataset: keep &= (table.pairs["dataset"] == dataset).to_numpy()
     if generator: keep &= (table.pairs[["generator_1", "generator_2"]] == generator).any(axis=1).to_numpy()
     if relation != "all": keep &= _relation(table.side[:, one], table.side[:, two], relation)
@@ -128,7 +128,7 @@ def _column(table, name, k):
     return table.annotators.index(name)
 
 
-def _whole(apart):
+def _as_characters(apart):
     "A number of characters."
     try: return int(apart)
     except (TypeError, ValueError):
