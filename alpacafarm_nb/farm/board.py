@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json, as_path,
-                                atomic_write, check_counts, check_seed, escape, escape_markdown, figure_text,
+                                atomic_write, check_counts, check_seed, escape, escape_markdown, decimals_for,
                                 markdown_table, plot_theme, progress, read_object, seed_for)
 from ..evaluation import (INSTRUCTION_KEY, PAIR_KEY, PairedDifference, WinRate, paired_difference, win_rate)
 from ..records import (check_instructions, check_outputs, preference_probability, read_table,
@@ -302,26 +302,27 @@ SHOWN = {"mean_utility": ("utility", "{:.2f}"), "share_identical": ("identical %
          "seconds": ("seconds", "{:.3f}")}  # column: head and format
 
 
-def _with_error(value, error, sign="") -> str:
-    "A figure with its standard error, with the decimals that the error is worth."
-    return "–" if value is None or np.isnan(value) else figure_text(value, error, sign=sign)
+def _column(table: pd.DataFrame, value: str, error: str, sign: str = "") -> list[str]:
+    "Figures with their standard errors, aligned: two digits of the median error, at least one of the smallest."
+    errors = table.loc[table[error] > 0, error]
+    n = max(decimals_for(errors.median(), 100.), decimals_for(errors.min(), 100.) - 1) if len(errors) else 1
+    return ["–" if pd.isna(v) else f"{v:{sign}.{n}f} ± {e:.{n}f}" for v, e in zip(table[value], table[error])]
 
 
 def _cells(board: Leaderboard, timings: bool = False) -> tuple[list, list]:
     "Header and rows of the table as texts."
-    table, rows = board.to_pandas(timings), []
-    heads = ["model", *(f"{a} %" for a in board.annotators)]
-    if board.baseline: heads += [f"Δ {a}" for a in board.annotators]
-    shown = [c for c in SHOWN if c in table and (table[c].any() or c not in ("n_missing", "share_unfinished"))]
-    for model, row in table.iterrows():
-        cells = [model, *(_with_error(row[f"win_rate_{a}"], row[f"standard_error_{a}"]) for a in board.annotators)]
-        if board.baseline:
-            cells += ["" if model == board.baseline else
-                      _with_error(row[f"difference_{a}"], row[f"difference_error_{a}"], "+") for a in board.annotators]
-        ties = list(dict.fromkeys(str(int(row[f"n_draws_{a}"])) for a in board.annotators))
-        cells += [" / ".join(ties), *("–" if pd.isna(row[c]) else SHOWN[c][1].format(row[c]) for c in shown)]
-        rows.append(cells)
-    return heads + ["ties", *(SHOWN[c][0] for c in shown)], rows
+    table = board.to_pandas(timings)
+    columns = {"model": list(table.index)}
+    columns |= {f"{a} %": _column(table, f"win_rate_{a}", f"standard_error_{a}") for a in board.annotators}
+    for a in board.annotators if board.baseline else ():
+        gains = _column(table, f"difference_{a}", f"difference_error_{a}", "+")
+        columns[f"Δ {a}"] = ["" if m == board.baseline else gain for m, gain in zip(table.index, gains)]
+    ties = zip(*(table[f"n_draws_{a}"].astype(int).astype(str) for a in board.annotators))
+    columns["ties"] = [" / ".join(dict.fromkeys(counts)) for counts in ties]
+    for c, (head, form) in SHOWN.items():
+        if c not in table or c in ("n_missing", "share_unfinished") and not table[c].any(): continue
+        columns[head] = ["–" if pd.isna(v) else form.format(v) for v in table[c]]
+    return list(columns), [list(row) for row in zip(*columns.values())]
 
 
 def _caption(board: Leaderboard) -> str:
