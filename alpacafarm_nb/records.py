@@ -53,11 +53,14 @@ class Origin:
         return error
 
 # %% ../nbs/api/01_records.ipynb #exporti-def-read-bytes-path
+_MOST_BYTES = 2**30   # of an unpacked file: a few kilobytes can hold more than a machine has room for
+_MOST_VALUES = 10**8  # of a parquet file, for the same reason
+
 def _read_bytes(path):
     "The content of the file at `path`, unpacked if its name ends in .gz."
     try:
         data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        return _unpacked(data, path) if path.suffix == ".gz" else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise RecordError(f"cannot be unpacked ({e}): the file is cut short or is not gzip. "
                           "Fetch it again, or take .gz off its name if it was never packed.", path) from e
@@ -65,6 +68,13 @@ def _read_bytes(path):
         raise RecordError(f"there is no such file (looked from {Path.cwd()}).", path) from None
     except (OSError, ValueError) as e:   # a name with a zero byte in it is a ValueError
         raise RecordError(f"cannot be read: {getattr(e, 'strerror', None) or e}.", path) from e
+
+def _unpacked(data, path):
+    "What a gzip file holds; raises `RecordError` before it holds too much."
+    found = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MOST_BYTES + 1)
+    if len(found) <= _MOST_BYTES: return found
+    raise RecordError(f"holds more than {_MOST_BYTES / 1e9:.1f} GB in {len(data) / 1e6:.1f} MB: nothing was read. "
+                      "If that is meant, unpack it yourself, and read a part at a time.", path)
 
 def _read_text(path):
     "The text of a UTF-8 file, without the byte order mark that some spreadsheets write."
@@ -174,11 +184,20 @@ def _show(value, width=40):
 
 _FORMATS = "cannot tell the format. Name the file .json, .jsonl, .csv or .parquet (and .gz if packed)."
 
+def _read_parquet(data, name):
+    "The table in a parquet file; raises `RecordError` before it holds too much."
+    import pyarrow.parquet as pq
+    about = pq.read_metadata(io.BytesIO(data))
+    if about.num_rows * about.num_columns > _MOST_VALUES:
+        raise RecordError(f"holds {about.num_rows:,} rows of {about.num_columns} columns in {len(data) / 1e6:.1f} MB: "
+                          "nothing was read. If that is meant, read a part of it yourself.", name)
+    return pd.read_parquet(io.BytesIO(data))
+
 def _read_file(path):
     "The table in a file, chosen by its name."
     name, kind = str(path), Path(path.stem if path.suffix == ".gz" else path.name).suffix
     if kind == ".parquet":
-        try: return pd.read_parquet(io.BytesIO(_read_bytes(path))), Origin(name)
+        try: return _read_parquet(_read_bytes(path), name), Origin(name)
         except RecordError: raise
         except Exception as e:  # pyarrow has a dozen kinds of error for a damaged file
             raise RecordError(f"is not a readable parquet file: {e}.", name) from e

@@ -101,6 +101,31 @@ def test_file(name, content, said, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [name], "nothing is written"
 
 
+def test_a_small_file_that_holds_too_much_is_not_read(tmp_path, monkeypatch):
+    "A gzip file is unpacked up to a limit; a parquet file says how much it holds."
+    import tracemalloc
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from alpacafarm_nb import records
+    rows = pa.table({k: pa.repeat(v, 3_000_000).dictionary_encode() for k, v in GOOD.items()})
+    pq.write_table(rows, tmp_path / "bomb.parquet", compression="zstd")
+    monkeypatch.setattr(records, "_MOST_VALUES", 10_000_000)
+    monkeypatch.setattr(records, "_MOST_BYTES", 1_000_000)
+    (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(bytes(100_000_000)))
+    tracemalloc.start()
+    for name, said in (("bomb.jsonl.gz", "more than 0.0 GB in 0.1 MB"), ("bomb.parquet", "3,000,000 rows of 5 columns")):
+        assert (tmp_path / name).stat().st_size < 200_000
+        with pytest.raises(RecordError, match=said): check_preferences(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+    monkeypatch.undo()
+    path = tmp_path / "good.jsonl.gz"
+    path.write_bytes(gzip.compress(LINE.encode()))
+    assert len(check_preferences(path)) == 1
+
+
 def test_the_error_carries_its_place():
     with pytest.raises(RecordError) as caught: check_preferences([GOOD, GOOD, GOOD | {"preference": 0.3}], what="crowd")
     error = caught.value
