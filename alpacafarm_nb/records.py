@@ -282,7 +282,7 @@ def _text_problem(value):
 
 def _check_column(df, origin, column, problem, advice=""):
     "Raise the error for all rows in which `problem` finds something."
-    problems = {i: p for i, value in enumerate(df[column]) if (p := problem(value))}
+    problems = {i: p for i, value in enumerate(df[column].tolist()) if (p := problem(value))}
     if problems: raise origin.error(problems, column, advice)
 
 # %% ../nbs/api/01_records.ipynb #export-check-numbers
@@ -367,12 +367,12 @@ def check_texts(
     beside these, and its origin. Raises `RecordError`."""
     df, origin = read_table(source, what)
     require_columns(df, origin, ("instruction", *columns))
-    inputs = df["input"] if "input" in df else [""] * len(df)
+    inputs = df["input"].tolist() if "input" in df else [""] * len(df)   # a list: iterated, Arrow is slow
     if "input" not in df: df.insert(df.columns.get_loc("instruction") + 1, "input", "")
     df["input"] = pd.Series(["" if _missing(v) else v for v in inputs], dtype=object)
     for column in ("instruction", "input", *columns): _check_column(df, origin, column, _text_problem)
-    blank = {i: "is blank, and so is its input" for i, (a, b) in enumerate(zip(df["instruction"], df["input"]))
-             if not a.strip() and not b.strip()}
+    asked = zip(df["instruction"].tolist(), df["input"].tolist())
+    blank = {i: "is blank, and so is its input" for i, (a, b) in enumerate(asked) if not a.strip() and not b.strip()}
     if blank: raise origin.error(blank, "instruction", "Nothing is asked there.")
     _check_finished(df, origin, columns)
     return df, origin

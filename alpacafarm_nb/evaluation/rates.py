@@ -51,14 +51,14 @@ def _all_hashable(column) -> bool:
     if not isinstance(column, (pd.Series, pd.Index, np.ndarray, list, tuple)): return False
     if getattr(column, "ndim", 1) != 1: return False
     if isinstance(getattr(column, "dtype", None), np.dtype) and column.dtype != object: return True
-    try: return set(column) is not None
+    try: return set(column.tolist() if hasattr(column, "tolist") else column) is not None   # iterated, Arrow is slow
     except TypeError: return False
 
 
 def _check_names(column, source):
     "Raise where a name holds half a surrogate pair: such a text can be neither grouped by nor written."
     if isinstance(column.dtype, np.dtype) and column.dtype != object: return
-    for name in set(column):
+    for name in set(column.tolist()):
         if not isinstance(name, str) or name.isascii() or not (problem := _text_problem(name)): continue
         row = next(k for k, v in enumerate(column) if isinstance(v, str) and v == name)
         raise RecordError(problem, source, row, column.name)
@@ -68,7 +68,7 @@ def _check_told_apart(columns, source):
     "Raise `RecordError` for two names of some columns that are different values and the same text, as 1 and '1' are."
     known = {}
     for column in columns:
-        for name in dict.fromkeys(column):
+        for name in dict.fromkeys(column.tolist()):
             other = known.setdefault(str(name), name)
             if other is not name and other != name:
                 raise RecordError(f"{other!r} and {name!r} look the same: write all names as texts", source,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+import numpy as np
 import pandas as pd
 from ..core import StageError, Stages, check_seed, seed_for, stable_hash
 from ..evaluation import agreement_rate
@@ -24,7 +25,7 @@ from ..marks import marks_of
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
-from ..methods.reward import RewardConfig, reward_accuracy, train_reward_model
+from ..methods.reward import RewardConfig, train_reward_model
 from ..methods.sft import SFTConfig, train_sft
 from ..models import RewardModel
 from ..records import read_table, save_table
@@ -65,6 +66,7 @@ class Loop:
         self.farm, self.seed, self.settings, self.say = farm, seed, settings or LoopSettings(), say
         self.base, data = load_base(farm.model, name="base"), fingerprint(farm)
         self.stages = Stages(folder, dict(farm=farm.name, data=data, seed=seed, settings=asdict(self.settings)))
+        self._judged = None
         self.root, self.kept = [data, seed], {}  # kept: by name, the hash of what a stage was made from, and its result
 
     def stage(self,
@@ -202,8 +204,10 @@ def _answers(self: Loop) -> pd.DataFrame:
                       f"have every model answer {len(asked)} instructions that no training touched")
 
 def _board(self: Loop) -> Leaderboard:
-    "Everybody's win-rate against the reference outputs, by every judge."
-    return leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
+    "Everybody's win-rate against the reference outputs, by every judge; judged once in the life of this object."
+    if self._judged is None:
+        self._judged = leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
+    return self._judged
 Loop.pool, Loop.answers, Loop.board = _pool, _answers, _board
 
 # %% ../../nbs/api/22_loop.ipynb #curves
@@ -279,9 +283,19 @@ def run_demo(
     stages = (loop.sft, loop.pairs, loop.preferences, loop.reward, loop.dpo, loop.ppo, loop.pool, loop.answers)
     for stage in stages: stage()
     board, path = loop.board(), loop.report()
-    accuracy = reward_accuracy(loop.reward(), loop.farm.gold.noiseless.annotate_pairs(loop.pairs()))
-    print(f"\n{board}\n\n"
-          f"The reward model orders {100 * accuracy:.1f} % of its training pairs as the noiseless truth does.")
+    right = _well_ordered(loop.pool(), loop.farm.gold.noiseless)
+    print(f"\n{board}\n\nOf {len(right):,} pairs of answers that differ by the noiseless truth, none of them trained "
+          f"on, the reward model orders {100 * right.mean():.1f} % as it does.")
     print(f"{len(loop.stages.computed)} stages computed, {len(set(loop.stages.loaded))} loaded, "
           f"{time.perf_counter() - start:.0f} s.\nReport: {path}")
     return path
+
+def _well_ordered(pool, truth) -> np.ndarray:
+    "For pairs of best-of-n's candidates that differ by the truth: whether the scores say the same; 0.5 where they tie."
+    half = min(map(len, pool["score"])) // 2
+    sides = [pool[["instruction", "input"]].assign(**{c: [v[part] for v in pool[c]] for c in ("output", "score")})
+             .explode(["output", "score"], ignore_index=True) for part in (slice(half), slice(half, 2 * half))]
+    pairs = sides[0].assign(output_1=sides[0]["output"], output_2=sides[1]["output"]).drop(columns="output")
+    better = np.sign(truth.annotate_pairs(pairs)["preference"].to_numpy(float) - 1.5)
+    ahead = np.sign((sides[1]["score"] - sides[0]["score"]).to_numpy(float))
+    return (1 + better * ahead)[better != 0] / 2
