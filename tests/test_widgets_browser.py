@@ -1,6 +1,5 @@
 """Every widget in JupyterLab in a real browser: by mouse, by keyboard, light and dark, and under attack."""
 
-
 import pytest
 from lab import becomes, expect, shot, value
 from payloads import PAYLOADS

@@ -61,8 +61,8 @@ class Farmhand(LogOddsAnnotator):
     def views(self, table: pd.DataFrame, output: str = "output") -> pd.DataFrame:
         "The views of a column of answers."
         rows = zip(*(table[c].tolist() for c in ("instruction", "input", output)))   # iterated, Arrow is slow
-        found = [list(view(self.world.seed, *row).values()) for row in rows]
-        return pd.DataFrame(np.array(found).reshape(len(table), -1), table.index, ["utility", *VIEWS])
+        names, seen = ["utility", *VIEWS], [view(self.world.seed, *row) for row in rows]
+        return pd.DataFrame([[v[n] for n in names] for v in seen], table.index, names, dtype=float)
 
     def score(self, table: pd.DataFrame, output: str = "output") -> np.ndarray:
         "Utility plus biases of each answer."

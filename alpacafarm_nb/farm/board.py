@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json, as_path,
-                                atomic_write, check_counts, check_seed, escape, escape_markdown, decimals_for,
+                                atomic_write, check_counts, check_seed, decimals_for, escape, escape_markdown,
                                 markdown_table, plot_theme, progress, read_object, seed_for)
 from ..evaluation import (INSTRUCTION_KEY, PAIR_KEY, PairedDifference, WinRate, paired_difference, win_rate)
 from ..records import (check_instructions, check_outputs, preference_probability, read_table,
