@@ -481,11 +481,14 @@ class FolderLock:
         mine = {"host": platform.node(), "pid": os.getpid(), "since": _started(os.getpid()), "token": uuid.uuid4().hex}
         for _ in range(20):
             try: file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError: self._clear()
+            except FileExistsError:
+                self._clear()
+                continue
             except OSError as error: raise _write_failed(self.path, error) from error
-            else:
-                with os.fdopen(file, "w", encoding="utf-8") as f: f.write(json.dumps(mine))
-                break
+            with os.fdopen(file, "w", encoding="utf-8") as f:
+                _flock(f, wait=True)
+                f.write(json.dumps(mine))
+            if self._read(self.path) == mine: break  # or it was taken for dead before a word was in it
         else: raise StageError(f"{self.path} comes and goes: other runs are at work there. Give another folder.")
         stop = threading.Event()
         threading.Thread(target=_beat, args=(self.path, self.beat, stop), daemon=True, name="folder lock").start()
@@ -499,23 +502,32 @@ class FolderLock:
         return found if isinstance(found, dict) else {}
 
     def _clear(self):
-        "Remove a dead run's lock; raises `StageError` for one that lives."
-        owner = self._read(self.path)
-        try: quiet_for = max(0., time.time() - self.path.stat().st_mtime)
-        except OSError: return  # released meanwhile
-        here, pid = owner.get("host") == platform.node(), owner.get("pid")
-        if here and isinstance(pid, int): dead = not _alive(pid) or _started(pid) != owner.get("since")
-        else: dead = quiet_for > (self.silence if owner else self.beat)  # without a word: killed while it was written
-        if not dead:
-            who = f"process {pid} on {owner['host']}" if {"host", "pid"} <= owner.keys() else "one that just began"
-            raise StageError(f"{self.path.parent} is in use by another run ({who}, last sign of life "
-                             f"{quiet_for:.0f} s ago): wait for it, end it, or give another folder. If it is gone, "
-                             f"remove {self.path}.")
-        taken = _beside(self.path)
-        with contextlib.suppress(OSError):  # of several that find the same dead lock, one moves it away
-            os.replace(self.path, taken)
-            if FolderLock._read(taken) != owner: os.link(taken, self.path)  # it was another's new one: put back
-            taken.unlink()
+        """Remove a dead run's lock; raises `StageError` for one that lives. Of several that find the same dead lock
+        only one judges it, and only while it stands there: a new one is never touched."""
+        try: file = None if os.name == "nt" else self.path.open("rb+" if os.access(self.path, os.W_OK) else "rb")
+        except FileNotFoundError: return  # released meanwhile
+        except OSError as error: raise _write_failed(self.path, error) from error
+        with file or contextlib.nullcontext():
+            alone = file is None or _flock(file)
+            owner = self._read(self.path)
+            try: found = self.path.stat()
+            except OSError: return
+            if file is not None and not os.path.samestat(found, os.fstat(file.fileno())): return
+            quiet_for = max(0., time.time() - found.st_mtime)
+            if not (alone and self._is_dead(owner, quiet_for)):
+                named = {"host", "pid"} <= owner.keys()
+                who = f"process {owner['pid']} on {owner['host']}" if named else "one that just began"
+                raise StageError(f"{self.path.parent} is in use by another run ({who}, last sign of life "
+                                 f"{quiet_for:.0f} s ago): wait for it, end it, or give another folder. If it is "
+                                 f"gone, remove {self.path}.")
+            self.path.unlink(missing_ok=True)
+
+    def _is_dead(self, owner, quiet_for):
+        "Whether the run that wrote a lock is gone: known on this machine, guessed from its silence elsewhere."
+        pid = owner.get("pid")
+        if owner.get("host") == platform.node() and isinstance(pid, int):
+            return not _alive(pid) or _started(pid) != owner.get("since")
+        return quiet_for > (self.silence if owner else self.beat)  # without a word: killed while it was written
 
 # %% ../nbs/api/00_core.ipynb #export-def-started
 def _started(pid):
@@ -531,6 +543,16 @@ def _beat(path, seconds, stop):
     while not stop.wait(seconds):
         try: os.utime(path)
         except OSError: return
+
+
+def _flock(file, wait=False):
+    "Keep an open file to this process until it is closed; False if another has it, True where there are no such locks."
+    try: import fcntl
+    except ImportError: return True
+    try: fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError: return False
+    except OSError: return True
+    return True
 
 # %% ../nbs/api/00_core.ipynb #export-packages-alpacafarm-nb-torch
 PACKAGES = ("alpacafarm_nb torch transformers peft accelerate bitsandbytes tokenizers safetensors numpy pandas scipy "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ RACE = """
                 inside.touch(exist_ok=False)          # raises if another process is inside
                 got += 1
                 inside.unlink()
-                if got % 7 == 0:  # the next ones find the lock of a dead process
+                if got % 2 == 0:  # the next ones find the lock of a dead process
                     (folder / ".lock").write_text(json.dumps({"host": platform.node(), "pid": 2**30}))
         except StageError: pass
         else: continue
@@ -135,10 +136,48 @@ RACE = """
 
 
 def test_never_are_two_processes_inside(tmp_path):
-    runs = [python(RACE, tmp_path, time.time() + 3) for _ in range(3)]
+    runs = [python(RACE, tmp_path, time.time() + 3) for _ in range(6)]
     outs = [r.communicate(timeout=60) for r in runs]
-    assert [r.returncode for r in runs] == [0, 0, 0], outs
+    assert [r.returncode for r in runs] == [0] * 6, outs
     assert sum(int(out) for out, _ in outs) > 20
+
+
+TRY = """
+    import sys
+    from alpacafarm_nb.core import FolderLock, StageError
+    try:
+        with FolderLock(sys.argv[1]): print("inside")
+    except StageError as error: print(error)
+"""
+
+
+def test_one_process_judges_a_dead_lock(tmp_path, monkeypatch):
+    "Two that find it dead at once: the slower must not take the new lock of the quicker for it."
+    said, alive = [], core._alive
+
+    def slow(pid):
+        if not said: said.append(python(TRY, tmp_path).communicate(timeout=60)[0])
+        return alive(pid)
+
+    monkeypatch.setattr(core, "_alive", slow)
+    (tmp_path / ".lock").write_text(json.dumps({"host": platform.node(), "pid": 2**30}))
+    with FolderLock(tmp_path): assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert "in use by another run" in said[0]
+    assert python(TRY, tmp_path).communicate(timeout=60)[0] == "inside\n"
+
+
+def test_a_lock_that_was_taken_before_a_word_was_in_it_is_acquired_again(tmp_path, monkeypatch):
+    "A process that the system kept waiting between making the file and writing it."
+    lock, flock, calls = tmp_path / ".lock", core._flock, []
+
+    def late(file, wait=False):
+        calls.append(wait)
+        if len(calls) == 1: lock.unlink()   # another run found it empty for too long
+        return flock(file, wait)
+
+    monkeypatch.setattr(core, "_flock", late)
+    with FolderLock(tmp_path): assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert calls == [True, True]
 
 
 def test_a_learner_keeps_its_run_folder_to_itself(tmp_path):
