@@ -446,11 +446,11 @@ def _descend(self, batch: Any = None) -> dict:
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
     used = [k for k, group in self.groups.items() if group]
-    rates = {_column(k, "lr"): group["lr"] for k, group in zip(used, self.optimizer.param_groups)}
+    rates = {_named(k, "lr"): group["lr"] for k, group in zip(used, self.optimizer.param_groups)}
     if len(set(rates.values())) == 1: rates = {"lr": min(rates.values())}
-    return {_column(k, "grad_norm"): v for k, v in norms.items()} | rates
+    return {_named(k, "grad_norm"): v for k, v in norms.items()} | rates
 
-def _column(group, figure): return f"{group}_{figure}" if group else figure
+def _named(group, figure): return f"{group}_{figure}" if group else figure
 
 def _advance(self, **figures) -> dict:
     "Count a step, and return its row of the history."

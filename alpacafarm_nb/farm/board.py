@@ -302,20 +302,21 @@ SHOWN = {"mean_utility": ("utility", "{:.2f}"), "share_identical": ("identical %
          "seconds": ("seconds", "{:.3f}")}  # column: head and format
 
 
-def _column(table: pd.DataFrame, value: str, error: str, sign: str = "") -> list[str]:
+def _with_errors(table: pd.DataFrame, value: str, error: str, sign: str = "") -> list[str]:
     "Figures with their standard errors, aligned: two digits of the median error, at least one of the smallest."
     errors = table.loc[table[error] > 0, error]
     n = max(decimals_for(errors.median(), 100.), decimals_for(errors.min(), 100.) - 1) if len(errors) else 1
-    return ["–" if pd.isna(v) else f"{v:{sign}.{n}f} ± {e:.{n}f}" for v, e in zip(table[value], table[error])]
+    show = lambda v, e: f"{v:{sign}.{n}f}" + ("" if pd.isna(e) else f" ± {e:.{n}f}")
+    return ["–" if pd.isna(v) else show(v, e) for v, e in zip(table[value], table[error])]
 
 
 def _cells(board: Leaderboard, timings: bool = False) -> tuple[list, list]:
     "Header and rows of the table as texts."
     table = board.to_pandas(timings)
     columns = {"model": list(table.index)}
-    columns |= {f"{a} %": _column(table, f"win_rate_{a}", f"standard_error_{a}") for a in board.annotators}
+    columns |= {f"{a} %": _with_errors(table, f"win_rate_{a}", f"standard_error_{a}") for a in board.annotators}
     for a in board.annotators if board.baseline else ():
-        gains = _column(table, f"difference_{a}", f"difference_error_{a}", "+")
+        gains = _with_errors(table, f"difference_{a}", f"difference_error_{a}", "+")
         columns[f"Δ {a}"] = ["" if m == board.baseline else gain for m, gain in zip(table.index, gains)]
     ties = zip(*(table[f"n_draws_{a}"].astype(int).astype(str) for a in board.annotators))
     columns["ties"] = [" / ".join(dict.fromkeys(counts)) for counts in ties]

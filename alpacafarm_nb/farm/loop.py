@@ -284,9 +284,10 @@ def run_demo(
     for stage in stages: stage()
     board, path = loop.board(), loop.report()
     right = _well_ordered(loop.pool(), loop.farm.gold.noiseless)
-    print(f"\n{board}\n\nOf {len(right):,} pairs of answers that differ by the noiseless truth, none of them trained "
-          f"on, the reward model orders {100 * right.mean():.1f} % as it does.")
-    print(f"{len(loop.stages.computed)} stages computed, {len(set(loop.stages.loaded))} loaded, "
+    order = (f"Of {len(right):,} pairs of answers that differ by the noiseless truth, none of them trained on, the "
+             f"reward model orders {100 * right.mean():.1f} % as it does.\n") if len(right) else ""
+    print(f"\n{board}\n\n{order}"
+          f"{len(loop.stages.computed)} stages computed, {len(set(loop.stages.loaded))} loaded, "
           f"{time.perf_counter() - start:.0f} s.\nReport: {path}")
     return path
 
