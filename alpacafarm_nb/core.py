@@ -520,7 +520,8 @@ class FolderLock:
                 raise StageError(f"{self.path.parent} is in use by another run ({who}, last sign of life "
                                  f"{quiet_for:.0f} s ago): wait for it, end it, or give another folder. If it is "
                                  f"gone, remove {self.path}.")
-            self.path.unlink(missing_ok=True)
+            # where nothing keeps others from judging it too, it may be another's by now
+            if self._read(self.path) == owner: self.path.unlink(missing_ok=True)
 
     def _is_dead(self, owner, quiet_for):
         "Whether the run that wrote a lock is gone: known on this machine, guessed from its silence elsewhere."

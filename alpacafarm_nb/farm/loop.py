@@ -66,7 +66,6 @@ class Loop:
         self.farm, self.seed, self.settings, self.say = farm, seed, settings or LoopSettings(), say
         self.base, data = load_base(farm.model, name="base"), fingerprint(farm)
         self.stages = Stages(folder, dict(farm=farm.name, data=data, seed=seed, settings=asdict(self.settings)))
-        self._judged = None
         self.root, self.kept = [data, seed], {}  # kept: by name, the hash of what a stage was made from, and its result
 
     def stage(self,
@@ -204,10 +203,8 @@ def _answers(self: Loop) -> pd.DataFrame:
                       f"have every model answer {len(asked)} instructions that no training touched")
 
 def _board(self: Loop) -> Leaderboard:
-    "Everybody's win-rate against the reference outputs, by every judge; judged once in the life of this object."
-    if self._judged is None:
-        self._judged = leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
-    return self._judged
+    "Everybody's win-rate against the reference outputs, by every judge."
+    return leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
 Loop.pool, Loop.answers, Loop.board = _pool, _answers, _board
 
 # %% ../../nbs/api/22_loop.ipynb #curves
@@ -241,9 +238,12 @@ def _ppo_table(self: Loop) -> pd.DataFrame:
 Loop.agreement, Loop.best_of_n_table, Loop.ppo_table = _agreement, _best_of_n_table, _ppo_table
 
 # %% ../../nbs/api/22_loop.ipynb #report
-def _report(self: Loop) -> Path:
+def _report(
+    self: Loop,
+    board: Leaderboard | None = None,  # as `board` gave it; None judges the answers
+) -> Path:  # of the file
     "Write report.html into the run's folder."
-    board, pool_size = self.board(), self.settings.n
+    board, pool_size = board or self.board(), self.settings.n
     histories = dict(sft=self.sft().history, reward=self.reward().history, dpo=self.dpo().history,
                      ppo=self.ppo().history)
     return write_report(self.stages.folder / "report.html", f"The whole loop on {self.farm.name}, seed {self.seed}", [
@@ -282,7 +282,8 @@ def run_demo(
     loop = Loop(load_farm("farmyard"), folder, seed, LoopSettings.quick() if fast else None)
     stages = (loop.sft, loop.pairs, loop.preferences, loop.reward, loop.dpo, loop.ppo, loop.pool, loop.answers)
     for stage in stages: stage()
-    board, path = loop.board(), loop.report()
+    board = loop.board()
+    path = loop.report(board)
     right = _well_ordered(loop.pool(), loop.farm.gold.noiseless)
     order = (f"Of {len(right):,} pairs of answers that differ by the noiseless truth, none of them trained on, the "
              f"reward model orders {100 * right.mean():.1f} % as it does.\n") if len(right) else ""
