@@ -51,7 +51,9 @@ class Watched(ast.NodeTransformer):
         if not (self.asserted and orders): return node
         signs = tuple(1 if isinstance(op, (ast.Gt, ast.GtE)) else -1 for op in node.ops)
         values = ast.List([node.left, *node.comparators], ast.Load())
-        return ast.copy_location(self.call("_note_margin", text, values, ast.Constant(signs)), node)
+        strict = any(isinstance(op, (ast.Lt, ast.Gt)) for op in node.ops)
+        return ast.copy_location(
+            self.call("_note_margin", text, values, ast.Constant(signs), ast.Constant(strict)), node)
 
     def visit_Expr(self, node):
         called = node.value
@@ -64,7 +66,7 @@ class Watched(ast.NodeTransformer):
 def note(cell, text, margin): print("\nMARGIN", json.dumps([cell, text, margin]), file=sys.__stdout__, flush=True)
 
 
-def note_margin(cell, text, values, signs):
+def note_margin(cell, text, values, signs, strict):
     "Note the smallest distance of a comparison; whether it holds."
     found = []
     for left, right, sign in zip(values, values[1:], signs):
@@ -73,7 +75,8 @@ def note_margin(cell, text, values, signs):
     if found: note(cell, text, min(found))
     left, right = values[:2]
     if hasattr(left, "all"): return left > right if signs[0] > 0 else left < right   # a table's has methods
-    return min(found, default=1) >= 0
+    least = min(found, default=1)
+    return least > 0 if strict else least >= 0
 
 
 def note_assert(cell, text, holds):
