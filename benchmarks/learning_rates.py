@@ -1,6 +1,6 @@
 """Learning rates of adapters: the paper's recipes on the embedded farm and on SmolLM2-135M, one rate after the other.
 
-    python benchmarks/learning_rates.py                            # the farm: about ten minutes of one core a seed
+    python benchmarks/learning_rates.py                            # the farm: about fifteen minutes of one core a seed
     python benchmarks/learning_rates.py --world smollm2            # real records and pairs; half an hour a seed
     python benchmarks/learning_rates.py --methods dpo --seeds 0 1  # a part of it
     python benchmarks/learning_rates.py --show                     # the tables of what was measured
