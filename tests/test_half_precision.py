@@ -99,7 +99,8 @@ def test_recorded_log_probabilities_are_those_of_the_model(folder):
         return (again - drawn).abs().mean().item()
     with model.backbone.inference(model.role) as net: live = gap(net)
     with model.backbone.inference(None) as net: other = gap(net)
-    assert live < .04 < other / 30, (live, other)   # .019 to .022 by processor, and 2.4
+    folded = gap(model.backbone.fold(model.role, dtype=torch.bfloat16))
+    assert live < .9 * folded < other / 10, (live, folded, other)   # rounding alone, whatever the processor's is
 
 
 def test_scores_merged_and_exported_models_lose_nothing(folder, tmp_path):

@@ -243,7 +243,7 @@ def _report(
     board: Leaderboard | None = None,  # as `board` gave it; None judges the answers
 ) -> Path:  # of the file
     "Write report.html into the run's folder."
-    board, pool_size = board or self.board(), self.settings.n
+    board, pool_size = self.board() if board is None else board, self.settings.n
     histories = dict(sft=self.sft().history, reward=self.reward().history, dpo=self.dpo().history,
                      ppo=self.ppo().history)
     return write_report(self.stages.folder / "report.html", f"The whole loop on {self.farm.name}, seed {self.seed}", [
