@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 START = "code => { jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}) }"   # no waiting
 HANGS = "import ctypes, time; time.sleep(.5); ctypes.PyDLL(None).usleep(9_000_000)"   # not even its threads run then
 GONE, BUSY = re.compile("No answer from the kernel"), re.compile("The kernel is busy")
+LOST = re.compile("has no effect and is not kept")                       # a wish is refused from here on
 
 
 def test_silence_is_noticed_in_time():
@@ -37,7 +38,7 @@ def test_a_label_is_never_swallowed(lab):
         pid = value(page, "__import__('os').getpid()")
         os.kill(pid, signal.SIGSTOP)
         try:
-            expect(banner).to_have_text(GONE)
+            expect(banner).to_have_text(LOST)
             label.click()
             expect(problem).to_have_text("Not kept: the kernel does not answer.")
             shot(page, "desk-gone")
@@ -63,6 +64,26 @@ def test_a_label_is_never_swallowed(lab):
         page.keyboard.press("1")
         expect(problem).to_have_text("Not kept: the kernel does not answer.")
         assert status.text_content() == "2 of 6 pairs labelled"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stops the kernel by a signal")
+def test_a_stall_refuses_no_label(lab):
+    "Neither a page nor a kernel that has stood still for a while means that the kernel is gone."
+    with lab.open(DESK.replace('"Ada"', '"Lee"'), "desk") as page:
+        root = page.locator(".af-desk")
+        banner, status = root.locator(".af-banner"), root.locator(".af-status[role=status]")
+        label = root.get_by_role("button", name="left is better")
+        expect(status).to_have_text("0 of 6 pairs labelled")
+        label.evaluate("e => { const end = Date.now() + 8000; while (Date.now() < end); e.click() }")
+        expect(status).to_have_text("1 of 6 pairs labelled")
+        pid = value(page, "__import__('os').getpid()")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            expect(banner).to_have_text(GONE)
+            label.click()
+        finally: os.kill(pid, signal.SIGCONT)
+        expect(status).to_have_text("2 of 6 pairs labelled")
+        expect(banner).to_be_hidden()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills the kernel by a signal")

@@ -37,13 +37,15 @@ const refocus = (element) => element?.focus({ preventScroll: true });
 
 // ── The kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-const TICK = 400, LATE = 2200;            // ms: between looks at the kernel; silence that is noticed
+const TICK = 400;                         // ms between looks at the kernel
+const LATE = 2200, LOST = 5000;           // ms of silence: that is noticed; after which an idle kernel counts as gone
 const AGAIN = 20_000, CHANGED = 5_000;    // ms: until the next "here"; after a change, so that what is kept is new
 const ABSENT = ["dead", "terminating", "restarting", "autorestarting", "starting"];
 
 // Knows whether the kernel answers. The kernel sends a beat every second while a page asks for it, also while it
 // computes; where the page can see the kernel's status (JupyterLab, Notebook), "busy" and "gone" are told apart, and
-// elsewhere it is "unsure". `onchange` is called with the state when it changes; a banner above the widget says it.
+// elsewhere it is "unsure". Silence is counted in looks, so that a page which slept itself does not blame the kernel.
+// `onchange` is called with the state when it changes; a banner above the widget says it.
 function watchKernel(model, el, onchange = () => {}) {
   const banner = node("p", { class: "af-banner", role: "alert", hidden: true });
   const words = {
@@ -52,9 +54,9 @@ function watchKernel(model, el, onchange = () => {}) {
     unsure: "⚠ No answer from the kernel: it is busy, or gone. What you do here now may have no effect.",
     busy: "⏳ The kernel is busy with something else. What you do here waits for it.",
   };
-  let last = Date.now(), asked = 0, hushed = "";
+  let silence = 0, asked = 0, hushed = "";
   const watch = { state: "alive", off, gone: () => { look(); return watch.state === "gone"; } };
-  const beat = (message) => { if (message?.beat) { last = Date.now(); look(); } };
+  const beat = (message) => { if (message?.beat) { silence = 0; look(); } };
   function seen() {   // what the page itself knows of the kernel
     const manager = model.widget_manager;
     if (el.closest(".jupyter-widgets-disconnected")) return "gone";
@@ -65,9 +67,8 @@ function watchKernel(model, el, onchange = () => {}) {
     return kernel.status;
   }
   function look() {
-    const status = seen(), late = Date.now() - last > LATE;
-    const silent = status === null ? "unsure" : status === "busy" ? "busy" : "gone";
-    const now = status === "gone" ? "gone" : late ? silent : "alive";
+    const status = seen(), silent = status === "busy" ? "busy" : status === null || silence < LOST ? "unsure" : "gone";
+    const now = status === "gone" ? "gone" : silence > LATE ? silent : "alive";
     if (now === watch.state) return;
     watch.state = now;
     banner.textContent = words[now] ?? "";
@@ -75,9 +76,10 @@ function watchKernel(model, el, onchange = () => {}) {
     onchange(now);
   }
   function tick() {
+    silence += TICK;
     if (Date.now() - asked > AGAIN && !["gone", "busy"].includes(seen())) {
       asked = Date.now();
-      if (watch.state === "busy") last = asked;   // free again: its beat is on its way
+      if (watch.state === "busy") silence = 0;   // free again: its beat is on its way
       model.send({ do: "here" });
     }
     look();
