@@ -669,72 +669,62 @@ class Stages:
         "The rows that were logged, the oldest first."
         return [json.loads(line) for line in self._lines()]
 
-# %% ../nbs/api/00_core.ipynb #export-def-stage-complete-self
-def _stage_complete(self, name, key):
-    "The stage's record if its folder is whole and made from these inputs, else None."
-    try: done = read_object(self.folder / name / "stage.json", "inputs", "seconds")
-    except FarmError: return None
-    return done if done["inputs"] == key else None
+    def _complete(self, name, key):
+        "The stage's record if its folder is whole and made from these inputs, else None."
+        try: done = read_object(self.folder / name / "stage.json", "inputs", "seconds")
+        except FarmError: return None
+        return done if done["inputs"] == key else None
 
+    def _load(self, name, load, folder, done, say):
+        "Load a complete stage, saying so; an error names the folder that is to be removed."
+        if say: print(f"{name}: done before (in {done['seconds']:.1f} s), loaded from {folder}", flush=True)
+        try: result = load(folder)
+        except Exception as error:
+            raise StageError(f"stage {name!r} is marked complete, but {folder} cannot be loaded "
+                             f"({type(error).__name__}: {error}). Remove that folder and run it again.") from error
+        self.loaded.append(name)
+        self._note(name, done, "loaded")
+        return result
 
-def _stage_load(self, name, load, folder, done, say):
-    "Load a complete stage, saying so; an error names the folder that is to be removed."
-    if say: print(f"{name}: done before (in {done['seconds']:.1f} s), loaded from {folder}", flush=True)
-    try: result = load(folder)
-    except Exception as error:
-        raise StageError(f"stage {name!r} is marked complete, but {folder} cannot be loaded "
-                         f"({type(error).__name__}: {error}). Remove that folder and run it again.") from error
-    self.loaded.append(name)
-    self._note(name, done, "loaded")
-    return result
+    def _note(self, name, done, how):
+        "Note a stage that is done in the manifest."
+        self._done[name] = {**done, "how": how}
+        self._write_manifest()
 
+    def _earlier(self):
+        "The stages that the folder's manifest knows; raises `StageError` where manifest.json is something else's."
+        path = self.folder / "manifest.json"
+        if not path.exists(): return {}
+        try: return dict(read_object(path, "config", "stages")["stages"])
+        except (FarmError, TypeError, ValueError) as error:
+            raise StageError(f"{path} is not the manifest of a run: give another folder. "
+                             "Nothing was written.") from error
 
-def _stage_note(self, name, done, how):
-    "Note a stage that is done in the manifest."
-    self._done[name] = {**done, "how": how}
-    self._write_manifest()
+    def _write_manifest(self): return write_manifest(self.folder / "manifest.json", self.config, stages=self._done)
 
+    @property
+    def _metrics(self): return self.folder / "metrics.jsonl"
 
-def _stage_earlier(self):
-    "The stages that the folder's manifest knows; raises `StageError` where manifest.json is something else's."
-    path = self.folder / "manifest.json"
-    if not path.exists(): return {}
-    try: return dict(read_object(path, "config", "stages")["stages"])
-    except (FarmError, TypeError, ValueError) as error:
-        raise StageError(f"{path} is not the manifest of a run: give another folder. Nothing was written.") from error
+    def _lines(self):
+        "The whole lines of metrics.jsonl."
+        if not self._metrics.exists(): return []
+        lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("\n")]
 
+    def _forget_figures(self, name):
+        "Drop the figures of an earlier attempt at the stage `name`, and a line that was cut short."
+        if not self._metrics.exists(): return
+        atomic_write(self._metrics, "".join(line for line in self._lines() if json.loads(line)["stage"] != name))
 
-Stages._complete, Stages._load, Stages._note = _stage_complete, _stage_load, _stage_note
-Stages._earlier = _stage_earlier
-Stages._write_manifest = lambda self: write_manifest(self.folder / "manifest.json", self.config, stages=self._done)
+    def _mend_figures(self):
+        "Drop a line of metrics.jsonl that was cut short: the next one would be glued to it."
+        if self._metrics.exists() and not self._metrics.read_bytes().endswith(b"\n"):
+            atomic_write(self._metrics, "".join(self._lines()))
 
 # %% ../nbs/api/00_core.ipynb #export-def-stage-lines-self
-def _stage_lines(self):
-    "The whole lines of metrics.jsonl."
-    if not self._metrics.exists(): return []
-    lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.endswith("\n")]
-
-
-def _stage_forget(self, name):
-    "Drop the figures of an earlier attempt at the stage `name`, and a line that was cut short."
-    if not self._metrics.exists(): return
-    atomic_write(self._metrics, "".join(line for line in self._lines() if json.loads(line)["stage"] != name))
-
-
-def _stage_mend(self):
-    "Drop a line of metrics.jsonl that was cut short: the next one would be glued to it."
-    if self._metrics.exists() and not self._metrics.read_bytes().endswith(b"\n"):
-        atomic_write(self._metrics, "".join(self._lines()))
-
-
 def _package_version():
     import alpacafarm_nb
     return alpacafarm_nb.__version__
-
-
-Stages._metrics = property(lambda self: self.folder / "metrics.jsonl")
-Stages._lines, Stages._forget_figures, Stages._mend_figures = _stage_lines, _stage_forget, _stage_mend
 
 # %% ../nbs/api/00_core.ipynb #export-def-escape-text-any
 def escape(

@@ -74,32 +74,29 @@ class History:
         "The last figure of each column that holds numbers."
         return {k: v for row in self.rows for k, v in row.items() if k != "step" and isinstance(v, (int, float))}
 
-# %% ../nbs/api/09_learner.ipynb #export-def-history-plot-self
-def _history_plot(
-    self,
-    columns: Sequence[str] | None = None,  # which columns; None for all that hold numbers, seconds left out
-    width: int = 3,                        # panels in a row
-):
-    "A plotly figure with a panel for each column."
-    from plotly.subplots import make_subplots
-    columns = list(columns or (c for c in self._last() if c != "seconds"))
-    if not columns: raise StageError(f"the history of {self.name} has no figures to plot yet")
-    width = min(width, len(columns))
-    fig = make_subplots(rows=-(-len(columns) // width), cols=width, subplot_titles=columns)
-    for i, column in enumerate(columns):
-        points = [(r["step"], r[column]) for r in self.rows if r.get(column) is not None]
-        fig.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=column, showlegend=False,
-                        mode="lines" if len(points) > 1 else "markers", line_color=PALETTE[0],
-                        row=i // width + 1, col=i % width + 1)
-    return fig.update_layout(template=plot_theme(), title=html.escape(self.name, quote=False),
-                             height=120 + 200 * -(-len(columns) // width))
+    def plot(
+        self,
+        columns: Sequence[str] | None = None,  # which columns; None for all that hold numbers, seconds left out
+        width: int = 3,                        # panels in a row
+    ):
+        "A plotly figure with a panel for each column."
+        from plotly.subplots import make_subplots
+        columns = list(columns or (c for c in self._last() if c != "seconds"))
+        if not columns: raise StageError(f"the history of {self.name} has no figures to plot yet")
+        width = min(width, len(columns))
+        fig = make_subplots(rows=-(-len(columns) // width), cols=width, subplot_titles=columns)
+        for i, column in enumerate(columns):
+            points = [(r["step"], r[column]) for r in self.rows if r.get(column) is not None]
+            fig.add_scatter(x=[p[0] for p in points], y=[p[1] for p in points], name=column, showlegend=False,
+                            mode="lines" if len(points) > 1 else "markers", line_color=PALETTE[0],
+                            row=i // width + 1, col=i % width + 1)
+        return fig.update_layout(template=plot_theme(), title=html.escape(self.name, quote=False),
+                                 height=120 + 200 * -(-len(columns) // width))
 
-def _history_html(self):
-    "The picture as HTML for a notebook (a sentence as long as nothing happened)."
-    if not self._last(): return f"<p>{escape(self.name)}: nothing trained yet</p>"
-    return self.plot()._repr_html_()
-
-History.plot, History._repr_html_ = _history_plot, _history_html
+    def _repr_html_(self):
+        "The picture as HTML for a notebook (a sentence as long as nothing happened)."
+        if not self._last(): return f"<p>{escape(self.name)}: nothing trained yet</p>"
+        return self.plot()._repr_html_()
 
 # %% ../nbs/api/09_learner.ipynb #export-dataclass-class-settings-base
 def _unlike(value, annotation) -> str:

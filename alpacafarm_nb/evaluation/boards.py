@@ -168,6 +168,47 @@ class Scoreboard:
             self.figures.loc[i, columns] = found.win_rate, found.standard_error
         return self
 
+    def to_markdown(self, annotator: str | None = None) -> str:
+        "A table in Markdown, all names escaped."
+        return markdown_table(*_texts(self, annotator)) + "\n"
+
+    def to_csv(self,
+        annotator: str | None = None,
+        formulas: bool = False,  # leave names that a spreadsheet would run as formulas as they are
+    ) -> str:
+        """A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it. A name that
+        begins like a formula gets an apostrophe in front, also where it does after a semicolon, tab or bar."""
+        _flags(formulas=formulas)
+        return csv_text(self.to_pandas(annotator).rename_axis("").reset_index(), formulas)[0]
+
+    def to_html(self, annotator: str | None = None) -> str:
+        "A table in HTML."
+        heads, rows = _texts(self, annotator)
+        table = pd.DataFrame([row[1:] for row in rows], [row[0] for row in rows], heads[1:], dtype=object)
+        return table.to_html(escape=True, border=0)
+
+    def save(self,
+        path: str | Path,  # its ending says how: .md, .csv or .html
+        annotator: str | None = None,
+        formulas: bool = False,  # as for `to_csv`
+    ) -> Path:
+        "Write the board to a file. Raises `ConfigError` for another ending."
+        path, made = as_path(path), {".md": self.to_markdown, ".csv": self.to_csv, ".html": self.to_html}
+        if path.suffix not in made: raise ConfigError(f"{path}: the ending must be one of {', '.join(made)}")
+        head = '<!doctype html><meta charset="utf-8"><title>Scoreboard</title>' if path.suffix == ".html" else ""
+        more = {"formulas": formulas} if path.suffix == ".csv" else {}
+        return atomic_write(path, head + made[path.suffix](annotator, **more))
+
+    def __repr__(self):
+        "The table for a terminal, without the counts of wins."
+        heads, rows = _texts(self)
+        if not rows: return "a board without models"
+        keep = [k for k, c in enumerate(heads) if not c.startswith(("n_wins", "n_draws", "discrete"))]
+        cells, names = [[row[k] for k in keep[1:]] for row in rows], [row[0] for row in rows]
+        return pd.DataFrame(cells, names, [heads[k] for k in keep[1:]], dtype=object).to_string()
+
+    _repr_html_ = to_html
+
 # %% ../../nbs/api/06h_boards.ipynb #make
 def scoreboard(
     annotations,  # table (or path, records, dataset) of verdicts, or a list of such
@@ -244,57 +285,8 @@ def _texts(board, annotator=None):
             for model, row in zip(table.index, table.itertuples(index=False))]
     return ["model", *map(str, table)], rows
 
-
 def _decimals(board) -> int:
     "Decimals for the rates; two where no error is known, as AlpacaEval prints them."
     columns = [c for c in ("standard_error", "lc_standard_error") if c in board.figures]
     errors = board.figures[columns].to_numpy(float).ravel()
     return decimals_for(errors, 100.) if (errors > 0).any() else 2
-
-
-def _to_markdown(self, annotator: str | None = None) -> str:
-    "A table in Markdown, all names escaped."
-    return markdown_table(*_texts(self, annotator)) + "\n"
-
-
-def _to_csv(self,
-    annotator: str | None = None,
-    formulas: bool = False,  # leave names that a spreadsheet would run as formulas as they are
-) -> str:
-    """A table in CSV, all digits; the model in the first column, as AlpacaEval's leaderboards have it. A name that
-    begins like a formula gets an apostrophe in front, also where it does after a semicolon, tab or bar."""
-    _flags(formulas=formulas)
-    return csv_text(self.to_pandas(annotator).rename_axis("").reset_index(), formulas)[0]
-
-
-def _to_html(self, annotator: str | None = None) -> str:
-    "A table in HTML."
-    heads, rows = _texts(self, annotator)
-    table = pd.DataFrame([row[1:] for row in rows], [row[0] for row in rows], heads[1:], dtype=object)
-    return table.to_html(escape=True, border=0)
-
-
-def _save(self,
-    path: str | Path,  # its ending says how: .md, .csv or .html
-    annotator: str | None = None,
-    formulas: bool = False,  # as for `to_csv`
-) -> Path:
-    "Write the board to a file. Raises `ConfigError` for another ending."
-    path, made = as_path(path), {".md": self.to_markdown, ".csv": self.to_csv, ".html": self.to_html}
-    if path.suffix not in made: raise ConfigError(f"{path}: the ending must be one of {', '.join(made)}")
-    head = '<!doctype html><meta charset="utf-8"><title>Scoreboard</title>' if path.suffix == ".html" else ""
-    more = {"formulas": formulas} if path.suffix == ".csv" else {}
-    return atomic_write(path, head + made[path.suffix](annotator, **more))
-
-
-def _show(self):
-    "The table for a terminal, without the counts of wins."
-    heads, rows = _texts(self)
-    if not rows: return "a board without models"
-    keep = [k for k, c in enumerate(heads) if not c.startswith(("n_wins", "n_draws", "discrete"))]
-    cells, names = [[row[k] for k in keep[1:]] for row in rows], [row[0] for row in rows]
-    return pd.DataFrame(cells, names, [heads[k] for k in keep[1:]], dtype=object).to_string()
-
-
-Scoreboard.to_markdown, Scoreboard.to_csv, Scoreboard.to_html, Scoreboard.save = _to_markdown, _to_csv, _to_html, _save
-Scoreboard.__repr__, Scoreboard._repr_html_ = _show, _to_html

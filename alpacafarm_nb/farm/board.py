@@ -179,6 +179,66 @@ class Leaderboard:
         if not baseline: raise ConfigError("leaderboard: name a baseline to compare with")
         return paired_difference(self.annotations(model, annotator), self.annotations(baseline, annotator))
 
+    def to_pandas(self, timings: bool = False) -> pd.DataFrame:
+        "One row a model: rates in percent; characters, words, tokens generated and (with `timings`) seconds an answer."
+        rows = []
+        for model in self.models:
+            row = {"model": model}
+            for annotator in self.annotators: row |= _rates(self, model, annotator)
+            rows.append(row | _about(self, model) | ({"seconds": self.seconds.get(model)} if timings else {}))
+        table = pd.DataFrame(rows).set_index("model")
+        return table.drop(columns=[c for c in ("mean_utility", "tokens", "share_unfinished") if table[c].isna().all()])
+
+    def __repr__(self) -> str:
+        heads, rows = _cells(self)
+        lines = [[printable(c) for c in line] for line in [heads, *rows]]
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        pad = lambda line: [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]
+        texts = ["  ".join(pad(line)) for line in lines]
+        return "\n".join([texts[0], "─" * len(texts[0]), *texts[1:], printable(_caption(self))])
+
+    __str__ = __repr__
+
+    def to_markdown(self) -> str:
+        "The table in Markdown, with its caption; names are escaped."
+        return f"{markdown_table(*_cells(self))}\n\n{escape_markdown(_caption(self))}"
+
+    def _repr_html_(self) -> str:
+        heads, rows = _cells(self)
+        style = lambda k: f"text-align:{'right' if k else 'left'};padding:.25em .7em" + ";white-space:nowrap" * (k > 0)
+        cell = lambda tag, k, text: f'<{tag} style="{style(k)}">{escape(text)}</{tag}>'
+        head = "".join(cell("th", k, c) for k, c in enumerate(heads))
+        body = "".join("<tr>" + "".join(cell("td", k, c) for k, c in enumerate(row)) + "</tr>" for row in rows)
+        return ('<div style="overflow-x:auto"><table class="leaderboard" style="border-collapse:collapse">'
+                f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+                f'<p style="font-size:.85em;opacity:.75;max-width:60em">{escape(_caption(self))}</p></div>')
+
+    def plot(self):
+        "Win-rates as bars with one standard error, a colour an annotator; a plotly figure."
+        import plotly.graph_objects as go
+        table, bars = self.to_pandas().iloc[::-1], []            # from below: the best, and its first annotator, on top
+        names = [plot_text(name) for name in table.index]
+        for annotator, (colour, _) in reversed(judge_looks(self.annotators).items()):
+            error = dict(array=table[f"standard_error_{annotator}"], color=NEUTRAL, thickness=1.5, width=4)
+            bars.append(go.Bar(x=table[f"win_rate_{annotator}"], y=names, error_x=error, orientation="h", opacity=.8,
+                               name=plot_text(annotator), marker_color=colour,
+                               hovertemplate="%{y}: %{x:.1f} ± %{error_x.array:.1f} %"))
+        fig = go.Figure(bars, dict(
+            template=plot_theme(), barmode="group", bargap=.3, height=130 + 34 * len(names) * len(bars) ** .6,
+            xaxis=dict(title=f"win-rate against {plot_text(self.reference)}, %", rangemode="tozero"),
+            yaxis=dict(ticklabelstandoff=6, dtick=1), showlegend=len(bars) > 1, margin=dict(t=30),
+            legend=dict(traceorder="reversed", orientation="h", y=1.02, yanchor="bottom")))
+        return fig.add_vline(x=50, line=dict(dash="dot", color=NEUTRAL, width=1))
+
+    def save(self, folder: str | Path) -> Path:
+        "Write outputs.jsonl and board.json into `folder`; returns the folder."
+        folder = as_path(folder)
+        save_table(self.outputs, folder / "outputs.jsonl")
+        about = {"annotators": self.annotators, "baseline": self.baseline, "reference": self.reference,
+                 "seconds": self.seconds}
+        atomic_write(folder / "board.json", json.dumps(as_json(about), indent=1, ensure_ascii=False) + "\n")
+        return folder
+
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-rates-board-leaderboard
 def _rates(board: Leaderboard, model: str, annotator: str) -> dict:
     "The figures of one model by one annotator."
@@ -188,7 +248,6 @@ def _rates(board: Leaderboard, model: str, annotator: str) -> dict:
         gap = board.difference(model, annotator)
         row |= {"difference": gap.difference, "difference_error": gap.standard_error}
     return {f"{key}_{annotator}": value for key, value in row.items()}
-
 
 def _about(board: Leaderboard, model: str) -> dict:
     "What is known of a model's outputs, whoever judged them."
@@ -201,20 +260,6 @@ def _about(board: Leaderboard, model: str) -> dict:
             "n_missing": rate.n_missing, "avg_length": texts.str.len().mean(),
             "avg_words": texts.str.split().str.len().mean(), "tokens": tokens,
             "share_unfinished": unfinished}
-
-
-def _to_pandas(self, timings: bool = False) -> pd.DataFrame:
-    "One row a model: rates in percent; characters, words, tokens generated and (with `timings`) seconds an answer."
-    rows = []
-    for model in self.models:
-        row = {"model": model}
-        for annotator in self.annotators: row |= _rates(self, model, annotator)
-        rows.append(row | _about(self, model) | ({"seconds": self.seconds.get(model)} if timings else {}))
-    table = pd.DataFrame(rows).set_index("model")
-    return table.drop(columns=[c for c in ("mean_utility", "tokens", "share_unfinished") if table[c].isna().all()])
-
-
-Leaderboard.to_pandas = _to_pandas
 
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-leaderboard-models-a
 def leaderboard(
@@ -342,38 +387,8 @@ def printable(text) -> str:
     "A text without control characters: a terminal would obey them."
     return "".join(c if c.isprintable() else "·" for c in str(text))
 
-
-def _str(self) -> str:
-    heads, rows = _cells(self)
-    lines = [[printable(c) for c in line] for line in [heads, *rows]]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    pad = lambda line: [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]
-    texts = ["  ".join(pad(line)) for line in lines]
-    return "\n".join([texts[0], "─" * len(texts[0]), *texts[1:], printable(_caption(self))])
-
-
-def _to_markdown(self) -> str:
-    "The table in Markdown, with its caption; names are escaped."
-    return f"{markdown_table(*_cells(self))}\n\n{escape_markdown(_caption(self))}"
-
-
-def _repr_html(self) -> str:
-    heads, rows = _cells(self)
-    style = lambda k: f"text-align:{'right' if k else 'left'};padding:.25em .7em" + ";white-space:nowrap" * (k > 0)
-    cell = lambda tag, k, text: f'<{tag} style="{style(k)}">{escape(text)}</{tag}>'
-    head = "".join(cell("th", k, c) for k, c in enumerate(heads))
-    body = "".join("<tr>" + "".join(cell("td", k, c) for k, c in enumerate(row)) + "</tr>" for row in rows)
-    return ('<div style="overflow-x:auto"><table class="leaderboard" style="border-collapse:collapse">'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f'<p style="font-size:.85em;opacity:.75;max-width:60em">{escape(_caption(self))}</p></div>')
-
-
-Leaderboard.__str__ = Leaderboard.__repr__ = _str
-Leaderboard.to_markdown, Leaderboard._repr_html_ = _to_markdown, _repr_html
-
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-plot-text-text
 JUDGES = ("gold", "simulated", "reward model")  # those that often stand side by side
-
 
 def judge_numbers(
     judges: list[str],  # names of those in one figure
@@ -383,7 +398,6 @@ def judge_numbers(
     free = (k for k in itertools.count(2) if k % len(PALETTE) > 1 and k not in known.values())
     return {name: known[name] if name in known else next(free) for name in judges}
 
-
 def judge_looks(
     judges: list[str],  # names of those in one figure
 ) -> dict[str, tuple[str, int]]:  # colour, and a number from 0 to 5 of dash and symbol
@@ -391,45 +405,13 @@ def judge_looks(
     numbers, size = judge_numbers(judges), len(PALETTE)
     return {name: (PALETTE[k % size], (k + k // size) % size) for name, k in numbers.items()}
 
-
 def plot_text(
     text,  # a name, which may hold anything
 ) -> str:  # the same for titles, legends, ticks and hover texts of plotly
     "Escape untrusted text for plotly, which reads a few tags and knows fewer entities than a browser: no `&quot;`."
     return html.escape(str(text), quote=False)
 
-
-def _plot(self):
-    "Win-rates as bars with one standard error, a colour an annotator; a plotly figure."
-    import plotly.graph_objects as go
-    table, bars = self.to_pandas().iloc[::-1], []            # from below: the best, and its first annotator, on top
-    names = [plot_text(name) for name in table.index]
-    for annotator, (colour, _) in reversed(judge_looks(self.annotators).items()):
-        error = dict(array=table[f"standard_error_{annotator}"], color=NEUTRAL, thickness=1.5, width=4)
-        bars.append(go.Bar(x=table[f"win_rate_{annotator}"], y=names, error_x=error, orientation="h", opacity=.8,
-                           name=plot_text(annotator), marker_color=colour,
-                           hovertemplate="%{y}: %{x:.1f} ± %{error_x.array:.1f} %"))
-    fig = go.Figure(bars, dict(
-        template=plot_theme(), barmode="group", bargap=.3, height=130 + 34 * len(names) * len(bars) ** .6,
-        xaxis=dict(title=f"win-rate against {plot_text(self.reference)}, %", rangemode="tozero"),
-        yaxis=dict(ticklabelstandoff=6, dtick=1), showlegend=len(bars) > 1, margin=dict(t=30),
-        legend=dict(traceorder="reversed", orientation="h", y=1.02, yanchor="bottom")))
-    return fig.add_vline(x=50, line=dict(dash="dot", color=NEUTRAL, width=1))
-
-
-Leaderboard.plot = _plot
-
 # %% ../../nbs/api/20_leaderboard.ipynb #export-def-save-self-folder
-def _save(self, folder: str | Path) -> Path:
-    "Write outputs.jsonl and board.json into `folder`; returns the folder."
-    folder = as_path(folder)
-    save_table(self.outputs, folder / "outputs.jsonl")
-    about = {"annotators": self.annotators, "baseline": self.baseline, "reference": self.reference,
-             "seconds": self.seconds}
-    atomic_write(folder / "board.json", json.dumps(as_json(about), indent=1, ensure_ascii=False) + "\n")
-    return folder
-
-
 def load_leaderboard(
     folder: str | Path,  # what `Leaderboard.save` wrote
 ) -> Leaderboard:  # with the same figures
@@ -445,6 +427,3 @@ def load_leaderboard(
     require_columns(table, origin, ("item", "draw", "generator", "reference", "output", *PAIR_KEY[:2],
                                     *(f"preference_{a}" for a in about["annotators"])))
     return Leaderboard(table, **about)
-
-
-Leaderboard.save = _save

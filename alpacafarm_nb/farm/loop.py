@@ -112,156 +112,149 @@ class Loop:
         return self.stage(name, inputs, make, lambda t, f: save_table(t, f / "table.jsonl"),
                           lambda f: read_table(f / "table.jsonl")[0], say)
 
+    def sft(self) -> Model:
+        "The policy that imitates the demonstrations."
+        s = self.settings.sft
+        train = lambda run_dir: train_sft(self.base, self.farm.sft, s, seed=self.seed, run_dir=run_dir)
+        return self.model("sft", [s], train, f"fine-tune a LoRA adapter on {len(self.farm.sft)} demonstrations, "
+                          "so that the base answers instructions at all")
+
+    def pairs(self) -> pd.DataFrame:
+        "Pairs of the policy's own samples."
+        n = self.settings.n_pairs
+        make = lambda: sample_pairs(self.sft(), self.farm.preference, n, seed=seed_for(self.seed, "pairs"))
+        return self.table("pairs", ["sft", n], make, f"sample {n} pairs of answers to each of "
+                          f"{len(self.farm.preference)} instructions, for annotators to compare")
+
+    def preferences(
+        self, annotator=None, p_label_flip: float | None = None, name: str = "preferences",
+    ) -> pd.DataFrame:
+        "Preferences on the pairs: by the simulated pool with label noise unless another annotator is given."
+        annotator = annotator or self.farm.simulated
+        if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
+        flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
+        make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
+        needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_marks(self.farm, annotator)}, flip]
+        return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
+                          f"is better ({100 * flip:.0f} % of the labels flipped)")
+
+    def reward(self) -> RewardModel:
+        "The reward model."
+        s = self.settings.reward
+        return self.model("reward", ["sft", "preferences", s], lambda run_dir: train_reward_model(
+            self.sft(), self.preferences(), s, seed=self.seed, run_dir=run_dir),
+            "learn a score that predicts the preferences: the proxy of what is wanted")
+
+    def dpo(self) -> Model:
+        "The policy trained on the preferences directly."
+        s = self.settings.dpo
+        return self.model("dpo", ["sft", "preferences", s], lambda run_dir: train_dpo(
+            self.sft(), self.preferences(), s, seed=self.seed, run_dir=run_dir),
+            "train on the preferences directly, without a reward model (DPO)")
+
+    def ppo(self) -> Model:
+        "The policy trained by reinforcement learning against the reward model, looked at as it trains."
+        s, reward = self.settings, self.reward()
+        look = Look(self.farm.val.head(s.n_look), judges(self.farm), reward, s.temperature, seed_for(self.seed, "look"),
+                    keep=0)
+        steps = sorted({*range(0, s.ppo.steps, s.look_every), s.ppo.steps})
+        inputs = ["sft", "reward", s.ppo, s.look_every, s.n_look, s.temperature]
+        return self.model("ppo", inputs, lambda run_dir: train_ppo(
+            self.sft(), reward, self.farm.unlabeled, s.ppo, seed=self.seed, run_dir=run_dir,
+            evaluate=look, evaluate_at=steps),
+            f"reinforcement learning against the reward model: {s.ppo.steps} steps of PPO")
+
+    def pool(self) -> pd.DataFrame:
+        "Candidates for best-of-n on the evaluation instructions, with their scores."
+        s = self.settings
+        make = lambda: BestOfN(self.sft(), self.reward(), s.n, s.temperature).pool(
+            self.farm.eval.drop(columns="output"), seed=seed_for(self.seed, "pool"))
+        return self.table("pool", ["sft", "reward", s.n, s.temperature], make,
+                          f"sample and score {s.n} candidates for each evaluation instruction")
+
+    def answers(self) -> pd.DataFrame:
+        "The answers of all models to the evaluation instructions, one table."
+        s, asked = self.settings, self.farm.eval.drop(columns="output")
+        def make():
+            seed = seed_for(self.seed, "eval")
+            models = (self.base, self.sft(), self.dpo(), self.ppo())
+            drawn = [m.sample(asked, temperature=s.temperature, seed=seed) for m in models]
+            greedy = self.sft().sample(asked, greedy=True).assign(generator="sft_greedy")
+            best = pick_best(self.pool()).assign(generator=f"best_of_{s.n}")
+            columns = [c for c in (*drawn[0], "n_tokens_drawn") if c in best]   # discarded candidates are paid for, too
+            return pd.concat([t.reindex(columns=columns) for t in (*drawn, greedy, best)], ignore_index=True)
+        return self.table("answers", ["sft", "dpo", "ppo", "pool", s.temperature], make,
+                          f"have every model answer {len(asked)} instructions that no training touched")
+
+    def board(self) -> Leaderboard:
+        "Everybody's win-rate against the reference outputs, by every judge."
+        return leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
+
+    def agreement(self) -> pd.DataFrame:
+        "How often one label of each annotator agrees with one gold label, in percent, on the training pairs."
+        if self.farm.gold is None: raise StageError(f"the farm {self.farm.name!r} has no gold labels to agree with.")
+        pairs, gold = self.pairs(), self.farm.gold
+        first, second = (gold.annotate_pairs(pairs, seed=seed_for(self.seed, "gold", k)) for k in (1, 2))
+        pool, flip = self.farm.simulated, self.settings.p_label_flip
+        labels = {"gold, asked again": second,
+                  "simulated pool": pool.annotate_pairs(pairs, seed=seed_for(self.seed, "pool")),
+                  f"simulated pool, {100 * flip:.0f} % flipped":
+                      pool.annotate_pairs(pairs, flip, seed_for(self.seed, "flipped"))}
+        labels |= {a.name: a.annotate_pairs(pairs, seed=seed_for(self.seed, a.name)) for a in pool.annotators}
+        rates = {name: agreement_rate(first, table) for name, table in labels.items()}
+        return pd.DataFrame([dict(annotator=n, agreement=r.agreement, standard_error=r.standard_error,
+                                  group="single" if n in labels and "_" in n else "pool or gold")
+                             for n, r in rates.items()])
+
+    def best_of_n_table(self) -> pd.DataFrame:
+        "Win-rate of best-of-n for n up to the size of the pool, by every judge, and the reward: a row a point."
+        points = best_of_n_points(self.pool(), self.farm.eval["output"], judges(self.farm))
+        points["judge"] = points["judge"].where(points["measure"] != REWARD, "reward model")
+        return points.loc[points["measure"] != WORDS, ["n", "judge", "value", "standard_error"]]
+
+    def ppo_table(self) -> pd.DataFrame:
+        "Win-rates and proxy reward over the steps of PPO: a row a point."
+        history = self.ppo().history.to_pandas().dropna(subset=["proxy"])
+        columns = {f"win_rate_{j.name}": j.name for j in judges(self.farm)} | {"proxy": "reward model"}
+        return history.melt("step", list(columns), "judge", "value").replace({"judge": columns})
+
+    def report(
+        self,
+        board: Leaderboard | None = None,  # as `board` gave it; None judges the answers
+    ) -> Path:  # of the file
+        "Write report.html into the run's folder."
+        board, pool_size = self.board() if board is None else board, self.settings.n
+        histories = dict(sft=self.sft().history, reward=self.reward().history, dpo=self.dpo().history,
+                         ppo=self.ppo().history)
+        title = f"The whole loop on {self.farm.name}, seed {self.seed}"
+        return write_report(self.stages.folder / "report.html", title, [
+            ("Leaderboard", "Win-rates against the reference outputs on evaluation instructions that no training "
+             "touched. Simulated is the noise-free panel of the thirteen simulated annotators, gold the known truth of "
+             "this world. Errors are standard errors over the instructions of this one training seed; "
+             "a difference between seeds can be larger.", [board.plot(), board]),
+            *([] if self.farm.gold is None else [_agreement_section(self)]),
+            ("Best-of-n", "More samples mean more reward by the reward model. "
+             f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
+             overoptimization_figure(self.best_of_n_table(), "n", right=("reward model",))),
+            ("PPO as it trains", f"Proxy reward and win-rates on {self.settings.n_look} validation instructions.",
+             overoptimization_figure(self.ppo_table(), "step", right=("reward model",))),
+            ("Training curves", "", training_figure(histories)),
+            ("Answers side by side", "", outputs_side_by_side(board, 6, seed=self.seed))],
+            lead="Demonstrations, simulated preferences, a reward model, best-of-n, DPO and PPO, "
+                 "judged by simulated annotators and by the known truth.")
+
 # %% ../../nbs/api/22_loop.ipynb #sft-stage
-def _sft(self: Loop) -> Model:
-    "The policy that imitates the demonstrations."
-    s = self.settings.sft
-    train = lambda run_dir: train_sft(self.base, self.farm.sft, s, seed=self.seed, run_dir=run_dir)
-    return self.model("sft", [s], train, f"fine-tune a LoRA adapter on {len(self.farm.sft)} demonstrations, "
-                      "so that the base answers instructions at all")
-
-def _pairs(self: Loop) -> pd.DataFrame:
-    "Pairs of the policy's own samples."
-    n = self.settings.n_pairs
-    make = lambda: sample_pairs(self.sft(), self.farm.preference, n, seed=seed_for(self.seed, "pairs"))
-    return self.table("pairs", ["sft", n], make, f"sample {n} pairs of answers to each of {len(self.farm.preference)} "
-                      "instructions, for annotators to compare")
-
-def _preferences(
-    self: Loop, annotator=None, p_label_flip: float | None = None, name: str = "preferences",
-) -> pd.DataFrame:
-    "Preferences on the pairs: by the simulated pool with label noise unless another annotator is given."
-    annotator = annotator or self.farm.simulated
-    if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
-    flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
-    make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-    needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_marks(self.farm, annotator)}, flip]
-    return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
-                      f"is better ({100 * flip:.0f} % of the labels flipped)")
-
 def _annotator_marks(farm, annotator):
     "What tells an annotator of one's own from another of its name; those of the farm's world are in its fingerprint."
     if farm.world is not None and annotator is farm.simulated: return None
     return marks_of(annotator, "annotator")
-
-Loop.sft, Loop.pairs, Loop.preferences = _sft, _pairs, _preferences
-
-# %% ../../nbs/api/22_loop.ipynb #method-stages
-def _reward(self: Loop) -> RewardModel:
-    "The reward model."
-    s = self.settings.reward
-    return self.model("reward", ["sft", "preferences", s], lambda run_dir: train_reward_model(
-        self.sft(), self.preferences(), s, seed=self.seed, run_dir=run_dir),
-        "learn a score that predicts the preferences: the proxy of what is wanted")
-
-def _dpo(self: Loop) -> Model:
-    "The policy trained on the preferences directly."
-    s = self.settings.dpo
-    return self.model("dpo", ["sft", "preferences", s], lambda run_dir: train_dpo(
-        self.sft(), self.preferences(), s, seed=self.seed, run_dir=run_dir),
-        "train on the preferences directly, without a reward model (DPO)")
-
-def _ppo(self: Loop) -> Model:
-    "The policy trained by reinforcement learning against the reward model, looked at as it trains."
-    s, reward = self.settings, self.reward()
-    look = Look(self.farm.val.head(s.n_look), judges(self.farm), reward, s.temperature, seed_for(self.seed, "look"),
-                keep=0)
-    steps = sorted({*range(0, s.ppo.steps, s.look_every), s.ppo.steps})
-    inputs = ["sft", "reward", s.ppo, s.look_every, s.n_look, s.temperature]
-    return self.model("ppo", inputs, lambda run_dir: train_ppo(
-        self.sft(), reward, self.farm.unlabeled, s.ppo, seed=self.seed, run_dir=run_dir,
-        evaluate=look, evaluate_at=steps),
-        f"reinforcement learning against the reward model: {s.ppo.steps} steps of PPO")
-Loop.reward, Loop.dpo, Loop.ppo = _reward, _dpo, _ppo
 
 # %% ../../nbs/api/22_loop.ipynb #look
 def judges(farm: Farm) -> list:
     "The annotators that a farm is evaluated by: simulated, and gold where it is known."
     return [a for a in (farm.simulated, farm.gold) if a is not None]
 
-# %% ../../nbs/api/22_loop.ipynb #board-stages
-def _pool(self: Loop) -> pd.DataFrame:
-    "Candidates for best-of-n on the evaluation instructions, with their scores."
-    s = self.settings
-    make = lambda: BestOfN(self.sft(), self.reward(), s.n, s.temperature).pool(
-        self.farm.eval.drop(columns="output"), seed=seed_for(self.seed, "pool"))
-    return self.table("pool", ["sft", "reward", s.n, s.temperature], make,
-                      f"sample and score {s.n} candidates for each evaluation instruction")
-
-def _answers(self: Loop) -> pd.DataFrame:
-    "The answers of all models to the evaluation instructions, one table."
-    s, asked = self.settings, self.farm.eval.drop(columns="output")
-    def make():
-        seed = seed_for(self.seed, "eval")
-        models = (self.base, self.sft(), self.dpo(), self.ppo())
-        drawn = [m.sample(asked, temperature=s.temperature, seed=seed) for m in models]
-        greedy = self.sft().sample(asked, greedy=True).assign(generator="sft_greedy")
-        best = pick_best(self.pool()).assign(generator=f"best_of_{s.n}")
-        columns = [c for c in (*drawn[0], "n_tokens_drawn") if c in best]      # discarded candidates are paid for, too
-        return pd.concat([t.reindex(columns=columns) for t in (*drawn, greedy, best)], ignore_index=True)
-    return self.table("answers", ["sft", "dpo", "ppo", "pool", s.temperature], make,
-                      f"have every model answer {len(asked)} instructions that no training touched")
-
-def _board(self: Loop) -> Leaderboard:
-    "Everybody's win-rate against the reference outputs, by every judge."
-    return leaderboard(self.answers(), self.farm.eval, judges(self.farm), baseline="sft")
-Loop.pool, Loop.answers, Loop.board = _pool, _answers, _board
-
-# %% ../../nbs/api/22_loop.ipynb #curves
-def _agreement(self: Loop) -> pd.DataFrame:
-    "How often one label of each annotator agrees with one gold label, in percent, on the pairs sampled for training."
-    if self.farm.gold is None: raise StageError(f"the farm {self.farm.name!r} has no gold labels to agree with.")
-    pairs, gold = self.pairs(), self.farm.gold
-    first, second = (gold.annotate_pairs(pairs, seed=seed_for(self.seed, "gold", k)) for k in (1, 2))
-    pool, flip = self.farm.simulated, self.settings.p_label_flip
-    labels = {"gold, asked again": second,
-              "simulated pool": pool.annotate_pairs(pairs, seed=seed_for(self.seed, "pool")),
-              f"simulated pool, {100 * flip:.0f} % flipped":
-                  pool.annotate_pairs(pairs, flip, seed_for(self.seed, "flipped"))}
-    labels |= {a.name: a.annotate_pairs(pairs, seed=seed_for(self.seed, a.name)) for a in pool.annotators}
-    rates = {name: agreement_rate(first, table) for name, table in labels.items()}
-    return pd.DataFrame([dict(annotator=n, agreement=r.agreement, standard_error=r.standard_error,
-                              group="single" if n in labels and "_" in n else "pool or gold")
-                         for n, r in rates.items()])
-
-def _best_of_n_table(self: Loop) -> pd.DataFrame:
-    "Win-rate of best-of-n for n up to the size of the pool, by every judge, and the reward: a row a point."
-    points = best_of_n_points(self.pool(), self.farm.eval["output"], judges(self.farm))
-    points["judge"] = points["judge"].where(points["measure"] != REWARD, "reward model")
-    return points.loc[points["measure"] != WORDS, ["n", "judge", "value", "standard_error"]]
-
-def _ppo_table(self: Loop) -> pd.DataFrame:
-    "Win-rates and proxy reward over the steps of PPO: a row a point."
-    history = self.ppo().history.to_pandas().dropna(subset=["proxy"])
-    columns = {f"win_rate_{j.name}": j.name for j in judges(self.farm)} | {"proxy": "reward model"}
-    return history.melt("step", list(columns), "judge", "value").replace({"judge": columns})
-Loop.agreement, Loop.best_of_n_table, Loop.ppo_table = _agreement, _best_of_n_table, _ppo_table
-
 # %% ../../nbs/api/22_loop.ipynb #report
-def _report(
-    self: Loop,
-    board: Leaderboard | None = None,  # as `board` gave it; None judges the answers
-) -> Path:  # of the file
-    "Write report.html into the run's folder."
-    board, pool_size = self.board() if board is None else board, self.settings.n
-    histories = dict(sft=self.sft().history, reward=self.reward().history, dpo=self.dpo().history,
-                     ppo=self.ppo().history)
-    return write_report(self.stages.folder / "report.html", f"The whole loop on {self.farm.name}, seed {self.seed}", [
-        ("Leaderboard", "Win-rates against the reference outputs on evaluation instructions that no training touched. "
-         "Simulated is the noise-free panel of the thirteen simulated annotators, gold the known truth of this world. "
-         "Errors are standard errors over the instructions of this one training seed; "
-         "a difference between seeds can be larger.", [board.plot(), board]),
-        *([] if self.farm.gold is None else [_agreement_section(self)]),
-        ("Best-of-n", "More samples mean more reward by the reward model. "
-         f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
-         overoptimization_figure(self.best_of_n_table(), "n", right=("reward model",))),
-        ("PPO as it trains", f"Proxy reward and win-rates on {self.settings.n_look} validation instructions.",
-         overoptimization_figure(self.ppo_table(), "step", right=("reward model",))),
-        ("Training curves", "", training_figure(histories)),
-        ("Answers side by side", "", outputs_side_by_side(board, 6, seed=self.seed))],
-        lead="Demonstrations, simulated preferences, a reward model, best-of-n, DPO and PPO, "
-             "judged by simulated annotators and by the known truth.")
-
 def _agreement_section(self):
     "What the report says of agreement with gold."
     table = self.agreement()
@@ -269,7 +262,6 @@ def _agreement_section(self):
     return ("Agreement", "How often one label agrees with one gold label on the pairs that were labelled. "
             "Gold does not always agree with itself, since its labels are sampled as people's are.",
             agreement_figure(table, {"two gold labels": ceiling}))
-Loop.report = _report
 
 # %% ../../nbs/api/22_loop.ipynb #demo
 def run_demo(

@@ -28,6 +28,21 @@ class SideBySide:
     items: list  # a dictionary an instruction: instruction, input and answers (name, output, verdicts, utility)
     note: str = ""  # how the instructions were chosen
 
+    def __repr__(self) -> str:
+        lines = []
+        for item in self.items:
+            lines += [f"── {item['instruction']}", *(f"   {line}" for line in item["input"].split("\n") if line)]
+            for answer in item["answers"]:
+                facts = [f"{a} {_verdict(p)[0]}" for a, p in answer["verdicts"].items()]
+                if answer["utility"] is not None: facts.append(f"utility {answer['utility']:.2f}")
+                text = "(no answer)" if answer["output"] is None else answer["output"].replace("\n", "\n   ")
+                lines.append(f"   [{answer['name']}{''.join(f' · {f}' for f in facts)}]\n   {text}")
+        return "\n".join(printable(line) for line in "\n".join([*lines, self.note]).split("\n"))
+
+    __str__ = __repr__
+
+    def _repr_html_(self): return f"<style>{SIDE_CSS}</style>{_side_html(self)}"
+
 
 def outputs_side_by_side(
     board: Leaderboard,  # the leaderboard whose outputs are shown
@@ -81,21 +96,6 @@ def _verdict(p: float) -> tuple[str, str]:
     sign, kind = ("▲", "win") if shown > 50 else ("▼", "loss") if shown < 50 else ("=", "tie")
     return f"{sign} {shown} %", kind
 
-
-def _side_str(self) -> str:
-    lines = []
-    for item in self.items:
-        lines += [f"── {item['instruction']}", *(f"   {line}" for line in item["input"].split("\n") if line)]
-        for answer in item["answers"]:
-            facts = [f"{a} {_verdict(p)[0]}" for a, p in answer["verdicts"].items()]
-            if answer["utility"] is not None: facts.append(f"utility {answer['utility']:.2f}")
-            text = "(no answer)" if answer["output"] is None else answer["output"].replace("\n", "\n   ")
-            lines.append(f"   [{answer['name']}{''.join(f' · {f}' for f in facts)}]\n   {text}")
-    return "\n".join(printable(line) for line in "\n".join([*lines, self.note]).split("\n"))
-
-
-SideBySide.__str__ = SideBySide.__repr__ = _side_str
-
 # %% ../../nbs/api/21_report.ipynb #export-side-css-side-border
 SIDE_CSS = """
 .side{border:1px solid rgba(128,128,128,.35);border-radius:.6em;margin:1.1em 0;overflow:hidden}
@@ -118,19 +118,16 @@ SIDE_CSS = """
 .note{font-size:.85em;opacity:.75}
 """
 
-
 def _side_html(items: SideBySide) -> str:
     """The answers as HTML, all texts escaped. The style sheet stands apart; JupyterLab drops it where it does not trust
     a notebook, so that what matters does not hang on it."""
     note = f'<p class="note">{escape(items.note)}</p>' if items.note else ""
     return "<hr>".join(map(_item_html, items.items)) + note
 
-
 def _item_html(item: dict) -> str:
     given = f'<pre dir="auto">{escape(item["input"])}</pre>' if item["input"] else ""
     ask = f'<div class="ask"><p dir="auto"><b>{escape(item["instruction"])}</b></p>{given}</div>'
     return f'<div class="side">{ask}<div class="answers">{"".join(map(_answer_html, item["answers"]))}</div></div>'
-
 
 def _answer_html(answer: dict) -> str:
     verdicts = {name: _verdict(p) for name, p in answer["verdicts"].items()}
@@ -142,9 +139,6 @@ def _answer_html(answer: dict) -> str:
     return (f'<div class="answer"><div class="name"><i>{escape(answer["name"])}</i></div>'
             f'<div class="out{" empty" * empty}" dir="auto" style="white-space:pre-wrap">{escape(text)}</div>'
             f'<div class="facts">{chips}</div></div>')
-
-
-SideBySide._repr_html_ = lambda self: f"<style>{SIDE_CSS}</style>{_side_html(self)}"
 
 # %% ../../nbs/api/21_report.ipynb #export-def-agreement-figure-table
 def agreement_figure(

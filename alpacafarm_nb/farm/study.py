@@ -181,64 +181,117 @@ class Study(Loop):
         needs = [f"labels_{who}", "sft", {"part": part}, s, self.settings.fraction]
         return self.model(name, needs, train, f"reward model on {part} labels by {who}")
 
-# %% ../../nbs/api/23_study.ipynb #study-candidates
-def _direct(self: Study, who: str, beta: float) -> Model:
-    "DPO policy of one labeller."
-    name, s, labels = f"dpo_{who}_{beta:g}", replace(self.settings.dpo, beta=beta), self.labels(who)
-    def train(run_dir): return train_dpo(self.sft(), labels, s, name=name, seed=self.seed, run_dir=run_dir)
-    return self.model(name, [f"labels_{who}", "sft", s], train, f"DPO on labels by {who}, beta {beta:g}")
+    def direct(self, who: str, beta: float) -> Model:
+        "DPO policy of one labeller."
+        name, s, labels = f"dpo_{who}_{beta:g}", replace(self.settings.dpo, beta=beta), self.labels(who)
+        def train(run_dir): return train_dpo(self.sft(), labels, s, name=name, seed=self.seed, run_dir=run_dir)
+        return self.model(name, [f"labels_{who}", "sft", s], train, f"DPO on labels by {who}, beta {beta:g}")
 
-def _reinforced(self: Study, who: str) -> dict[int, Model]:
-    "PPO policies of one labeller, by step."
-    s, name, reward = self.settings, f"ppo_{who}", self.proxy(who)
-    def train():
-        policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.ppo,
-                           evaluate_at=s.choose_step, name=name, seed=self.seed)
+    def reinforced(self, who: str) -> dict[int, Model]:
+        "PPO policies of one labeller, by step."
+        s, name, reward = self.settings, f"ppo_{who}", self.proxy(who)
+        def train():
+            policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.ppo,
+                               evaluate_at=s.choose_step, name=name, seed=self.seed)
+            if policy.history.interrupted: raise KeyboardInterrupt
+            return {k: policy.at(k) for k in s.choose_step}
+        def save(policies, folder):
+            for k, model in policies.items(): model.save(folder / f"step-{k}")
+        def load(folder): return {k: load_model(folder / f"step-{k}", self.base) for k in s.choose_step}
+        return self.stage(name, [f"reward_{who}_all", s.ppo, s.choose_step], train, save, load,
+                          f"PPO against the reward model of {who}")
+
+    def families(self, who: str) -> dict[str, dict[str, Model]]:
+        "The candidates of each method."
+        s, reward = self.settings, self.proxy(who)
+        return dict(best_of_n={f"best_of_{n}": BestOfN(self.sft(), reward, n, s.temperature) for n in s.choose_n},
+                    dpo={f"dpo_{b:g}": self.direct(who, b) for b in s.choose_beta},
+                    ppo={f"ppo_{k}": m for k, m in self.reinforced(who).items()})
+
+    def choose(self, who: str, candidates: dict) -> str:
+        "Name of the candidate that the labeller prefers on validation instructions."
+        s, val, wins, seed = self.settings, self.farm.val, {}, seed_for(self.seed, "choose")
+        asked = val.drop(columns="output")
+        for name, model in candidates.items():
+            outputs = model.sample(asked, n=s.n_choose, temperature=s.temperature, seed=seed)["output"]
+            pairs = asked.assign(output_1=val["output"], output_2=outputs).explode("output_2", ignore_index=True)
+            wins[name] = float(self.who[who].annotate_pairs(pairs, seed_for(seed, who))["preference"].mean())
+        return max(wins, key=wins.get)
+
+    def compare(self, who: str) -> pd.DataFrame:
+        "The policies of one labeller, and SFT, judged by gold and by the simulated pool: a row an instruction."
+        s, evaluation, families = self.settings, self.farm.eval, self.families(who)
+        asked = evaluation.drop(columns="output")
+        chosen = {family: self.choose(who, candidates) for family, candidates in families.items()}
+        policies = {family: (name, families[family][name]) for family, name in chosen.items()}
+        policies |= dict(best_of_16=("best_of_16", BestOfN(self.sft(), self.proxy(who), 16, s.temperature)),
+                         base=("base", self.base), sft=("sft", self.sft()))
+        drawn = dict(n=s.n_final, temperature=s.temperature, seed=seed_for(self.seed, "final"))
+        outputs = {method: (name, m.sample(asked, **drawn)) for method, (name, m) in policies.items()}
+        outputs["sft_greedy"] = "sft_greedy", self.sft().sample(asked, greedy=True)
+        rows = []
+        for method, (name, table) in outputs.items():
+            for judge in (self.farm.gold, self.farm.simulated):
+                values = win_probability(table, evaluation, judge).mean(1)
+                rows += rows_of(values, labeller=who, part="all", method=method, setting=name, judge=judge.name)
+        return pd.DataFrame(rows)
+
+    def candidates(self) -> pd.DataFrame:
+        "The samples for best-of-n."
+        s, seed = self.settings, seed_for(self.seed, "candidates")
+        asked, drawn = self.farm.eval.head(s.n_samples), dict(n=s.samples, temperature=s.temperature, seed=seed)
+        def make(): return self.sft().sample(asked.drop(columns="output"), **drawn)
+        say = f"{s.samples} samples of each of {len(asked)} instructions"
+        return self.table("candidates", ["sft", s.samples, s.n_samples, s.temperature], make, say)
+
+    def judged(self, judge) -> np.ndarray:
+        "Win probability of each candidate by a judge, in percent: [instructions, samples]."
+        if judge.name not in self.judgements:
+            asked = self.farm.eval.head(self.settings.n_samples)
+            self.judgements[judge.name] = win_probability(self.candidates(), asked, judge)
+        return self.judgements[judge.name]
+
+    def best_of(self, who: str, part: str) -> pd.DataFrame:
+        "Best-of-n by one reward model: win probability by gold and by the labeller's panel, a row an n and item."
+        proxy, rows = np.asarray(self.proxy(who, part).score(self.candidates())), []
+        for label, judge in (("gold", self.farm.gold), ("own", self.who[who])):
+            curve = best_of_n_curve(proxy, self.judged(judge), self.settings.ns)
+            for n, values in zip(curve.ns, curve.gold_by_prompt.T):
+                rows += rows_of(values, labeller=who, part=part, method="best_of_n", judge=label, x=int(n))
+        return pd.DataFrame(rows)
+
+    def climb(self, who: str, part: str) -> pd.DataFrame:
+        "PPO against one reward model, judged by gold, by the labeller's panel and by the proxy: a row a step and item."
+        s, rows = self.settings, []
+        asked, reward = self.farm.eval.head(s.n_look), self.proxy(who, part)
+        def look(step, model):
+            seed = seed_for(self.seed, "look")
+            outputs = model.sample(asked.drop(columns="output"), temperature=s.temperature, seed=seed)
+            values = {label: win_probability(outputs, asked, judge).mean(1)
+                      for label, judge in (("gold", self.farm.gold), ("own", self.who[who]))}
+            for label, found in {**values, "proxy": reward.score(outputs)}.items():
+                rows.extend(rows_of(found, labeller=who, part=part, method="ppo", judge=label, x=step))
+            return {}
+        policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.climb, evaluate=look, seed=self.seed,
+                           evaluate_at=range(0, s.climb.steps + 1, s.look_every), name=f"climb_{who}_{part}")
+        policy.free()
         if policy.history.interrupted: raise KeyboardInterrupt
-        return {k: policy.at(k) for k in s.choose_step}
-    def save(policies, folder):
-        for k, model in policies.items(): model.save(folder / f"step-{k}")
-    def load(folder): return {k: load_model(folder / f"step-{k}", self.base) for k in s.choose_step}
-    return self.stage(name, [f"reward_{who}_all", s.ppo, s.choose_step], train, save, load,
-                      f"PPO against the reward model of {who}")
+        return pd.DataFrame(rows)
 
-def _families(self: Study, who: str) -> dict[str, dict[str, Model]]:
-    "The candidates of each method."
-    s, reward = self.settings, self.proxy(who)
-    return dict(best_of_n={f"best_of_{n}": BestOfN(self.sft(), reward, n, s.temperature) for n in s.choose_n},
-                dpo={f"dpo_{b:g}": self.direct(who, b) for b in s.choose_beta},
-                ppo={f"ppo_{k}": m for k, m in self.reinforced(who).items()})
-Study.direct, Study.reinforced, Study.families = _direct, _reinforced, _families
+    def facts(self) -> pd.DataFrame:
+        "Agreement of labellers and accuracy of reward models: a row a figure."
+        pairs = self.pairs()
+        truth = self.farm.gold.expected(pairs)["preference"].to_numpy() - 1
+        asked, seed = self.farm.eval.drop(columns="output"), seed_for(self.seed, "held")
+        held = self.farm.gold.noiseless.annotate_pairs(sample_pairs(self.sft(), asked, 3, seed=seed))
+        rows = [dict(method="agreement", labeller=n, part="all", value=l.agreement(pairs, truth))
+                for n, l in self.who.items()]
+        models = [(n, "all") for n in self.who] + [(n, "few") for n in self.settings.curves]
+        rows += [dict(method="reward_accuracy", labeller=n, part=p, value=reward_accuracy(self.proxy(n, p), held))
+                 for n, p in models]
+        return pd.DataFrame(rows + [dict(method="pairs", labeller="", part="all", value=len(pairs))])
 
 # %% ../../nbs/api/23_study.ipynb #study-choose
-def _choose(self: Study, who: str, candidates: dict) -> str:
-    "Name of the candidate that the labeller prefers on validation instructions."
-    s, val, wins, seed = self.settings, self.farm.val, {}, seed_for(self.seed, "choose")
-    asked = val.drop(columns="output")
-    for name, model in candidates.items():
-        outputs = model.sample(asked, n=s.n_choose, temperature=s.temperature, seed=seed)["output"]
-        pairs = asked.assign(output_1=val["output"], output_2=outputs).explode("output_2", ignore_index=True)
-        wins[name] = float(self.who[who].annotate_pairs(pairs, seed_for(seed, who))["preference"].mean())
-    return max(wins, key=wins.get)
-
-def _compare(self: Study, who: str) -> pd.DataFrame:
-    "The policies of one labeller, and SFT, judged by gold and by the simulated pool: a row an instruction."
-    s, evaluation, families = self.settings, self.farm.eval, self.families(who)
-    asked = evaluation.drop(columns="output")
-    chosen = {family: self.choose(who, candidates) for family, candidates in families.items()}
-    policies = {family: (name, families[family][name]) for family, name in chosen.items()}
-    policies |= dict(best_of_16=("best_of_16", BestOfN(self.sft(), self.proxy(who), 16, s.temperature)),
-                     base=("base", self.base), sft=("sft", self.sft()))
-    drawn = dict(n=s.n_final, temperature=s.temperature, seed=seed_for(self.seed, "final"))
-    outputs = {method: (name, m.sample(asked, **drawn)) for method, (name, m) in policies.items()}
-    outputs["sft_greedy"] = "sft_greedy", self.sft().sample(asked, greedy=True)
-    rows = []
-    for method, (name, table) in outputs.items():
-        for judge in (self.farm.gold, self.farm.simulated):
-            values = win_probability(table, evaluation, judge).mean(1)
-            rows += rows_of(values, labeller=who, part="all", method=method, setting=name, judge=judge.name)
-    return pd.DataFrame(rows)
-
 def win_probability(
     outputs: pd.DataFrame,  # instruction, input, output: a text or a list of texts a row
     instructions: pd.DataFrame,  # the same rows, with the reference outputs
@@ -253,68 +306,8 @@ def win_probability(
 def rows_of(values, **columns) -> list[dict]:
     "A row of results for each instruction's value."
     return [dict(**columns, item=i, value=round(float(v), 3)) for i, v in enumerate(values)]
-Study.choose, Study.compare = _choose, _compare
-
-# %% ../../nbs/api/23_study.ipynb #study-pool
-def _candidates(self: Study) -> pd.DataFrame:
-    "The samples for best-of-n."
-    s, seed = self.settings, seed_for(self.seed, "candidates")
-    asked, drawn = self.farm.eval.head(s.n_samples), dict(n=s.samples, temperature=s.temperature, seed=seed)
-    def make(): return self.sft().sample(asked.drop(columns="output"), **drawn)
-    say = f"{s.samples} samples of each of {len(asked)} instructions"
-    return self.table("candidates", ["sft", s.samples, s.n_samples, s.temperature], make, say)
-
-def _judged(self: Study, judge) -> np.ndarray:
-    "Win probability of each candidate by a judge, in percent: [instructions, samples]."
-    if judge.name not in self.judgements:
-        asked = self.farm.eval.head(self.settings.n_samples)
-        self.judgements[judge.name] = win_probability(self.candidates(), asked, judge)
-    return self.judgements[judge.name]
-
-def _best_of(self: Study, who: str, part: str) -> pd.DataFrame:
-    "Best-of-n by one reward model: expected win probability by gold and by the labeller's panel, a row an n and item."
-    proxy, rows = np.asarray(self.proxy(who, part).score(self.candidates())), []
-    for label, judge in (("gold", self.farm.gold), ("own", self.who[who])):
-        curve = best_of_n_curve(proxy, self.judged(judge), self.settings.ns)
-        for n, values in zip(curve.ns, curve.gold_by_prompt.T):
-            rows += rows_of(values, labeller=who, part=part, method="best_of_n", judge=label, x=int(n))
-    return pd.DataFrame(rows)
-Study.candidates, Study.judged, Study.best_of = _candidates, _judged, _best_of
-
-# %% ../../nbs/api/23_study.ipynb #study-climb
-def _climb(self: Study, who: str, part: str) -> pd.DataFrame:
-    "PPO against one reward model, looked at by gold, by the labeller's panel and by the proxy: a row a step and item."
-    s, rows = self.settings, []
-    asked, reward = self.farm.eval.head(s.n_look), self.proxy(who, part)
-    def look(step, model):
-        seed = seed_for(self.seed, "look")
-        outputs = model.sample(asked.drop(columns="output"), temperature=s.temperature, seed=seed)
-        values = {label: win_probability(outputs, asked, judge).mean(1)
-                  for label, judge in (("gold", self.farm.gold), ("own", self.who[who]))}
-        for label, found in {**values, "proxy": reward.score(outputs)}.items():
-            rows.extend(rows_of(found, labeller=who, part=part, method="ppo", judge=label, x=step))
-        return {}
-    policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.climb, evaluate=look, seed=self.seed,
-                       evaluate_at=range(0, s.climb.steps + 1, s.look_every), name=f"climb_{who}_{part}")
-    policy.free()
-    if policy.history.interrupted: raise KeyboardInterrupt
-    return pd.DataFrame(rows)
-Study.climb = _climb
 
 # %% ../../nbs/api/23_study.ipynb #study-run
-def _facts(self: Study) -> pd.DataFrame:
-    "Agreement of labellers and accuracy of reward models: a row a figure."
-    pairs = self.pairs()
-    truth = self.farm.gold.expected(pairs)["preference"].to_numpy() - 1
-    asked, seed = self.farm.eval.drop(columns="output"), seed_for(self.seed, "held")
-    held = self.farm.gold.noiseless.annotate_pairs(sample_pairs(self.sft(), asked, 3, seed=seed))
-    rows = [dict(method="agreement", labeller=n, part="all", value=l.agreement(pairs, truth))
-            for n, l in self.who.items()]
-    models = [(n, "all") for n in self.who] + [(n, "few") for n in self.settings.curves]
-    rows += [dict(method="reward_accuracy", labeller=n, part=p, value=reward_accuracy(self.proxy(n, p), held))
-             for n, p in models]
-    return pd.DataFrame(rows + [dict(method="pairs", labeller="", part="all", value=len(pairs))])
-
 def run_study_seed(
     seed: int,  # of the training
     folder: str | Path,  # where its stages are kept
@@ -340,7 +333,6 @@ def run_study_seed(
     needs = ["pairs", s.reward, s.fraction, s.curves, s.main]
     facts = study.table("facts", needs, study.facts, "agreement and accuracy")
     return pd.concat([*parts, facts], ignore_index=True)
-Study.facts = _facts
 
 # %% ../../nbs/api/23_study.ipynb #summary
 def _cube(rows: pd.DataFrame, columns: list) -> tuple[np.ndarray, list]:

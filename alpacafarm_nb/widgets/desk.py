@@ -105,79 +105,76 @@ class Desk(FarmWidget):
         self._saved = str(self.save(next(file for file in files if not file.exists())))
         self._show(self._now)
 
-# %% ../../nbs/api/32_desk.ipynb #desk-results
-def _labels(self,
-    everybody: bool = False,  # True: of all labellers
-) -> pd.DataFrame:  # instruction, input, output_1, output_2, preference, presented_first, given, annotator, seconds
-    "The labels given to this desk's pairs so far."
-    table = self.kept.table(None if everybody else self.labeller)
-    ours = np.array([row in self._place for row in _rows(table)], bool)     # the file may hold other pairs, too
-    return table[ours].reset_index(drop=True)
+    def labels(self,
+        everybody: bool = False,  # True: of all labellers
+    ) -> pd.DataFrame:  # instruction, input, output_1, output_2, preference, presented_first, given, annotator, seconds
+        "The labels given to this desk's pairs so far."
+        table = self.kept.table(None if everybody else self.labeller)
+        ours = np.array([row in self._place for row in _rows(table)], bool)     # the file may hold other pairs, too
+        return table[ours].reset_index(drop=True)
 
-def _human(self) -> HumanLabels:
-    "Everybody's labels as an annotator: `farm.human = desk.human`. Raises `ConfigError` where there is none."
-    if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
-    return HumanLabels(table)
+    @property
+    def human(self) -> HumanLabels:
+        "Everybody's labels as an annotator: `farm.human = desk.human`. Raises `ConfigError` where there is none."
+        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
+        return HumanLabels(table)
 
-def _save(self,
-    path,  # a file: .json, .jsonl, .csv or .parquet
-) -> Path:
-    "Write everybody's labels. Raises `ConfigError` where there is none, `RecordError` for another kind of file."
-    if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
-    return save_table(table, as_path(path))
+    def save(self,
+        path,  # a file: .json, .jsonl, .csv or .parquet
+    ) -> Path:
+        "Write everybody's labels. Raises `ConfigError` where there is none, `RecordError` for another kind of file."
+        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
+        return save_table(table, as_path(path))
 
-def _agreement(self) -> pd.DataFrame:  # a row a rival: agreement, low, high in percent, n
-    "How far this labeller agrees with everybody else."
-    mine, everybody = self.labels(), self.labels(everybody=True)
-    rivals = {name: self._judged(name, mine) for name in self.beside}
-    rivals |= {name: table for name, table in everybody.groupby("annotator", sort=False) if name != self.labeller}
-    found = {name: desk_agreement(mine, table) for name, table in rivals.items() if len(table) and len(mine)}
-    return pd.DataFrame.from_dict({n: f for n, f in found.items() if f}, orient="index",
-                                  columns=["agreement", "low", "high", "n"])
+    def agreement(self) -> pd.DataFrame:  # a row a rival: agreement, low, high in percent, n
+        "How far this labeller agrees with everybody else."
+        mine, everybody = self.labels(), self.labels(everybody=True)
+        rivals = {name: self._judged(name, mine) for name in self.beside}
+        rivals |= {name: table for name, table in everybody.groupby("annotator", sort=False) if name != self.labeller}
+        found = {name: desk_agreement(mine, table) for name, table in rivals.items() if len(table) and len(mine)}
+        return pd.DataFrame.from_dict({n: f for n, f in found.items() if f}, orient="index",
+                                      columns=["agreement", "low", "high", "n"])
 
-Desk.labels, Desk.human, Desk.save, Desk.agreement = _labels, property(_human), _save, _agreement
+    def _pair(self, i): return self.pairs.iloc[i][PAIR_KEY].to_dict()
+
+    def _judged(self, name, mine):
+        "Verdicts of another on the pairs labelled; an annotator is asked about each once, after the person's label."
+        judge, known = self.beside[name], self._verdicts[name]
+        if isinstance(judge, pd.DataFrame): return judge
+        new = [i for i, row in enumerate(_rows(mine)) if row not in known]
+        asked = mine.iloc[new][PAIR_KEY].reset_index(drop=True)
+        known.update(zip(_rows(asked), judge_pairs(judge, asked, self.seed)))
+        return mine[PAIR_KEY].assign(preference=[known[row] for row in _rows(mine)])
+
+    def _show(self, pair=None):
+        "The next pair, or the given one, and how things stand."
+        left = [i for i in self._order if i not in self._mine]
+        self._skipped = [i for i in self._skipped if i in left]
+        if len(self._skipped) == len(left): self._skipped = []       # once all are skipped, they come again
+        self._now = pair if pair is not None else next((i for i in left if i not in self._skipped), None)
+        self._since = time.monotonic()
+        table = self.agreement().reset_index(names="name")
+        labellers = sorted({self.labeller, *self.labels(everybody=True)["annotator"]})
+        self.view = dict(pair=self._shown(), done=len(self._mine), total=len(self.pairs), labeller=self.labeller,
+                         labellers=labellers, agreement=table.round(3).to_dict("records"), saved=self._saved,
+                         problem="")
+
+    def _shown(self):
+        "The pair as the page may know it: by sides."
+        if self._now is None: return None
+        pair, left = self._pair(self._now), int(self._left[self._now])
+        return dict(number=self._now, instruction=pair["instruction"], input=pair["input"], left=pair[f"output_{left}"],
+                    right=pair[f"output_{3 - left}"])
+
+    def static(self):
+        shown = self.agreement().rename(columns=dict(agreement="agreement, %", n="pairs"))
+        title = f"{self.labeller}: {len(self._mine)} of {len(self.pairs)} pairs labelled"
+        if shown.empty: return [Page(f"<p>{escape(title)}. Run this cell with a kernel, and label.</p>")]
+        title += "; agreement with"
+        return [page_table(shown, title)]
 
 # %% ../../nbs/api/32_desk.ipynb #desk-parts
 def _rows(table): return [tuple(row) for row in table[PAIR_KEY].values.tolist()]
-
-def _pair(self, i): return self.pairs.iloc[i][PAIR_KEY].to_dict()
-
-def _judged(self, name, mine):
-    "Verdicts of another on the pairs labelled; an annotator is asked about each once, after the person's label."
-    judge, known = self.beside[name], self._verdicts[name]
-    if isinstance(judge, pd.DataFrame): return judge
-    new = [i for i, row in enumerate(_rows(mine)) if row not in known]
-    asked = mine.iloc[new][PAIR_KEY].reset_index(drop=True)
-    known.update(zip(_rows(asked), judge_pairs(judge, asked, self.seed)))
-    return mine[PAIR_KEY].assign(preference=[known[row] for row in _rows(mine)])
-
-def _show(self, pair=None):
-    "The next pair, or the given one, and how things stand."
-    left = [i for i in self._order if i not in self._mine]
-    self._skipped = [i for i in self._skipped if i in left]
-    if len(self._skipped) == len(left): self._skipped = []       # once all are skipped, they come again
-    self._now = pair if pair is not None else next((i for i in left if i not in self._skipped), None)
-    self._since = time.monotonic()
-    table = self.agreement().reset_index(names="name")
-    labellers = sorted({self.labeller, *self.labels(everybody=True)["annotator"]})
-    self.view = dict(pair=self._shown(), done=len(self._mine), total=len(self.pairs), labeller=self.labeller,
-                     labellers=labellers, agreement=table.round(3).to_dict("records"), saved=self._saved, problem="")
-
-def _shown(self):
-    "The pair as the page may know it: by sides."
-    if self._now is None: return None
-    pair, left = self._pair(self._now), int(self._left[self._now])
-    return dict(number=self._now, instruction=pair["instruction"], input=pair["input"], left=pair[f"output_{left}"],
-                right=pair[f"output_{3 - left}"])
-
-def _static(self):
-    shown = self.agreement().rename(columns=dict(agreement="agreement, %", n="pairs"))
-    title = f"{self.labeller}: {len(self._mine)} of {len(self.pairs)} pairs labelled"
-    if shown.empty: return [Page(f"<p>{escape(title)}. Run this cell with a kernel, and label.</p>")]
-    title += "; agreement with"
-    return [page_table(shown, title)]
-
-Desk._pair, Desk._judged, Desk._show, Desk._shown, Desk.static = _pair, _judged, _show, _shown, _static
 
 # %% ../../nbs/api/32_desk.ipynb #label
 def label(

@@ -56,35 +56,37 @@ class Run:
         except BaseException as error: self.error = error    # whoever waits is told
         finally: self._over.set()
 
-# %% ../../nbs/api/35_training_board.ipynb #run-end
-def _wait(self, timeout: float | None = None) -> Any:
-    """Wait for the end and return the result, or raise what the work raised; after `timeout` seconds, `StageError`.
-    An interrupted kernel stops the run, as the button does."""
-    try: self._join(timeout)
-    except KeyboardInterrupt:
-        self.stop()
-        self._join()
-    return self.result
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the result, or raise what the work raised; after `timeout` seconds, `StageError`.
+        An interrupted kernel stops the run, as the button does."""
+        try: self._join(timeout)
+        except KeyboardInterrupt:
+            self.stop()
+            self._join()
+        return self.result
 
-def _join(self, timeout=None):
-    "In small parts: who waits is deaf to interruptions on some systems. An interrupted `join` takes a thread for dead."
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while not self._over.wait(.1) and time.monotonic() < end: pass
-    if self._over.is_set(): self._thread.join()
+    def _join(self, timeout=None):
+        # in small parts: who waits is deaf to interruptions on some systems; an interrupted `join` ends at once
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._over.wait(.1) and time.monotonic() < end: pass
+        if self._over.is_set(): self._thread.join()
 
-def _result(self) -> Any:
-    "What came of it. Raises `StageError` while the run goes on, and what the work raised."
-    if not self._over.is_set(): raise StageError(f"{self.name} still runs: wait for its end, or stop it.")
-    if self.error is not None: raise self.error
-    return self._result
+    def stop(self) -> None:
+        "Ask the work to end."
+        self._asked.set()
 
-def _stop(self) -> None:
-    "Ask the work to end."
-    self._asked.set()
+    @property
+    def result(self) -> Any:
+        "What came of it. Raises `StageError` while the run goes on, and what the work raised."
+        if not self._over.is_set(): raise StageError(f"{self.name} still runs: wait for its end, or stop it.")
+        if self.error is not None: raise self.error
+        return self._result
 
-Run.wait, Run._join, Run.stop, Run.result = _wait, _join, _stop, property(_result)
-Run.running = property(lambda self: self._thread is not None and not self._over.is_set())
-Run.stopping = property(lambda self: self._asked.is_set())
+    @property
+    def running(self): return self._thread is not None and not self._over.is_set()
+
+    @property
+    def stopping(self): return self._asked.is_set()
 
 # %% ../../nbs/api/35_training_board.ipynb #thin
 MOST = 150   # points of a curve
@@ -168,34 +170,35 @@ class Watch:
         table = drawn[["instruction", "input", "output"]]
         return table if self.reward is None else table.assign(reward=self.reward.score(drawn))
 
-# %% ../../nbs/api/35_training_board.ipynb #watch-results
-def _done(self) -> int:
-    "Steps so far, of all parts."
-    return self.offset + (self.parts[-1].rows[-1]["step"] if self.parts and self.parts[-1].rows else 0)
+    @property
+    def done(self) -> int:
+        "Steps so far, of all parts."
+        return self.offset + (self.parts[-1].rows[-1]["step"] if self.parts and self.parts[-1].rows else 0)
 
-def _history(self) -> History:
-    "What happened so far; of several trainings, one after the other."
-    joined, offset = History(name=self.parts[-1].name if self.parts else "training"), 0
-    for part in list(self.parts):
-        rows = list(part.rows)
-        joined.rows += [{**row, "step": row["step"] + offset} for row in rows]
-        joined.interrupted, offset = part.interrupted, joined.rows[-1]["step"] if joined.rows else 0
-    return joined
+    @property
+    def history(self) -> History:
+        "What happened so far; of several trainings, one after the other."
+        joined, offset = History(name=self.parts[-1].name if self.parts else "training"), 0
+        for part in list(self.parts):
+            rows = list(part.rows)
+            joined.rows += [{**row, "step": row["step"] + offset} for row in rows]
+            joined.interrupted, offset = part.interrupted, joined.rows[-1]["step"] if joined.rows else 0
+        return joined
 
-def _samples(self) -> pd.DataFrame:
-    "All answers so far: step, instruction, input, output and, where a reward model is trained against, reward."
-    tables = [table.assign(step=step) for step, table in list(self.looks.items())]
-    if not tables: return pd.DataFrame(columns=["step", "instruction", "input", "output"])
-    table = pd.concat(tables, ignore_index=True)
-    return table[["step", *(c for c in table if c != "step")]]
+    @property
+    def samples(self) -> pd.DataFrame:
+        "All answers so far: step, instruction, input, output and, where a reward model is trained against, reward."
+        tables = [table.assign(step=step) for step, table in list(self.looks.items())]
+        if not tables: return pd.DataFrame(columns=["step", "instruction", "input", "output"])
+        table = pd.concat(tables, ignore_index=True)
+        return table[["step", *(c for c in table if c != "step")]]
 
-def _left(self) -> float | None:
-    "Seconds until the end of the part that goes on, by the steps seen so far."
-    since, first = self._began
-    done = self.done - self.offset
-    return (time.monotonic() - since) / (done - first) * (self.total - done) if done > first else None
-
-Watch.done, Watch.history, Watch.samples, Watch.left = map(property, (_done, _history, _samples, _left))
+    @property
+    def left(self) -> float | None:
+        "Seconds until the end of the part that goes on, by the steps seen so far."
+        since, first = self._began
+        done = self.done - self.offset
+        return (time.monotonic() - since) / (done - first) * (self.total - done) if done > first else None
 
 # %% ../../nbs/api/35_training_board.ipynb #live
 class LiveWidget(FarmWidget):
@@ -328,75 +331,72 @@ class TrainingBoard(LiveWidget):
         self._at = None if step is None else int(step)
         self._show()
 
-# %% ../../nbs/api/35_training_board.ipynb #board-results
-def _asked_to_stop(self) -> None:
-    "End the run after the step it is at, and keep what was trained."
-    if self.run is None or not self.run.running: return
-    self.run.stop()
-    self._show()
+    def stop(self) -> None:
+        "End the run after the step it is at, and keep what was trained."
+        if self.run is None or not self.run.running: return
+        self.run.stop()
+        self._show()
 
-def _waited(self, timeout: float | None = None) -> Any:
-    """Wait for the end and return the trained model, or raise what the training raised. An interrupted kernel stops the
-    run, as the button does. Raises `StageError` where nothing runs, or after `timeout` seconds."""
-    if self.run is None: raise StageError("this board shows what happened: nothing runs.")
-    return self.run.wait(timeout)
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the trained model, or raise what the training raised. An interrupted kernel stops
+        the run, as the button does. Raises `StageError` where nothing runs, or after `timeout` seconds."""
+        if self.run is None: raise StageError("this board shows what happened: nothing runs.")
+        return self.run.wait(timeout)
 
-def _model(self) -> Any:
-    "The trained model. Raises `StageError` while the training goes on, and what the training raised."
-    if self.run is None: raise StageError("this board shows what happened: it has no model.")
-    return self.run.result
+    @property
+    def result(self) -> Any:
+        "The trained model. Raises `StageError` while the training goes on, and what the training raised."
+        if self.run is None: raise StageError("this board shows what happened: it has no model.")
+        return self.run.result
 
-def _so_far(self) -> History:
-    "What happened so far, or in the end; of several trainings, that of the first."
-    if self.histories: return next(iter(self.histories.values()))
-    return getattr(self._trained, "history", None) or self.watch.history
+    @property
+    def history(self) -> History:
+        "What happened so far, or in the end; of several trainings, that of the first."
+        if self.histories: return next(iter(self.histories.values()))
+        return getattr(self._trained, "history", None) or self.watch.history
 
-TrainingBoard.stop, TrainingBoard.wait, TrainingBoard.result = _asked_to_stop, _waited, property(_model)
-TrainingBoard.history = property(_so_far)
-TrainingBoard.samples = property(lambda self: self.watch.samples)
+    @property
+    def samples(self): return self.watch.samples
 
-# %% ../../nbs/api/35_training_board.ipynb #board-view
-def _view(self, over: bool = False) -> dict:
-    "What the page shows."
-    history, watch = self.history, self.watch
-    going = self.run is not None and self.run.running and not over
-    cut = history.interrupted and len(self.histories or "1") == 1
-    state = "failed" if self._failed else "stopped" if cut else "done"
-    if going: state = "stopping" if self.run.stopping else "running"
-    share = (watch.done - watch.offset) / watch.total if watch.total else None if going else float(state != "failed")
-    return dict(state=state, said=self._said(state, len(history)), share=share, steps=step_text(watch) * going,
-                live=self.run is not None, problem=told(self._failed) or watch.problem,
-                **curves_view(self.histories or {"": history}, self._columns), **look_view(dict(watch.looks), self._at))
+    def _view(self, over: bool = False) -> dict:
+        "What the page shows."
+        history, watch = self.history, self.watch
+        going = self.run is not None and self.run.running and not over
+        cut = history.interrupted and len(self.histories or "1") == 1
+        state = "failed" if self._failed else "stopped" if cut else "done"
+        if going: state = "stopping" if self.run.stopping else "running"
+        if watch.total: share = (watch.done - watch.offset) / watch.total
+        else: share = None if going else float(state != "failed")
+        return dict(state=state, said=self._said(state, len(history)), share=share, steps=step_text(watch) * going,
+                    live=self.run is not None, problem=told(self._failed) or watch.problem,
+                    **curves_view(self.histories or {"": history}, self._columns),
+                    **look_view(dict(watch.looks), self._at))
 
-def _said(self, state, n):
-    "How it stands, in words."
-    steps = f"{n} step{'s' * (n != 1)}"
-    if state == "failed": return f"{self.name} failed after {steps}"
-    if state == "stopped": return f"stopped after {steps}; what was trained is kept"
-    if state == "stopping": return "stopping after this step"
-    if state == "running": return f"{self.name} is running"
-    if len(self.histories or ()) > 1: return f"{len(self.histories)} histories"
-    return f"{self.name}: {steps}" if n else f"{self.name} took no steps: there is nothing to draw"
+    def _said(self, state, n):
+        "How it stands, in words."
+        steps = f"{n} step{'s' * (n != 1)}"
+        if state == "failed": return f"{self.name} failed after {steps}"
+        if state == "stopped": return f"stopped after {steps}; what was trained is kept"
+        if state == "stopping": return "stopping after this step"
+        if state == "running": return f"{self.name} is running"
+        if len(self.histories or ()) > 1: return f"{len(self.histories)} histories"
+        return f"{self.name}: {steps}" if n else f"{self.name} took no steps: there is nothing to draw"
 
-def _show(self, over=False):
-    with self._turn: self.view = self._view(over)
+    def _show(self, over=False):
+        with self._turn: self.view = self._view(over)
 
-TrainingBoard._view, TrainingBoard._said, TrainingBoard._show = _view, _said, _show
-
-# %% ../../nbs/api/35_training_board.ipynb #board-static
-def _static(self) -> list:
-    "Figures, and the last answers."
-    histories = self.histories or {self.name: self.history}
-    parts = [h.plot() for h in histories.values() if history_columns([h])[0]]
-    if (look := look_view(dict(self.watch.looks))["look"]) is None: return parts
-    whole = lambda pieces: "".join(text for _, text in pieces)
-    rows = [{"instruction": "\n".join(filter(None, (r["instruction"], r["input"]))), "before": whole(r["before"]),
-             f"after step {look['step']}": whole(r["now"]), "reward before": r["score_before"], "reward": r["score"]}
-            for r in look["rows"]]
-    table = pd.DataFrame(rows, index=range(1, len(rows) + 1)).dropna(axis=1, how="all")
-    return [*parts, page_table(table, "What the policy answers")]
-
-TrainingBoard.static = _static
+    def static(self) -> list:
+        "Figures, and the last answers."
+        histories = self.histories or {self.name: self.history}
+        parts = [h.plot() for h in histories.values() if history_columns([h])[0]]
+        if (look := look_view(dict(self.watch.looks))["look"]) is None: return parts
+        whole = lambda pieces: "".join(text for _, text in pieces)
+        rows = [{"instruction": "\n".join(filter(None, (r["instruction"], r["input"]))), "before": whole(r["before"]),
+                 f"after step {look['step']}": whole(r["now"]), "reward before": r["score_before"],
+                 "reward": r["score"]}
+                for r in look["rows"]]
+        table = pd.DataFrame(rows, index=range(1, len(rows) + 1)).dropna(axis=1, how="all")
+        return [*parts, page_table(table, "What the policy answers")]
 
 # %% ../../nbs/api/35_training_board.ipynb #training-board
 def training_board(

@@ -107,6 +107,22 @@ class PanelSettings(Settings):
         _, name = METHODS[self.method].leash or (None, "")
         return {name: self.strength} if name and self.strength is not None else {}
 
+    @property
+    def about(self) -> str:
+        "The settings that the row depends on, in words."
+        name, default = strength_of(self.method)
+        parts = [f"n {self.n}"] if METHODS[self.method].n else []
+        if name: parts.append(f"{name} {default if self.strength is None else self.strength:g}")
+        noise = f", {100 * self.p_label_flip:g} % flipped" if self.p_label_flip else ""
+        parts += [f"labels {self.labels}{noise}", f"{self.n_pairs} pairs", f"seed {self.seed}"]
+        return " · ".join(parts + [f"{self.size} sizes"] * (self.size != "small"))
+
+    def same(self, other: "PanelSettings") -> bool:
+        "Whether both make the same row: a setting that the method does not use does not count."
+        plain = lambda s: asdict(s) | dict(n=s.n if METHODS[s.method].n else 0, strength=s.leash.get(
+            strength_of(s.method)[0], strength_of(s.method)[1]))
+        return plain(self) == plain(other)
+
 # %% ../../nbs/api/36_farm_panel.ipynb #settings-about
 def strength_of(
     method: str,  # a name in METHODS
@@ -114,25 +130,6 @@ def strength_of(
     "What keeps a method near its start."
     kind, name = METHODS[method].leash or (None, "")
     return name, getattr(kind(), name) if kind else None
-
-
-def _about(self) -> str:
-    "The settings that the row depends on, in words."
-    name, default = strength_of(self.method)
-    parts = [f"n {self.n}"] if METHODS[self.method].n else []
-    if name: parts.append(f"{name} {default if self.strength is None else self.strength:g}")
-    noise = f", {100 * self.p_label_flip:g} % flipped" if self.p_label_flip else ""
-    parts += [f"labels {self.labels}{noise}", f"{self.n_pairs} pairs", f"seed {self.seed}"]
-    return " · ".join(parts + [f"{self.size} sizes"] * (self.size != "small"))
-
-
-def _same(self, other: "PanelSettings") -> bool:
-    "Whether both make the same row: a setting that the method does not use does not count."
-    plain = lambda s: asdict(s) | dict(n=s.n if METHODS[s.method].n else 0, strength=s.leash.get(
-        strength_of(s.method)[0], strength_of(s.method)[1]))
-    return plain(self) == plain(other)
-
-PanelSettings.about, PanelSettings.same = property(_about), _same
 
 # %% ../../nbs/api/36_farm_panel.ipynb #bench
 class Halted(FarmError): "The run was stopped between its parts."
@@ -177,40 +174,37 @@ class Bench:
         done = lambda k: (k, *(getattr(s, name) for name in NEEDS[k].split())) in self.kept
         return [k for k in wanted if not done(k)] + [s.method, f"judging {s.method}"]
 
-# %% ../../nbs/api/36_farm_panel.ipynb #bench-stages
-def _sft(self, s: PanelSettings) -> Model:
-    "The policy that every method starts from."
-    if self._sft is not None: return self._sft
-    base = self._base or self.keep("base", s, lambda: load_base(self.farm.model, name="base"))
-    size = SIZES[s.size]
-    shown = _first(self.farm.sft, size.demonstrations)
-    return self.keep("sft", s, lambda: train_sft(base, shown, epochs=size.epochs))
+    def sft(self, s: PanelSettings) -> Model:
+        "The policy that every method starts from."
+        if self._sft is not None: return self._sft
+        base = self._base or self.keep("base", s, lambda: load_base(self.farm.model, name="base"))
+        size = SIZES[s.size]
+        shown = _first(self.farm.sft, size.demonstrations)
+        return self.keep("sft", s, lambda: train_sft(base, shown, epochs=size.epochs))
 
-def _pairs(self, s: PanelSettings) -> pd.DataFrame:
-    "Pairs of its answers."
-    asked = self.farm.preference
-    each = -(-s.n_pairs // len(asked))
-    draw = partial(sample_pairs, instructions=asked.head(-(-s.n_pairs // each)), n_pairs=each)
-    return self.keep("pairs", s, lambda: draw(self.sft(s), seed=seed_for(s.seed, "pairs")).head(s.n_pairs))
+    def pairs(self, s: PanelSettings) -> pd.DataFrame:
+        "Pairs of its answers."
+        asked = self.farm.preference
+        each = -(-s.n_pairs // len(asked))
+        draw = partial(sample_pairs, instructions=asked.head(-(-s.n_pairs // each)), n_pairs=each)
+        return self.keep("pairs", s, lambda: draw(self.sft(s), seed=seed_for(s.seed, "pairs")).head(s.n_pairs))
 
-def _preferences(self, s: PanelSettings) -> pd.DataFrame:
-    "Pairs with labels."
-    if s.labels not in self.judges:
-        raise ConfigError(f"farm_panel: nobody is called {s.labels!r}: give one of {', '.join(self.judges)}")
-    seed, pairs = seed_for(s.seed, "labels"), self.pairs(s)
-    return self.keep("labels", s, lambda: self.judges[s.labels].annotate_pairs(pairs, s.p_label_flip, seed))
+    def preferences(self, s: PanelSettings) -> pd.DataFrame:
+        "Pairs with labels."
+        if s.labels not in self.judges:
+            raise ConfigError(f"farm_panel: nobody is called {s.labels!r}: give one of {', '.join(self.judges)}")
+        seed, pairs = seed_for(s.seed, "labels"), self.pairs(s)
+        return self.keep("labels", s, lambda: self.judges[s.labels].annotate_pairs(pairs, s.p_label_flip, seed))
 
-def _reward(self, s: PanelSettings):
-    "The reward model."
-    sft, preferences = self.sft(s), self.preferences(s)
-    return self.keep("reward model", s, lambda: train_reward_model(sft, preferences, seed=s.seed))
+    def reward(self, s: PanelSettings):
+        "The reward model."
+        sft, preferences = self.sft(s), self.preferences(s)
+        return self.keep("reward model", s, lambda: train_reward_model(sft, preferences, seed=s.seed))
 
-def _judged(self, name: str, model, s: PanelSettings) -> Leaderboard:
-    "A leaderboard of one model. All models draw with the same seed: their differences are paired."
-    asked = _first(self.farm.eval, SIZES[s.size].evaluated)
-    return leaderboard({name: model}, asked, list(self.judges.values()), temperature=TEMPERATURE)
-
-Bench.sft, Bench.pairs, Bench.preferences, Bench.reward, Bench.judged = _sft, _pairs, _preferences, _reward, _judged
+    def judged(self, name: str, model, s: PanelSettings) -> Leaderboard:
+        "A leaderboard of one model. All models draw with the same seed: their differences are paired."
+        asked = _first(self.farm.eval, SIZES[s.size].evaluated)
+        return leaderboard({name: model}, asked, list(self.judges.values()), temperature=TEMPERATURE)
 
 # %% ../../nbs/api/36_farm_panel.ipynb #row
 @dataclass
@@ -322,147 +316,139 @@ class FarmPanel(LiveWidget):
         self._show()
         return self
 
-# %% ../../nbs/api/36_farm_panel.ipynb #panel-work
-def _work(self, run) -> str | None:
-    "A row, in its thread; its name, or None where the run was stopped."
-    def tell(stage):
-        if run.stopping: raise Halted("stopped")
-        self._new, self._stage = True, stage     # the curves of the last training stay until there are others
+    def _work(self, run) -> str | None:
+        "A row, in its thread; its name, or None where the run was stopped."
+        def tell(stage):
+            if run.stopping: raise Halted("stopped")
+            self._new, self._stage = True, stage     # the curves of the last training stay until there are others
+            self._show()
+        def look(learner):
+            if self._new: self._new, self.watch = False, Watch()
+            self.watch(learner)
+            if self._pace.due(): self._pace.draw(self._show)
+            return run.stopping
+        self.bench.tell, state = tell, "failed"
+        try:
+            with watching(look):
+                for row in make_rows(self.bench, self.settings, set(self.rows)): self._add(row)
+            state = "done"
+            return row.name
+        except Halted: state = "stopped"
+        except BaseException as error:
+            self._problem = told(error)
+            raise
+        finally:
+            self._state = state
+            self._show()
+
+    def _add(self, row):
+        "A row of the table."
+        if row.name not in self.rows: self._lines[row.name] = row_view(row, self.rows.get(row.baseline, row))
+        self.rows.setdefault(row.name, row)
         self._show()
-    def look(learner):
-        if self._new: self._new, self.watch = False, Watch()
-        self.watch(learner)
-        if self._pace.due(): self._pace.draw(self._show)
-        return run.stopping
-    self.bench.tell, state = tell, "failed"
-    try:
-        with watching(look):
-            for row in make_rows(self.bench, self.settings, set(self.rows)): self._add(row)
-        state = "done"
-        return row.name
-    except Halted: state = "stopped"
-    except BaseException as error:
-        self._problem = told(error)
-        raise
-    finally:
-        self._state = state
+
+    @property
+    def board(self) -> Leaderboard:
+        "A leaderboard of all rows; without differences where some have other sizes. Raises `ConfigError` if empty."
+        if not self.rows: raise ConfigError("farm_panel: there is no row yet")
+        return join_boards(list(self.rows.values()))
+
+    def wait(self, timeout: float | None = None) -> str | None:
+        "Wait for the end of the run; the row's name, None where it was stopped. Raises what the run raised."
+        return None if self.run is None else self.run.wait(timeout)
+
+    def stop(self) -> None:
+        "End the run; it adds no row."
+        if self.run is not None and self.run.running: self.run.stop()
         self._show()
 
-def _add(self, row):
-    "A row of the table."
-    if row.name not in self.rows: self._lines[row.name] = row_view(row, self.rows.get(row.baseline, row))
-    self.rows.setdefault(row.name, row)
-    self._show()
+    def remove(self, name: str) -> None:
+        "Take a row away and free its model. Raises `ConfigError` for SFT's, for what is no row, and during a run."
+        Run.check_free()
+        if name not in self.rows:
+            raise ConfigError(f"there is no row {name!r}; there are {', '.join(self.rows) or 'none'}")
+        if (row := self.rows[name]).baseline is None: raise ConfigError(f"{name} is what the others are compared with")
+        del self.rows[name], self._lines[name]
+        if hasattr(row.model, "free"): row.model.free()
+        if self._open == name: self._close()
+        self._show()
 
-FarmPanel._work, FarmPanel._add = _work, _add
+    def clear(self) -> None:
+        "Take all rows away, but for SFT's. What they were made from is kept."
+        for name in [name for name, row in self.rows.items() if row.baseline]: self.remove(name)
 
-# %% ../../nbs/api/36_farm_panel.ipynb #panel-results
-def _board(self) -> Leaderboard:
-    "A leaderboard of all rows so far; without differences where some have other sizes. Raises `ConfigError` if empty."
-    if not self.rows: raise ConfigError("farm_panel: there is no row yet")
-    return join_boards(list(self.rows.values()))
+    @property
+    def models(self): return {name: row.model for name, row in self.rows.items()}
 
-def _wait(self, timeout: float | None = None) -> str | None:
-    "Wait for the end of the run; the row's name, None where it was stopped. Raises what the run raised."
-    return None if self.run is None else self.run.wait(timeout)
+    def on_run(self, settings: dict): self.start(**settings)
+    def on_stop(self): self.stop()
+    def on_remove(self, name: str): self.remove(name)
+    def on_clear(self): self.clear()
 
-def _stop(self) -> None:
-    "End the run; it adds no row."
-    if self.run is not None and self.run.running: self.run.stop()
-    self._show()
+    def on_choose(self, columns: list):
+        "Other curves are drawn."
+        self._columns = [str(c) for c in columns]
+        self._show()
 
-def _remove(self, name: str) -> None:
-    "Take a row away and free its model. Raises `ConfigError` for SFT's, for what is no row, and during a run."
-    Run.check_free()
-    if name not in self.rows: raise ConfigError(f"there is no row {name!r}; there are {', '.join(self.rows) or 'none'}")
-    if (row := self.rows[name]).baseline is None: raise ConfigError(f"{name} is what the others are compared with")
-    del self.rows[name], self._lines[name]
-    if hasattr(row.model, "free"): row.model.free()
-    if self._open == name: self._close()
-    self._show()
+    def on_open(self, name: str = ""):
+        "The row's outputs beside SFT's, below the table; the same name again, or none, closes them."
+        if name in ("", self._open): return self._close()
+        if name not in self.rows: raise ConfigError(f"there is no row {name!r}")
+        row = self.rows[name]
+        self._open, self._table = name, beside(row, self.rows.get(row.baseline), self.bench.judges)
+        self.names = dict(annotators=self._table.annotators, datasets=[], generators=[], relations=RELATIONS,
+                          orders=ORDERS, page=PAGE, id=f"pairs-{id(self)}-{name}")
+        self.query = dict(START)
+        self._answer()
+        self._show()
 
-def _clear(self) -> None:
-    "Take all rows away, but for SFT's. What they were made from is kept."
-    for name in [name for name, row in self.rows.items() if row.baseline]: self.remove(name)
+    def _close(self):
+        self._open, self._table = None, None
+        self._answer()
+        self._show()
 
-FarmPanel.board, FarmPanel.wait, FarmPanel.stop, FarmPanel.remove = property(_board), _wait, _stop, _remove
-FarmPanel.clear, FarmPanel.models = _clear, property(lambda self: {name: row.model for name, row in self.rows.items()})
+    def _answer(self, _=None): self.pairs = explorer_view(self._table, self.query) if self._table else {}
 
-# %% ../../nbs/api/36_farm_panel.ipynb #panel-wishes
-def _on_run(self, settings: dict): self.start(**settings)
-def _on_stop(self): self.stop()
-def _on_remove(self, name: str): self.remove(name)
-def _on_clear(self): self.clear()
+    def _panel_view(self) -> dict:
+        "What the page shows."
+        methods = [dict(name=name, leash=strength_of(name)[0], strength=strength_of(name)[1], n=m.n)
+                   for name, m in METHODS.items()]
+        lines = sorted(self._lines.values(), key=lambda line: -line["figures"][0]["rate"])
+        return dict(methods=methods, labels=list(self.bench.judges)[::-1],
+                    sizes=list(SIZES), notes={size: _size_note(size) for size in SIZES},
+                    settings=asdict(self.settings), judges=list(self.bench.judges), rows=lines,
+                    open=self._open, problem="", run=self._run_view())
 
-def _on_choose(self, columns: list):
-    "Other curves are drawn."
-    self._columns = [str(c) for c in columns]
-    self._show()
+    def _run_view(self):
+        "How far the run is, and its curves."
+        going, history = self._state == "running", self.watch.history
+        plan = self._plan
+        at = plan.index(self._stage) if self._stage in plan else 0
+        inner = 0. if self._new or not self.watch.total else (self.watch.done - self.watch.offset) / self.watch.total
+        steps = f"part {at + 1} of {len(plan)}: {self._stage}" + f", {step_text(self.watch)}" * (not self._new)
+        said = {"": "choose and press run", "running": f"making {self.settings.method}",
+                "done": f"{self.settings.method}: done", "stopped": "stopped: no row was added",
+                "failed": f"{self.settings.method} failed"}
+        state = "stopping" if going and self.run is not None and self.run.stopping else self._state
+        return dict(state=state, said=said.get(state, "stopping after this step"), live=True, problem=self._problem,
+                    share=(at + inner) / len(plan) if going else float(state == "done"),
+                    steps=steps if going and self._stage else "",
+                    **curves_view({"": history}, self._columns))
 
-def _on_open(self, name: str = ""):
-    "The row's outputs beside SFT's, below the table; the same name again, or none, closes them."
-    if name in ("", self._open): return self._close()
-    if name not in self.rows: raise ConfigError(f"there is no row {name!r}")
-    row = self.rows[name]
-    self._open, self._table = name, beside(row, self.rows.get(row.baseline), self.bench.judges)
-    self.names = dict(annotators=self._table.annotators, datasets=[], generators=[], relations=RELATIONS, orders=ORDERS,
-                      page=PAGE, id=f"pairs-{id(self)}-{name}")
-    self.query = dict(START)
-    self._answer()
-    self._show()
+    def _show(self):
+        with self._turn: self.view = self._panel_view()
 
-def _close(self):
-    self._open, self._table = None, None
-    self._answer()
-    self._show()
-
-def _answer(self, _=None): self.pairs = explorer_view(self._table, self.query) if self._table else {}
-
-FarmPanel.on_run, FarmPanel.on_stop, FarmPanel.on_remove, FarmPanel.on_clear = _on_run, _on_stop, _on_remove, _on_clear
-FarmPanel.on_choose, FarmPanel.on_open, FarmPanel._close, FarmPanel._answer = _on_choose, _on_open, _close, _answer
+    def static(self):
+        if not self.rows: return [Page("<p>No row yet. Run this cell with a kernel, and choose a method.</p>")]
+        return [self.board, self.board.plot()]
 
 # %% ../../nbs/api/36_farm_panel.ipynb #panel-view
-def _panel_view(self) -> dict:
-    "What the page shows."
-    methods = [dict(name=name, leash=strength_of(name)[0], strength=strength_of(name)[1], n=m.n)
-               for name, m in METHODS.items()]
-    lines = sorted(self._lines.values(), key=lambda line: -line["figures"][0]["rate"])
-    return dict(methods=methods, labels=list(self.bench.judges)[::-1],
-                sizes=list(SIZES), notes={size: _size_note(size) for size in SIZES},
-                settings=asdict(self.settings), judges=list(self.bench.judges), rows=lines,
-                open=self._open, problem="", run=self._run_view())
-
-def _run_view(self):
-    "How far the run is, and its curves."
-    going, history = self._state == "running", self.watch.history
-    plan = self._plan
-    at = plan.index(self._stage) if self._stage in plan else 0
-    inner = 0. if self._new or not self.watch.total else (self.watch.done - self.watch.offset) / self.watch.total
-    steps = f"part {at + 1} of {len(plan)}: {self._stage}" + f", {step_text(self.watch)}" * (not self._new)
-    said = {"": "choose and press run", "running": f"making {self.settings.method}",
-            "done": f"{self.settings.method}: done", "stopped": "stopped: no row was added",
-            "failed": f"{self.settings.method} failed"}
-    state = "stopping" if going and self.run is not None and self.run.stopping else self._state
-    return dict(state=state, said=said.get(state, "stopping after this step"), live=True, problem=self._problem,
-                share=(at + inner) / len(plan) if going else float(state == "done"),
-                steps=steps if going and self._stage else "",
-                **curves_view({"": history}, self._columns))
-
 def _size_note(size):
     "What the sizes mean for the figures."
     n = SIZES[size]
     if size == "full": return "full sizes: those of the library; a row takes minutes"
     return (f"{size} sizes ({n.demonstrations} demonstrations, {n.evaluated} instructions judged, {n.steps} steps of "
             f"{n.rollouts} answers): errors are wide, and methods show little of what they can do")
-
-def _show(self):
-    with self._turn: self.view = self._panel_view()
-
-def _static(self):
-    if not self.rows: return [Page("<p>No row yet. Run this cell with a kernel, and choose a method.</p>")]
-    return [self.board, self.board.plot()]
-
-FarmPanel._panel_view, FarmPanel._run_view, FarmPanel._show, FarmPanel.static = _panel_view, _run_view, _show, _static
 
 # %% ../../nbs/api/36_farm_panel.ipynb #farm-panel
 def farm_panel(
