@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 from alpacafarm_nb.core import ConfigError, StageError  # noqa: E402
 from alpacafarm_nb.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
-from alpacafarm_nb.methods.ppo import PPOConfig, PPOModel, PPORun, train_ppo  # noqa: E402
+from alpacafarm_nb.methods.ppo import PPOConfig, given_scale, measured_scale, scale_rewards, train_ppo  # noqa: E402
+from alpacafarm_nb.methods.reward import as_reward  # noqa: E402
 from alpacafarm_nb.models import RewardModel, new_backbone, scalar_head  # noqa: E402
 from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
 
@@ -144,14 +145,10 @@ def test_rewards_that_overflow_end_the_run(size, scale, advantage, policy):
         train_ppo(policy, reward, QUESTIONS, advantage=advantage, reward_scale=scale, steps=1, rollouts=8, minibatch=8)
 
 
-def run_of(policy, reward, **settings):
-    return PPORun(PPOConfig(stop_penalty=0., **settings), PPOModel(policy.backbone, policy.role), policy, reward, 0,
-                  None, None, None)
-
-
-def scored(run, policy):
-    table = policy.sample(QUESTIONS, seed=0)
-    return run.score(table), table
+def scaled(policy, reward, **settings):
+    "Rewards of a first rollout, in the units of the run."
+    rewards = as_reward(reward)(policy.sample(QUESTIONS, seed=0))
+    return scale_rewards(rewards, given_scale(reward, PPOConfig(**settings).reward_scale) or measured_scale(rewards))
 
 
 def test_units_of_the_reward(policy):
@@ -159,13 +156,12 @@ def test_units_of_the_reward(policy):
     with torch.no_grad(): head.weight.normal_(generator=torch.Generator().manual_seed(0))
     plain = RewardModel(policy.backbone, policy.role, head)
     own = RewardModel(policy.backbone, policy.role, head, mean=2., scale=5.)
-    raw, table = scored(run_of(policy, plain, reward_scale="raw"), policy)
-    np.testing.assert_allclose(raw, plain.score(table), rtol=1e-12)
-    np.testing.assert_allclose(scored(run_of(policy, own, reward_scale="raw"), policy)[0], raw, rtol=1e-6)
-    np.testing.assert_allclose(scored(run_of(policy, own), policy)[0], (raw - 2) / 5, rtol=1e-6)
-    np.testing.assert_allclose(scored(run_of(policy, plain), policy)[0], (raw - raw.mean()) / raw.std(), rtol=1e-6)
-    asked = scored(run_of(policy, plain, reward_scale=(1., 4.)), policy)[0]
-    np.testing.assert_allclose(asked, (raw - 1) / 4, rtol=1e-6)
+    raw = scaled(policy, plain, reward_scale="raw")
+    np.testing.assert_allclose(raw, plain.score(policy.sample(QUESTIONS, seed=0)), rtol=1e-12)
+    np.testing.assert_allclose(scaled(policy, own, reward_scale="raw"), raw, rtol=1e-6)
+    np.testing.assert_allclose(scaled(policy, own), (raw - 2) / 5, rtol=1e-6)
+    np.testing.assert_allclose(scaled(policy, plain), (raw - raw.mean()) / raw.std(), rtol=1e-6)
+    np.testing.assert_allclose(scaled(policy, plain, reward_scale=(1., 4.)), (raw - 1) / 4, rtol=1e-6)
     # the KL coefficient of a raw reward is in its units: a reward ten times as large asks for one ten times as large
     length = lambda table: table["output"].str.len().to_numpy(dtype=float)
     many = lambda table: 10 * length(table)

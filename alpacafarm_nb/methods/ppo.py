@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -35,7 +35,9 @@ from ..sampling import Model, check_policy
 
 # %% auto #0
 __all__ = ['DOUBLE', 'PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
-           'ValueAdapter', 'NoValue', 'PPOModel', 'train_ppo', 'PPORun', 'warn_of_evaluation']
+           'ValueAdapter', 'NoValue', 'value_function', 'rollout_values', 'given_scale', 'measured_scale',
+           'scale_rewards', 'Advantages', 'ppo_advantages', 'ppo_step', 'rollout_metrics', 'PPOModel', 'StepEvaluation',
+           'train_ppo']
 
 # %% ../../nbs/api/15_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -125,11 +127,12 @@ class Rollout:
     mask: Tensor              # [B, T] true where the next token is the answer's
     logps: Tensor             # [B, T] log-probabilities under the policy that answered
     ref_logps: Tensor         # [B, T] log-probabilities under the reference
-    scores: Tensor            # [B] rewards of the whole answers
     gap: float | None = None  # nats between a token's log-probability when sampled and when read again, where it was
 
     @property
     def lengths(self): return [len(p) + len(o) for p, o in zip(self.prompts, self.outputs)]
+    @property
+    def finished(self): return self.table["finished"].to_numpy(dtype=bool)   # [B] whether an answer stopped in time
     @property
     def n_tokens(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
 
@@ -159,19 +162,17 @@ def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int
 def roll_out(
     policy: Model,            # the policy that answers
     reference: Model,         # the policy that it is kept near, on the same backbone
-    score: Callable,          # a function from a table of answers to an array
     instructions: pd.DataFrame,  # what is asked
     config: PPOConfig,        # temperature, longest answer
     seed: int,                # of the sampling
 ) -> Rollout:
-    "Let the policy answer, and read and score the answers."
+    "Let the policy answer, and read the answers with policy and reference."
     backbone = policy.backbone
     table = policy.sample(instructions, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                           seed=seed, return_ids=True, return_logps="sampling")
-    rollout = Rollout(table, table["prompt_ids"].tolist(), table["output_ids"].tolist(), None, None, None, None)
+    rollout = Rollout(table, table["prompt_ids"].tolist(), table["output_ids"].tolist(), None, None, None)
     batch = take(rollout.prompts, rollout.outputs, range(len(table)), backbone)
     rollout.mask = batch.output_mask
-    rollout.scores = torch.tensor(score(table), dtype=torch.float32, device=backbone.device)
     rollout.logps = fill(rollout.mask, torch.tensor([x for row in table["logps"] for x in row], device=backbone.device))
     def read(net):
         return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
@@ -212,7 +213,6 @@ class ValueHead:
     "A small network on the frozen states of a role."
 
     def __init__(self, backbone, role: str | None, seed: int = 0, width: int = 64):
-
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(seed, "value"))
             self.net = nn.Sequential(nn.Linear(backbone.width, width), nn.Tanh(), nn.Linear(width, 1))
@@ -260,12 +260,170 @@ class ValueAdapter:
 class NoValue:
     "In place of a value function where answers are compared with each other: nothing to train, zero everywhere."
 
-    def __init__(self, *_): pass
+    def __init__(self, backbone, *_): self.backbone = backbone
     def parameters(self): return []
     def look(self, rollout: Rollout) -> None: pass
     def values(self, rows: Sequence[int], batch: Batch) -> Tensor: return batch.output_mask.float() * 0
     def training(self): return nullcontext()
     def free(self): pass
+
+# %% ../../nbs/api/15_ppo.ipynb #value-function
+@contextmanager
+def value_function(
+    config: PPOConfig,      # which kind
+    backbone,               # the shared network
+    role: str | None,       # whose states are read, or which role is copied
+    seed: int = 0,          # of the head's weights
+) -> Iterator[ValueHead | ValueAdapter | NoValue]:
+    "The value function that the settings ask for; its memory is freed at the end."
+    kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
+    value = kind(backbone, role, seed)
+    try: yield value
+    finally: value.free()
+
+def rollout_values(
+    value: ValueHead | ValueAdapter | NoValue,
+    rollout: Rollout,
+    config: PPOConfig,  # how many answers are read at a time
+) -> Tensor:  # [B, T], zero off the mask
+    "The value of each prefix of a rollout's answers, before anything is learned from them."
+    value.look(rollout)
+    with value.training(): return read_rows(rollout, value.backbone, value.values, config.part)
+
+# %% ../../nbs/api/15_ppo.ipynb #reward-units
+def given_scale(
+    reward: RewardModel | Callable,
+    wanted: tuple | str,  # the setting `reward_scale`
+) -> tuple[float, float] | None:  # mean and scale; None: to be measured on the first rollout
+    "What is subtracted from a reward, and what it is divided by, as far as that is known before the first rollout."
+    own = (reward.mean, reward.scale) if isinstance(reward, RewardModel) else (0., 1.)
+    if wanted == "raw": return -own[0] / own[1], 1 / own[1]   # undoes the reward model's own
+    if wanted != "first rollout": return wanted
+    return (0., 1.) if own != (0., 1.) else None
+
+DOUBLE = 1e-12   # of the largest value: a spread below is rounding in double precision, too
+
+def _rounding(rewards: np.ndarray) -> float:
+    "The share of the largest reward that is rounding: less for whole numbers and doubles that differ little."
+    spread, largest = rewards.std(), np.abs(rewards).max()
+    little = DOUBLE * largest < spread < 1e-3 * largest
+    exact = (rewards == rewards.round()).all() or (rewards != rewards.astype(np.float32)).any()
+    return DOUBLE if little and exact else FLOOR
+
+def measured_scale(
+    rewards: np.ndarray,  # [B]
+) -> tuple[float, float]:  # mean and scale
+    "The mean and the standard deviation of rewards; 1 in place of a deviation that is rounding."
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(rewards.std())
+        return float(rewards.mean()), spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.
+
+def scale_rewards(
+    rewards: np.ndarray,  # [B]
+    scale: tuple[float, float],  # mean and scale
+    name: str = "ppo",    # of the run, for the error
+) -> np.ndarray:  # [B]
+    "(reward - mean) / scale. Raises `StageError` where that is not finite in single precision."
+    with np.errstate(over="ignore", invalid="ignore"):
+        centered, largest = rewards - scale[0], float(np.abs(rewards).max())
+        centered[~(np.abs(centered) > _rounding(rewards) * abs(scale[0]))] = 0.   # the mean itself, but for rounding
+        scaled = centered / scale[1]
+        if np.isfinite([rewards.mean(), scale[1], *scaled.astype(np.float32)]).all(): return scaled
+    raise StageError(f"{name}: rewards of up to {largest:.3g} are not finite once they are scaled (less "
+                     f"{scale[0]:.3g}, divided by {scale[1]:.3g}) and kept in single precision: give rewards in "
+                     "smaller units, or another reward_scale.")
+
+def _lost_in_rounding(name, rewards, scaled) -> bool:
+    "Warn where rewards differ, and single precision does not see it."
+    spread, single = float(rewards.std()), scaled.astype(np.float32)
+    if spread <= DOUBLE * np.abs(rewards).max() or varies(single.std(), np.abs(single).max()): return False
+    warnings.warn(f"{name}: the rewards of a step differ by {spread:.3g} about {rewards.mean():.6g}, which is taken "
+                  "for the rounding of single precision: they teach nothing. Take a constant from the reward, such as "
+                  "its mean.", stacklevel=3)
+    return True
+
+# %% ../../nbs/api/15_ppo.ipynb #advantages
+@dataclass
+class Advantages:
+    "What a rollout teaches; tensors [B, T], zero off the mask."
+    advantages: Tensor
+    values: Tensor      # of the prefixes, as the value function had them before the update
+    returns: Tensor     # what the value function is to learn
+    unit: float = 1.    # of the advantages, in units of the scaled reward
+
+def ppo_advantages(
+    rollout: Rollout,
+    scores: Tensor,     # [B] scaled rewards of the answers
+    values: Tensor,     # [B, T]
+    kl_coef: float,     # what a nat of KL costs
+    config: PPOConfig,
+) -> Advantages:
+    "The advantages of a rollout, with the price of the KL in them unless it is a loss of its own."
+    price = kl_coef if config.kl_in == "reward" else 0.
+    rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, rollout.mask, price)
+    if config.advantage == "gae": return _gae_advantages(rewards(scores), scores, values, rollout.mask, config)
+    if config.advantage == "rloo": found = rloo_advantages(rewards(scores).sum(1), config.group)
+    else: found = grpo_advantages_with_kl(scores, rewards(torch.zeros_like(scores)).sum(1), config.group)
+    return Advantages(found[:, None] * rollout.mask, values, values)
+
+def _gae_advantages(rewards, scores, values, mask, config) -> Advantages:
+    "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
+    differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
+    if config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
+    advantages, returns = gae(rewards, values, mask, lam=config.lam)
+    if not differ: return Advantages((advantages - masked_mean(advantages, mask)) * mask, values, returns)
+    return Advantages(whiten(advantages, mask), values, returns, (advantages[mask].std() + 1e-6).item())
+
+# %% ../../nbs/api/15_ppo.ipynb #ppo-step
+def ppo_step(
+    learner: Learner,      # of policy and value function
+    policy: Model,
+    value: ValueHead | ValueAdapter | NoValue,
+    rollout: Rollout,
+    found: Advantages,     # of that rollout
+    rows: np.ndarray,      # which of its answers
+    kl_coef: float,        # what a nat of KL costs
+    config: PPOConfig,
+) -> dict[str, float]:  # metrics: policy_loss, clipped, value_loss, those of the learner
+    "One step of the optimiser down the losses of policy and value function."
+    backbone, figures = policy.backbone, Counter()
+    groups = rows.reshape(-1, config.answers_each)
+    for part in map(np.ravel, np.array_split(groups, min(config.accumulation, len(groups)))):
+        batch = take(rollout.prompts, rollout.outputs, part, backbone)
+        mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
+        mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
+        with learner.own_randomness(), backbone.using(policy.role, train=True) as net:
+            with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
+            losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(found.advantages), mask, config.clip)
+            if config.kl_in == "loss":
+                kl = kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)
+                losses = losses + kl_coef / found.unit * kl
+            figures["policy_loss"] += learner.backward(mean(losses), part)
+            figures["clipped"] += mean(clipped.float()).item()
+        if not value.parameters(): continue
+        with learner.own_randomness(), value.training():
+            with learner.autocast(): now = value.values(part, batch)
+            losses = value_loss(now, cut(found.values), cut(found.returns), mask, config.value_clip)
+            figures["value_loss"] += learner.backward(mean(losses), part)
+    return {**figures, **learner.descend(rows)}
+
+# %% ../../nbs/api/15_ppo.ipynb #metrics
+def rollout_metrics(
+    rollout: Rollout,
+    rewards: np.ndarray,   # [B] rewards as they came
+    scores: Tensor,        # [B] scaled rewards
+    found: Advantages,     # of that rollout
+    kl_coef: float,        # what a nat of KL costs
+) -> dict[str, float]:
+    "The metrics of a rollout; `explained_variance` where values were learned."
+    mask, kl = rollout.mask, kl_estimate(rollout.logps, rollout.ref_logps, rollout.mask).sum(1).mean().item()
+    metrics = {"reward": float(rewards.mean()), "kl": kl, "kl_coef": kl_coef,
+               "objective": scores.mean().item() - kl_coef * kl, "n_tokens": mask.sum(1).float().mean().item(),
+               "finished": rollout.table["finished"].mean(), "entropy": -masked_mean(rollout.logps, mask).item()}
+    if rollout.gap is not None: metrics["sampling_gap"] = rollout.gap
+    if found.returns is not found.values:
+        metrics["explained_variance"] = explained_variance(found.values, found.returns, mask)
+    return metrics
 
 # %% ../../nbs/api/15_ppo.ipynb #export-class-ppomodel-model-a
 class PPOModel(Model):
@@ -284,6 +442,77 @@ class PPOModel(Model):
         self.backbone.load_role_state(role, self.snapshots[step])
         return Model(self.backbone, role, f"{self.name}_at_{step}", self.history, replace(self.decoding))
 
+# %% ../../nbs/api/15_ppo.ipynb #step-evaluation
+class StepEvaluation:
+    "Keeps and evaluates a policy in training after the steps that were asked for, each once, also in a resumed run."
+
+    def __init__(self,
+        policy: Model,               # in training
+        evaluate: Callable[[int, Model], dict] | None,  # of step and policy; its figures go into the history
+        steps: Sequence[int] | int | None,  # after which steps; None for the last, where there is something to do
+        first: int,                  # the first step that can be named
+        last: int,                   # the last
+        folder: Path | None = None,  # of the run; snapshots lie in it
+        keep: bool = False,          # whether the adapter is kept: in `policy.snapshots`
+    ):
+        if isinstance(steps, Integral): steps = [steps]
+        self.steps = tuple(steps if steps is not None else [last] if evaluate else [])
+        if wrong := [s for s in self.steps if s not in range(first, last + 1)]:
+            raise ConfigError(f"evaluate_at names the steps {wrong}, but they go from {first} to {last}")
+        self.policy, self.evaluate, self.folder, self.keep, self.done = policy, evaluate, folder, keep, []
+
+    def __call__(self, learner: Learner) -> None:
+        "Keep and evaluate the policy, where that was asked for after this step."
+        step = learner.done
+        if step not in self.steps or step in self.done or not (self.keep or self.evaluate): return
+        if self.keep: self._snapshot(step)
+        if self.evaluate: learner.history.add(step, **self._figures(step))
+        self.done.append(step)  # only now: an evaluation that was interrupted is made up for
+
+    def _snapshot(self, step):
+        from safetensors.torch import save_file
+        state = self.policy.backbone.role_state(self.policy.role)
+        self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
+        if self.folder:
+            with atomic_folder(self.folder / "snapshots" / f"step-{step}") as temp:
+                save_file(self.policy.snapshots[step], temp / "adapter.safetensors")
+
+    def _figures(self, step):
+        "The figures that `evaluate` gives, which may be none."
+        figures = self.evaluate(step, self.policy)
+        if figures is None: return {}
+        if isinstance(figures, Mapping) and all(isinstance(k, str) for k in figures): return figures
+        raise ConfigError(f"evaluate gave a {type(figures).__name__} after step {step}: it must give a dictionary from "
+                          "names to figures, or None")
+
+    def notes(self) -> dict:
+        "What a checkpoint must remember."
+        kept = {"snapshots": list(self.policy.snapshots)} if self.keep else {}
+        return {"evaluated": self.done, "evaluate": code_marks(self.evaluate), **kept}
+
+    def resume(self, notes: dict) -> None:
+        """Go on where a run stopped. Warns where figures in its history were made by another `evaluate`, since no
+        policy depends on that; raises `StageError` where a snapshot is damaged."""
+        if self.evaluate and notes["evaluated"] and notes.get("evaluate") != code_marks(self.evaluate):
+            warnings.warn(f"{self.policy.name}: the figures after the steps {notes['evaluated']} were made by another "
+                          "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
+                          stacklevel=3)
+        self.done = notes["evaluated"]
+        if self.keep: self.policy.snapshots = {s: self._read_snapshot(s) for s in notes["snapshots"]}
+
+    def _read_snapshot(self, step):
+        "The adapter kept after a step, from its file."
+        from safetensors.torch import load_file
+        path = self.folder / "snapshots" / f"step-{step}" / "adapter.safetensors"
+        what = f"{self.policy.name}: {path}, the policy after a step of this run,"
+        remedy = f"Remove {self.folder} to train again, or give another run_dir. Nothing was trained."
+        try: state = load_file(path)
+        except Exception as error: raise StageError(f"{what} cannot be read ({error}). {remedy}") from error
+        shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
+        if shapes(state) != shapes(self.policy.backbone.role_state(self.policy.role)):
+            raise StageError(f"{what} holds another adapter than this run trains. {remedy}")
+        return state
+
 # %% ../../nbs/api/15_ppo.ipynb #export-def-train-ppo-model
 def train_ppo(
     model: Model,                # the policy to start from, and to stay near; its adapter is copied
@@ -300,228 +529,66 @@ def train_ppo(
     **overrides,                 # single settings, such as kl_coef=.1
 ) -> PPOModel:
     "A new model that earns more reward; its history has a row a step. The model it started from is unchanged."
-    check_policy(model)
+    reference = model if reference is None else reference
+    check_policy(model), check_policy(reference)
     config, table, backbone = PPOConfig.make(config, **overrides), check_instructions(instructions), model.backbone
+    if processes() > 1: raise ConfigError("PPO runs in one process; start it without a launcher")
+    if reference.backbone is not backbone: raise ConfigError("PPO needs its reference on the backbone of the policy")
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     prompts = check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
     check_memory(backbone, "ppo", config, most_tokens(prompts), longest_answer(model, config))
-    with new_role(backbone, name, model.role, seed) as (role, _):
+    run_dir, reward_of = run_dir and as_path(run_dir), as_reward(reward)
+    kl_coef, scale, warned = config.kl_coef, given_scale(reward, config.reward_scale), False
+    read = reward if isinstance(reward, RewardModel) and reward.backbone is backbone else reference
+    with (new_role(backbone, name, model.role, seed) as (role, _),
+          value_function(config, backbone, read.role, seed) as value):
         policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
-        run = PPORun(config, policy, model if reference is None else reference, reward, seed, run_dir, evaluate,
-                     evaluate_at)
-        learner = run.learner(table)
-        with learner.running(run_dir, run.state) as bar, run:
-            run.look_back(learner)
-            while learner.done < config.steps:
-                rollout, values = run.roll_out(table, learner.done)
-                advantages, returns, spread = run.advantages(rollout, values)
-                order = seed_for(seed, "minibatches", learner.done)
-                figures = [run.update(learner, rows, rollout, advantages, values, returns, run.kl_coef / spread)
-                           for rows in minibatches(rollout.lengths, config, order)]
-                learner.advance(**run.figures(rollout, values, returns), **pd.DataFrame(figures).mean().to_dict())
-                run.look_back(learner)
+        evaluation = StepEvaluation(policy, evaluate, evaluate_at, 0, config.steps, run_dir, keep=True)
+        learner = _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir)
+        notes = lambda: {"kl_coef": kl_coef, "scale": scale, **evaluation.notes()}
+        with learner.running(run_dir, notes) as bar:
+            if found := resumed_notes(learner, **RESUMED):
+                kl_coef, scale = found["kl_coef"], found["scale"]
+                evaluation.resume(found)
+            evaluation(learner)
+            for step in range(learner.done, config.steps):
+                asked = table.iloc[np.repeat(deal(len(table), config.rollouts // config.answers_each, step, seed),
+                                             config.answers_each)]
+                rollout = roll_out(policy, reference, asked, config, seed_for(seed, "rollout", step))
+                rewards = reward_of(rollout.table)
+                if scale is None: scale = measured_scale(rewards)
+                scaled = scale_rewards(rewards, scale, name)
+                warned = warned or _lost_in_rounding(name, rewards, scaled)
+                scores = torch.tensor(scaled - config.stop_penalty * ~rollout.finished, dtype=torch.float32,
+                                      device=backbone.device)
+                advantages = ppo_advantages(rollout, scores, rollout_values(value, rollout, config), kl_coef, config)
+                updates = [ppo_step(learner, policy, value, rollout, advantages, rows, kl_coef, config)
+                           for rows in minibatches(rollout.lengths, config, seed_for(seed, "minibatches", step))]
+                metrics = rollout_metrics(rollout, rewards, scores, advantages, kl_coef)
+                if config.kl_target is not None: kl_coef = adapt_kl_coef(kl_coef, metrics["kl"], config.kl_target)
+                learner.advance(**metrics, **pd.DataFrame(updates).mean().to_dict())
+                evaluation(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
     warn_if_policy_still(model, policy, table, config.lr)
     return policy
 
-# %% ../../nbs/api/15_ppo.ipynb #export-class-pporun-what-a
-class PPORun:
-    "What a run of PPO needs beside the loop: the value function, the reward's scale, the leash, the snapshots."
+# %% ../../nbs/api/15_ppo.ipynb #ppo-learner
+def _is_number(value): return isinstance(value, (int, float)) and bool(np.isfinite(value))
 
-    def __init__(self, config, policy, reference, reward, seed, run_dir, evaluate, evaluate_at):
-        if processes() > 1: raise ConfigError("PPO runs in one process; start it without a launcher")
-        check_policy(reference)
-        if reference.backbone is not policy.backbone:
-            raise ConfigError("PPO needs its reference on the backbone of the policy")
-        self.config, self.policy, self.reference, self.reward = config, policy, reference, as_reward(reward)
-        self.seed, self.run_dir, self.evaluate, self.evaluated = seed, run_dir and as_path(run_dir), evaluate, []
-        if isinstance(evaluate_at, Integral): evaluate_at = [evaluate_at]
-        self.evaluate_at = tuple(evaluate_at if evaluate_at is not None else [config.steps] if evaluate else [])
-        if wrong := [s for s in self.evaluate_at if s not in range(config.steps + 1)]:
-            raise ConfigError(f"evaluate_at names the steps {wrong}, but there are {config.steps} steps")
-        own = isinstance(reward, RewardModel) and reward.backbone is policy.backbone
-        self.kl_coef, self.value_of = config.kl_coef, reward.role if own else reference.role
-        start = [start_of(policy.backbone, m.role) for m in (policy, reference)]
-        self.depends_on = dict(settings=[config, seed], start=[start, policy.decoding],
-                               reward=None if run_dir is None else reward_marks(reward))
-        self.scale, self.warned = _scale_of(reward, config.reward_scale), False
+def _is_scale(value):
+    return value is None or isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[1] > 0
 
-    def learner(self, table) -> Learner:
-        "The learner of policy and value function."
-        config, backbone, role = self.config, self.policy.backbone, self.policy.role
-        kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
-        self.value = kind(backbone, self.value_of, self.seed)
-        return Learner({"policy": backbone.role_parameters(role), "value": self.value.parameters()},
-                       {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
-                       schedule_steps=config.schedule_steps, name=self.policy.name, seed=self.seed,
-                       precision=precision_for(backbone, config.precision),
-                       eps=config.adam_eps, optimizer=config.optimizer,
-                       fingerprint=dict(instructions=[self.run_dir and table_marks(table), backbone.encode_prompts(
-                           table, self.policy.decoding.control)], **self.depends_on))
+RESUMED = dict(kl_coef=_is_number, scale=_is_scale, evaluated=steps_noted, snapshots=steps_noted)   # what notes can be
 
-    def __enter__(self): return self
-    def __exit__(self, *_): self.value.free()
-
-    def roll_out(self, table, step: int) -> tuple[Rollout, Tensor]:
-        "The answers of a step, and the values [B, T] of their prefixes."
-        each = self.config.answers_each
-        rows = np.repeat(deal(len(table), self.config.rollouts // each, step, self.seed), each)
-        seed = seed_for(self.seed, "rollout", step)
-        rollout = roll_out(self.policy, self.reference, self.score, table.iloc[rows], self.config, seed)
-        self.value.look(rollout)
-        with self.value.training():
-            return rollout, read_rows(rollout, self.policy.backbone, self.value.values, self.config.part)
-
-    def advantages(self, rollout, values) -> tuple[Tensor, Tensor, float]:
-        "Advantages [B, T], what the value function is to learn [B, T], and the unit of the advantages in rewards."
-        config, mask = self.config, rollout.mask
-        in_reward = self.kl_coef if config.kl_in == "reward" else 0.
-        rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, mask, in_reward)
-        if config.advantage == "gae": return self._gae(rewards(rollout.scores), rollout.scores, values, mask)
-        if config.advantage == "rloo": found = rloo_advantages(rewards(rollout.scores).sum(1), config.group)
-        else:
-            penalty = rewards(torch.zeros_like(rollout.scores)).sum(1)
-            found = grpo_advantages_with_kl(rollout.scores, penalty, config.group)
-        return found[:, None] * mask, values, 1.
-
-    def _gae(self, rewards, scores, values, mask):
-        "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
-        differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
-        if self.config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
-        advantages, returns = gae(rewards, values, mask, lam=self.config.lam)
-        if not differ: return (advantages - masked_mean(advantages, mask)) * mask, returns, 1.
-        return whiten(advantages, mask), returns, (advantages[mask].std() + 1e-6).item()
-
-    def score(self, table) -> np.ndarray:
-        "Rewards of a table of answers, scaled, less the penalty of those that did not stop."
-        scores, stopped = self.reward(table), table["finished"].to_numpy(dtype=bool)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.mean_reward, spread, largest = float(scores.mean()), float(scores.std()), float(np.abs(scores).max())
-            floor = _floor(scores, spread, largest)
-            if self.scale is None: self.scale = self.mean_reward, spread if spread > floor * largest else 1.
-            centred = scores - self.scale[0]
-            centred[~(np.abs(centred) > floor * abs(self.scale[0]))] = 0.   # the mean itself, but for rounding
-            scaled = centred / self.scale[1]
-            single = scaled.astype(np.float32)   # what is trained with
-        if not np.isfinite([self.mean_reward, self.scale[1], *single]).all():
-            raise StageError(f"{self.policy.name}: rewards of up to {largest:.3g} are not finite once they are scaled "
-                             f"(less {self.scale[0]:.3g}, divided by {self.scale[1]:.3g}) and kept in single "
-                             "precision: give rewards in smaller units, or another reward_scale.")
-        if not self.warned and spread > DOUBLE * largest and not varies(single.std(), np.abs(single).max()):
-            self.warned = True
-            warnings.warn(f"{self.policy.name}: the rewards of a step differ by {spread:.3g} about "
-                          f"{self.mean_reward:.6g}, which is taken for the rounding of single precision: they teach "
-                          "nothing. Take a constant from the reward, such as its mean.", stacklevel=4)
-        return scaled - self.config.stop_penalty * ~stopped
-
-DOUBLE = 1e-12   # of the largest value: a spread below is rounding in double precision, too
-
-def _floor(scores, spread, largest):
-    "The share of the largest reward that is rounding: less for whole numbers and doubles that differ little."
-    little = DOUBLE * largest < spread < 1e-3 * largest
-    exact = (scores == scores.round()).all() or (scores != scores.astype(np.float32)).any()
-    return DOUBLE if little and exact else FLOOR
-
-def _scale_of(reward, wanted):
-    "Mean and scale that rewards are freed from; None: to be measured on the first answers."
-    own = (reward.mean, reward.scale) if isinstance(reward, RewardModel) else (0., 1.)
-    if wanted == "raw": return -own[0] / own[1], 1 / own[1]   # undoes the reward model's own
-    if wanted != "first rollout": return wanted
-    return (0., 1.) if own != (0., 1.) else None
-
-# %% ../../nbs/api/15_ppo.ipynb #export-def-ppo-update-self
-def _ppo_update(self, learner, rows, rollout, advantages, values, returns, kl_weight) -> dict:
-    "One step of the optimiser on some of the answers."
-    backbone, config, figures = self.policy.backbone, self.config, Counter()
-    groups = rows.reshape(-1, config.answers_each)
-    for part in map(np.ravel, np.array_split(groups, min(config.accumulation, len(groups)))):
-        batch = take(rollout.prompts, rollout.outputs, part, backbone)
-        mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
-        mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
-        with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
-            with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
-            losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(advantages), mask, config.clip)
-            if config.kl_in == "loss":
-                losses = losses + kl_weight * kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)
-            figures["policy_loss"] += learner.backward(mean(losses), part)
-            figures["clipped"] += mean(clipped.float()).item()
-        if not self.value.parameters(): continue
-        with learner.own_randomness(), self.value.training():
-            with learner.autocast(): now = self.value.values(part, batch)
-            losses = value_loss(now, cut(values), cut(returns), mask, config.value_clip)
-            figures["value_loss"] += learner.backward(mean(losses), part)
-    return {**figures, **learner.descend(rows)}
-
-def _ppo_figures(self, rollout, values, returns) -> dict:
-    "What to watch: reward, KL and its price, length, stopping, entropy, how much the values explain; adapts the price."
-    mask, config = rollout.mask, self.config
-    kl = kl_estimate(rollout.logps, rollout.ref_logps, mask).sum(1).mean().item()
-    objective = rollout.scores.mean().item() - self.kl_coef * kl
-    figures = {"reward": self.mean_reward, "kl": kl, "kl_coef": self.kl_coef, "objective": objective,
-               "n_tokens": mask.sum(1).float().mean().item(), "finished": rollout.table["finished"].mean(),
-               "entropy": -masked_mean(rollout.logps, mask).item()}
-    if rollout.gap is not None: figures["sampling_gap"] = rollout.gap
-    if self.value.parameters(): figures["explained_variance"] = explained_variance(values, returns, mask)
-    if config.kl_target is not None: self.kl_coef = adapt_kl_coef(self.kl_coef, kl, config.kl_target)
-    return figures
-
-PPORun.update, PPORun.figures = _ppo_update, _ppo_figures
-
-# %% ../../nbs/api/15_ppo.ipynb #export-def-look-back-self
-def _look_back(self, learner) -> None:
-    "After a step: keep the adapter and evaluate the policy, where that was asked for."
-    from safetensors.torch import save_file
-    step, folder = learner.done, self.run_dir and self.run_dir / "snapshots"
-    pair = lambda x: x is None or isinstance(x, list) and len(x) == 2 and all(map(_number, x)) and x[1] > 0
-    resumed = resumed_notes(learner, kl_coef=_number, scale=pair, evaluated=steps_noted, snapshots=steps_noted)
-    learner.resumed = learner.found = None
-    if resumed:
-        warn_of_evaluation(self, resumed)
-        self.kl_coef, self.scale, self.evaluated = resumed["kl_coef"], resumed["scale"], resumed["evaluated"]
-        kept = {s: folder / f"step-{s}" / "adapter.safetensors" for s in resumed["snapshots"]}
-        self.policy.snapshots = {s: _snapshot(path, self) for s, path in kept.items()}
-    if step not in self.evaluate_at or step in self.evaluated: return
-    state = self.policy.backbone.role_state(self.policy.role)
-    self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
-    if folder:
-        with atomic_folder(folder / f"step-{step}") as temp:
-            save_file(self.policy.snapshots[step], temp / "adapter.safetensors")
-    if self.evaluate: learner.history.add(step, **_evaluated(self.evaluate, step, self.policy))
-    self.evaluated.append(step)  # only now: an evaluation that was interrupted is made up for
-
-def _number(value): return isinstance(value, (int, float)) and bool(np.isfinite(value))
-
-def _snapshot(path, run):
-    "The adapter kept after a step, from its file."
-    from safetensors.torch import load_file
-    what = f"{run.policy.name}: {path}, the policy after a step of this run,"
-    else_ = f"Remove {run.run_dir} to train again, or give another run_dir. Nothing was trained."
-    try: state = load_file(path)
-    except Exception as error: raise StageError(f"{what} cannot be read ({error}). {else_}") from error
-    shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
-    if shapes(state) != shapes(run.policy.backbone.role_state(run.policy.role)):
-        raise StageError(f"{what} holds another adapter than this run trains. {else_}")
-    return state
-
-def warn_of_evaluation(run, resumed) -> None:
-    "Warn where figures in the history of a resumed run were made by another `evaluate`: no policy depends on it."
-    if run.evaluate and resumed["evaluated"] and resumed.get("evaluate") != code_marks(run.evaluate):
-        warnings.warn(f"{run.policy.name}: the figures after the steps {resumed['evaluated']} were made by another "
-                      "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
-                      stacklevel=5)
-
-def _evaluated(evaluate, step, policy):
-    "The figures that `evaluate` gives, which may be none."
-    figures = evaluate(step, policy)
-    if figures is None: return {}
-    if isinstance(figures, Mapping) and all(isinstance(k, str) for k in figures): return figures
-    raise ConfigError(f"evaluate gave a {type(figures).__name__} after step {step}: it must give a dictionary from "
-                      "names to figures, or None")
-
-def _state(self) -> dict:
-    "What a checkpoint must remember beside the learner's own."
-    return {"kl_coef": self.kl_coef, "scale": self.scale, "evaluated": self.evaluated,
-            "evaluate": code_marks(self.evaluate), "snapshots": list(self.policy.snapshots)}
-
-PPORun.look_back, PPORun.state = _look_back, _state
+def _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir) -> Learner:
+    "The learner of policy and value function; a run is resumed where all in its fingerprint is the same."
+    backbone = policy.backbone
+    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
+                       start=[[start_of(backbone, m.role) for m in (policy, reference)], policy.decoding],
+                       reward=run_dir and reward_marks(reward))
+    return Learner({"policy": backbone.role_parameters(policy.role), "value": value.parameters()},
+                   {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
+                   precision=precision_for(backbone, config.precision), name=policy.name, seed=seed,
+                   fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
+                   schedule_steps=config.schedule_steps)

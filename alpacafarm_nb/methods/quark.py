@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from torch import Tensor
 from ..core import ConfigError, StageError, as_path, atomic_write, seed_for
 from ..learner import (Learner, Settings, new_role, precision_for, processes, reading, resumed_notes,
                                    start_of, steps_noted)
-from ..marks import code_marks, table_marks
+from ..marks import table_marks
 from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
-from .ppo import deal, warn_of_evaluation
+from .ppo import StepEvaluation, deal
 from .reward import as_reward, reward_marks
 from .sft import ADAPTER_RATES, take, warn_if_policy_still
 from ..models import Batch, RewardModel, check_prompts
@@ -32,7 +31,7 @@ from ..records import check_instructions
 from ..sampling import Model, check_policy
 
 # %% auto #0
-__all__ = ['QuarkConfig', 'Pool', 'train_quark', 'QuarkRun']
+__all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']
 
 # %% ../../nbs/api/15b_quark.ipynb #export-dataclass-class-quarkconfig-setti
 @dataclass
@@ -126,6 +125,85 @@ class Pool:
         pick = lambda values: [values[i] for i in kept]
         atomic_write(path, json.dumps([pick(self.prompts), pick(self.outputs), pick(self.scores)]))
 
+    def load(self, path: Path, step: int, n: int, vocab: int, name: str) -> None:
+        """Add the `n` answers of a step from its file; `name` of the run, for the error. Raises `StageError` where it
+        is damaged."""
+        ids = lambda row: isinstance(row, list) and all(type(i) is int and 0 <= i < vocab for i in row)
+        score = lambda x: type(x) in (int, float) and math.isfinite(x)
+        each = lambda fits, column: isinstance(column, list) and len(column) == n and all(map(fits, column))
+        wrong = "does not hold the answers of a step"
+        try:
+            found = json.loads(path.read_text())
+            if isinstance(found, list) and len(found) == 3 and all(map(each, (ids, ids, score), found)):
+                return self.add(*found, step)
+        except (OSError, ValueError) as error: wrong = f"cannot be read ({error})"
+        raise StageError(f"{name}: {path}, the answers of a step of this run, {wrong}: remove {path.parents[1]} to "
+                         "train again, or give another run_dir. Nothing was trained.")
+
+# %% ../../nbs/api/15b_quark.ipynb #learned
+def learned_rows(
+    pool: Pool,
+    config: QuarkConfig,
+) -> np.ndarray:
+    "Row numbers of the answers that are learned from."
+    if config.mode != "best": return np.arange(len(pool))
+    return np.flatnonzero(pool.quantile(config.quantiles) == config.quantiles)
+
+def learned_controls(
+    pool: Pool,
+    config: QuarkConfig,
+    backbone,    # whose tokenizer is used
+    start: str,  # the control text of the policy of the start
+) -> list[tuple[list[int], list[int]]]:
+    "For each answer, the ids of its control text, in front of the prompt and behind it."
+    if config.mode != "all": return [backbone.control_ids(start)] * len(pool)
+    of = {k: backbone.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
+    return [of[k] for k in pool.quantile(config.quantiles)]
+
+def learned_batches(
+    rows: np.ndarray,  # numbers of the answers that are learned from
+    config: QuarkConfig,
+    seed: int,         # of the order
+) -> list[np.ndarray]:
+    "Row numbers of the batches of a step: the answers in a new order, as often as it takes."
+    rng, order = np.random.default_rng(seed), np.empty(0, dtype=int)
+    while len(order) < config.updates * config.batch_size: order = np.append(order, rng.permutation(rows))
+    return list(order[:config.updates * config.batch_size].reshape(config.updates, -1))
+
+# %% ../../nbs/api/15b_quark.ipynb #export-def-quark-update-self
+def quark_step(
+    learner: Learner,
+    policy: Model,
+    reference: Model,
+    pool: Pool,
+    rows: np.ndarray,    # which answers
+    controls: list[tuple[list[int], list[int]]],  # ids of each answer's control text
+    config: QuarkConfig,
+) -> dict[str, float]:  # metrics: nll a token, kl an answer, those of the learner
+    "One step of the optimiser on some answers of the pool."
+    backbone, figures = policy.backbone, Counter()
+    plain, total = backbone.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
+    for part in np.array_split(rows, min(config.accumulation, len(rows))):
+        prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
+        with reading(backbone, reference.role, config.precision) as net, torch.no_grad():
+            read = take([backbone.with_control(p, plain) for p in prompts], outputs, range(len(part)), backbone)
+            ref_logits, _ = _logits(backbone, net, read, config)
+        asked = [backbone.with_control(p, controls[i]) for p, i in zip(prompts, part)]
+        with learner.own_randomness(), backbone.using(policy.role, train=True) as net:
+            batch = take(asked, outputs, range(len(part)), backbone)
+            with learner.autocast(): logits, tokens = _logits(backbone, net, batch, config)
+            kl = full_kl(logits, ref_logits, config.kl_first)
+            nll = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+            learner.backward((nll + config.kl_coef * kl).sum() / total, part)
+        figures.update(nll=nll.sum().item() / total, kl=kl.sum().item() / len(rows))
+    return {**figures, **learner.descend(rows)}
+
+def _logits(backbone, net, batch: Batch, config) -> tuple[Tensor, Tensor]:
+    "Logits [M, V] from which the answers' tokens [M] were drawn, row after row, at the temperature of the sampling."
+    on = batch.output_mask
+    states = backbone.hidden(net, batch.ids)[:, :-1][on]
+    return backbone.head(net, states) / config.temperature, batch.ids[:, 1:][on]
+
 # %% ../../nbs/api/15b_quark.ipynb #export-def-train-quark-model
 def train_quark(
     model: Model,                # the policy to start from, and to stay near; its adapter is copied
@@ -143,136 +221,52 @@ def train_quark(
     "A new model that answers as its best answers were; its history has a row a step. The one it began as is unchanged."
     check_policy(model)
     config, table, backbone = QuarkConfig.make(config, **overrides), check_instructions(instructions), model.backbone
+    if processes() > 1: raise ConfigError("Quark runs in one process; start it without a launcher")
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     start = model.decoding.control
     best = config.asking(start, config.quantiles) if config.mode == "all" else start
     prompts = check_prompts(backbone, backbone.encode_prompts(table, best))
     check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
+    run_dir, reward_of, pool = run_dir and as_path(run_dir), as_reward(reward), Pool()
     with new_role(backbone, name, model.role, seed) as (role, _):
         policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
-        run = QuarkRun(config, policy, model, as_reward(reward), seed, run_dir, evaluate, evaluate_at)
-        learner = Learner(backbone.role_parameters(role), config.lr, config.steps, config.schedule, config.warmup,
-                          config.clip, precision_for(backbone, config.precision), name=name, seed=seed,
-                          optimizer=config.optimizer, eps=config.adam_eps, schedule_steps=config.schedule_steps,
-                          fingerprint=dict(settings=[config, seed], start=[run.weights, model.decoding],
-                                           instructions=[run_dir and table_marks(table), prompts],
-                                           reward=None if run_dir is None else reward_marks(reward)))
-        with learner.running(run_dir, run.state) as bar:
-            run.restore(learner)
-            while learner.done < config.steps:
-                explored = run.explore(table, learner.done)
-                figures = [run.update(learner, rows) for rows in run.batches(learner.done)]
-                learner.advance(**explored, **pd.DataFrame(figures).mean().to_dict())
-                run.look(learner)
+        evaluation = StepEvaluation(policy, evaluate, evaluate_at, 1, config.steps)
+        learner = _learner(policy, model, reward, table, prompts, config, seed, run_dir)
+        with learner.running(run_dir, evaluation.notes) as bar:
+            if found := resumed_notes(learner, evaluated=steps_noted):
+                evaluation.resume(found)
+                for step in () if config.clear_pool else range(learner.done):
+                    pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollouts, backbone.vocab, name)
+            for step in range(learner.done, config.steps):
+                if config.clear_pool: pool = Pool()
+                asked = table.iloc[deal(len(table), config.rollouts, step, seed)]
+                answers = (policy if step else model).sample(
+                    asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
+                    seed=seed_for(seed, "rollout", step), return_ids=True)
+                rewards = reward_of(answers)
+                pool.add(backbone.encode_prompts(asked), answers["output_ids"].tolist(), rewards, step)
+                if run_dir: pool.save(run_dir / "pool" / f"step-{step}.json", step)
+                learned, controls = learned_rows(pool, config), learned_controls(pool, config, backbone, start)
+                updates = [quark_step(learner, policy, model, pool, rows, controls, config)
+                           for rows in learned_batches(learned, config, seed_for(seed, "batches", step))]
+                learner.advance(reward=float(rewards.mean()), n_tokens=float(answers["n_tokens"].mean()),
+                                finished=float(answers["finished"].mean()), pool=len(pool),
+                                kept_reward=float(np.mean([pool.scores[i] for i in learned])),
+                                **pd.DataFrame(updates).mean().to_dict())
+                evaluation(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
     warn_if_policy_still(model, policy, table, config.lr)
     return policy
 
-# %% ../../nbs/api/15b_quark.ipynb #export-class-quarkrun-what-a
-class QuarkRun:
-    "What a run of Quark needs beside the loop: the pool, the batches drawn from it, the leash."
-
-    def __init__(self, config, policy, reference, reward, seed, run_dir, evaluate, evaluate_at):
-        if processes() > 1: raise ConfigError("Quark runs in one process; start it without a launcher")
-        self.config, self.policy, self.reference, self.reward = config, policy, reference, reward
-        self.seed, self.folder, self.evaluate, self.pool = seed, run_dir and as_path(run_dir) / "pool", evaluate, Pool()
-        if isinstance(evaluate_at, Integral): evaluate_at = [evaluate_at]
-        self.evaluate_at = [config.steps] if evaluate_at is None else list(evaluate_at)
-        if wrong := [s for s in self.evaluate_at if s not in range(1, config.steps + 1)]:
-            raise ConfigError(f"evaluate_at names the steps {wrong}, but the steps are 1 to {config.steps}")
-        self.evaluated, backbone = [], policy.backbone
-        self.plain = backbone.control_ids(reference.decoding.control)   # what stands at the prompts of the start
-        self.weights = [start_of(backbone, m.role) for m in (policy, reference)]
-
-    def explore(self, table, step: int) -> dict:
-        "Answer some instructions and put the answers into the pool; what they were like."
-        config, answering = self.config, self.policy if step else self.reference
-        if self.config.clear_pool: self.pool = Pool()
-        asked = table.iloc[deal(len(table), config.rollouts, step, self.seed)]
-        found = answering.sample(asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
-                                 seed=seed_for(self.seed, "rollout", step), return_ids=True)
-        plain = self.policy.backbone.encode_prompts(asked)   # control texts are put to it when it is read
-        scores = self.reward(found)
-        self.pool.add(plain, found["output_ids"].tolist(), scores, step)
-        if self.folder: self.pool.save(self.folder / f"step-{step}.json", step)
-        return {"reward": float(scores.mean()), "n_tokens": float(found["n_tokens"].mean()),
-                "finished": float(found["finished"].mean()), "pool": len(self.pool),
-                "kept_reward": float(np.mean([self.pool.scores[i] for i in self.eligible()]))}
-
-    def eligible(self) -> np.ndarray:
-        "Row numbers of the pool that are learned from."
-        if self.config.mode != "best": return np.arange(len(self.pool))
-        return np.flatnonzero(self.pool.quantile(self.config.quantiles) == self.config.quantiles)
-
-    def batches(self, step: int) -> list[np.ndarray]:
-        "The batches of a step: the pool in a new order, as often as it takes."
-        config, rows = self.config, self.eligible()
-        self.control, start = [self.plain] * len(self.pool), self.reference.decoding.control
-        if config.mode == "all":
-            of = {k: self.policy.backbone.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
-            self.control = [of[k] for k in self.pool.quantile(config.quantiles)]
-        rng, order = np.random.default_rng(seed_for(self.seed, "batches", step)), np.empty(0, dtype=int)
-        while len(order) < config.updates * config.batch_size: order = np.append(order, rng.permutation(rows))
-        return list(order[:config.updates * config.batch_size].reshape(config.updates, -1))
-
-# %% ../../nbs/api/15b_quark.ipynb #export-def-quark-update-self
-def _quark_update(self, learner, rows) -> dict:
-    "One step of the optimiser on some answers of the pool."
-    backbone, config, figures, pool = self.policy.backbone, self.config, Counter(), self.pool
-    total = sum(len(pool.outputs[i]) for i in rows)
-    for part in np.array_split(rows, min(config.accumulation, len(rows))):
-        prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
-        with reading(backbone, self.reference.role, config.precision) as net, torch.no_grad():
-            plain = take([backbone.with_control(p, self.plain) for p in prompts], outputs, range(len(part)), backbone)
-            ref_logits, _ = _logits(backbone, net, plain, config)
-        asked = [backbone.with_control(p, self.control[i]) for p, i in zip(prompts, part)]
-        with learner.own_randomness(), backbone.using(self.policy.role, train=True) as net:
-            batch = take(asked, outputs, range(len(part)), backbone)
-            with learner.autocast(): logits, tokens = _logits(backbone, net, batch, config)
-            kl = full_kl(logits, ref_logits, config.kl_first)
-            nll = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
-            learner.backward((nll + config.kl_coef * kl).sum() / total, part)
-        figures.update(nll=nll.sum().item() / total, kl=kl.sum().item() / len(rows))
-    return {**figures, **learner.descend(rows)}
-
-def _logits(backbone, net, batch: Batch, config) -> tuple[Tensor, Tensor]:
-    "Logits [M, V] from which the answers' tokens [M] were drawn, row after row, at the temperature of the sampling."
-    on = batch.output_mask
-    states = backbone.hidden(net, batch.ids)[:, :-1][on]
-    return backbone.head(net, states) / config.temperature, batch.ids[:, 1:][on]
-
-QuarkRun.update = _quark_update
-
-# %% ../../nbs/api/15b_quark.ipynb #export-def-restore-self-learner
-def _restore(self, learner) -> None:
-    "Read the pool of a resumed run."
-    resumed = resumed_notes(learner, evaluated=steps_noted)
-    if resumed is None: return
-    warn_of_evaluation(self, resumed)
-    self.evaluated = resumed["evaluated"]
-    for step in () if self.config.clear_pool else range(learner.done):
-        self.pool.add(*_pooled(self.folder / f"step-{step}.json", self), step)
-
-def _pooled(path, run):
-    "The prompts, answers and rewards of a step, from its file."
-    vocab, n, wrong = run.policy.backbone.vocab, run.config.rollouts, "does not hold the answers of a step"
-    ids = lambda row: isinstance(row, list) and all(type(i) is int and 0 <= i < vocab for i in row)
-    score = lambda x: type(x) in (int, float) and math.isfinite(x)
-    each = lambda fits, column: isinstance(column, list) and len(column) == n and all(map(fits, column))
-    try:
-        found = json.loads(path.read_text())
-        if isinstance(found, list) and len(found) == 3 and all(map(each, (ids, ids, score), found)): return found
-    except (OSError, ValueError) as error: wrong = f"cannot be read ({error})"
-    raise StageError(f"{run.policy.name}: {path}, the answers of a step of this run, {wrong}: remove {path.parents[1]} "
-                     "to train again, or give another run_dir. Nothing was trained.")
-
-def _look(self, learner) -> None:
-    "Evaluate the policy after a step, where that was asked for."
-    step = learner.done
-    if not self.evaluate or step not in self.evaluate_at or step in self.evaluated: return
-    learner.history.add(step, **(self.evaluate(step, self.policy) or {}))
-    self.evaluated.append(step)
-
-QuarkRun.restore, QuarkRun.look = _restore, _look
-QuarkRun.state = lambda self: {"evaluated": self.evaluated, "evaluate": code_marks(self.evaluate)}
+# %% ../../nbs/api/15b_quark.ipynb #quark-learner
+def _learner(policy, reference, reward, table, prompts, config, seed, run_dir) -> Learner:
+    "The learner of the policy; a run is resumed where all in its fingerprint is the same."
+    backbone = policy.backbone
+    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
+                       start=[[start_of(backbone, m.role) for m in (policy, reference)], reference.decoding],
+                       reward=run_dir and reward_marks(reward))
+    return Learner(backbone.role_parameters(policy.role), config.lr, config.steps, config.schedule, config.warmup,
+                   config.clip, precision_for(backbone, config.precision), name=policy.name, seed=seed,
+                   fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
+                   schedule_steps=config.schedule_steps)
