@@ -39,7 +39,8 @@ from .records import Origin, finished
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRECISIONS', 'OPTIMIZERS', 'History', 'Settings', 'lr_factor', 'length_batches', 'encode_examples',
            'new_role', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision',
-           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching', 'resumed_notes', 'steps_noted']
+           'make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching', 'save_checkpoint', 'resumed_notes',
+           'steps_noted', 'resume_checkpoint']
 
 # %% ../nbs/api/09_learner.ipynb #export-class-history-what-happened
 class History:
@@ -428,148 +429,140 @@ class Learner:
         return StageError(f"{self.name}: the {what} became {value} at step {self.done} of {self.total_steps}{rows}. "
                           "Nothing was changed by it. A smaller learning rate or another precision may help.")
 
-# %% ../nbs/api/09_learner.ipynb #export-def-descend-self-batch
-def _descend(self, batch: Any = None) -> dict:
-    "Go down the gradients gathered so far; returns the norm and the learning rate of each group."
-    self._share_gradients()
-    self.accelerator.unscale_gradients()
-    limit = self.clip or math.inf
-    norms = {k: nn.utils.clip_grad_norm_(group, limit).item() for k, group in self.groups.items() if group}
-    scaled = self.accelerator.scaler is not None   # fp16: a step that overflows is skipped, and the scale lowered
-    if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
-    factor = lr_factor(self.done, self.schedule_steps or self.total_steps, self.schedule, self.warmup)
-    for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
-    self._partial = True   # until `advance`: PPO descends several times a step
-    self.optimizer.step()
-    self.optimizer.zero_grad(set_to_none=True)
-    used = [k for k, group in self.groups.items() if group]
-    rates = {_named(k, "lr"): group["lr"] for k, group in zip(used, self.optimizer.param_groups)}
-    if len(set(rates.values())) == 1: rates = {"lr": min(rates.values())}
-    return {_named(k, "grad_norm"): v for k, v in norms.items()} | rates
+    def descend(self, batch: Any = None) -> dict:
+        "Go down the gradients gathered so far; returns the norm and the learning rate of each group."
+        self._share_gradients()
+        self.accelerator.unscale_gradients()
+        limit = self.clip or math.inf
+        norms = {k: nn.utils.clip_grad_norm_(group, limit).item() for k, group in self.groups.items() if group}
+        scaled = self.accelerator.scaler is not None   # fp16: a step that overflows is skipped, and the scale lowered
+        if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
+        factor = lr_factor(self.done, self.schedule_steps or self.total_steps, self.schedule, self.warmup)
+        for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
+        self._partial = True   # until `advance`: PPO descends several times a step
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        used = [k for k, group in self.groups.items() if group]
+        rates = {_named(k, "lr"): group["lr"] for k, group in zip(used, self.optimizer.param_groups)}
+        if len(set(rates.values())) == 1: rates = {"lr": min(rates.values())}
+        return {_named(k, "grad_norm"): v for k, v in norms.items()} | rates
+
+    def advance(self, **figures) -> dict:
+        "Count a step, and return its row of the history."
+        self.done, self._partial = self.done + 1, False
+        return self.history.add(self.done, **figures, seconds=round(time.perf_counter() - self._start, 3))
+
+    def update(self, batch: Any = None, **figures) -> dict:
+        "Descend and advance."
+        return self.advance(**figures, **self.descend(batch))
+
+    def step(self, loss: Tensor, batch: Any = None, **figures) -> dict:
+        "One step down the gradient of a loss: backward, descend, advance."
+        return self.update(batch, loss=self.backward(loss, batch), **figures)
+
+    def _share_gradients(self):
+        "Add up the gradients of all processes, in one message."
+        if self.accelerator.num_processes == 1: return
+        parameters = [p for group in self.groups.values() for p in group]
+        for p in parameters: p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        flat = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), "sum")
+        for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])): p.grad.copy_(grad.view_as(p))
+
+    @contextmanager
+    def own_randomness(self):
+        "What the network draws here (dropout) depends on the seed and the step alone, and moves no other generator."
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_for(self.seed, self.name, self.done))
+            yield
+
+    def fit(
+        self,
+        batches: Sequence,    # all batches of all epochs, in order
+        loss_fn: Callable,    # batch -> (mean loss, dict of figures)
+        weight_fn: Callable = len,  # batch -> what its mean is over: number of examples, or of tokens
+        accumulation: int = 1,      # batches a step
+        run_dir: str | Path | None = None,  # where checkpoints lie; a run found there is continued
+        checkpoint_every: int = 50,         # steps between checkpoints
+        after_step: Callable | None = None,  # called with the learner after each step; returns figures for the history
+    ) -> History:
+        "Train on the batches and return the history; an interruption ends it early and keeps what was trained."
+        steps = [batches[i:i + accumulation] for i in range(0, len(batches), accumulation)]
+        if (n := self.accelerator.num_processes) > accumulation:
+            raise ConfigError(f"{self.name}: {n} processes cannot share the {accumulation} batches of a step; "
+                              "set accumulation to the number of processes or more")
+        self.total_steps = len(steps)
+        with self.running(run_dir) as bar:
+            for group in steps[self.done:]:
+                self._fit_step(group, loss_fn, weight_fn)
+                if after_step: self.history.add(self.done, **(after_step(self) or {}))
+                self.tick(bar, run_dir, checkpoint_every)
+        return self.history
+
+    def _fit_step(self, group, loss_fn, weight_fn):
+        "One step over a group of batches, each counted by its weight."
+        weights = [float(weight_fn(batch)) for batch in group]
+        rank, figures = self.accelerator.process_index, {}
+        with self.own_randomness():
+            for batch, weight in list(zip(group, weights))[rank::self.accelerator.num_processes]:
+                with self.autocast(): loss, extra = loss_fn(batch)
+                share = weight / sum(weights)
+                self.backward(loss * share, batch)
+                for key, value in {"loss": loss, **extra}.items():
+                    figures[key] = figures.get(key, 0.) + _number(value) * share
+        self.update(group[0] if len(group) == 1 else np.concatenate(group), **self._summed(figures))
+
+    def _summed(self, figures):
+        "Figures added up over all processes."
+        if self.accelerator.num_processes == 1: return figures
+        from accelerate.utils import gather_object
+        parts = gather_object([figures])   # a process may have had no batch, and then has no figures
+        keys = dict.fromkeys(key for part in parts for key in part)
+        return {key: sum(part.get(key, 0.) for part in parts) for key in keys}
+
+    @contextmanager
+    def running(self, run_dir: str | Path | None = None, extra: Callable | None = None):
+        "Resume from `run_dir`, show a bar, and end early but in order when the kernel is interrupted."
+        if run_dir is not None:
+            run_dir = as_path(run_dir)
+            try: run_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be "
+                                 "written to. Nothing was trained.") from error
+        writes = run_dir is not None and self.accelerator.is_main_process   # the others of a launch only read
+        with FolderLock(run_dir, threads=True) if writes else nullcontext():
+            if writes: sweep_leftovers(run_dir)
+            if run_dir is not None: resume_checkpoint(self, run_dir)
+            yield from self._running_steps(run_dir, extra)
+
+    def _running_steps(self, run_dir, extra):
+        "The part of `running` that has the folder to itself."
+        self._extra, self._saved = extra, self.done
+        self._start = time.perf_counter() - (self.history.rows[-1].get("seconds", 0.) if self.history.rows else 0.)
+        with progress(total=self.total_steps, desc=self.name, unit="step") as bar:
+            bar.update(self.done)
+            try: yield bar
+            except KeyboardInterrupt as stop:
+                self.optimizer.zero_grad(set_to_none=True)
+                self.history.interrupted = True
+                if not isinstance(stop, _Stopped):   # a watcher knows
+                    print(f"{self.name}: interrupted after {self.done} of {self.total_steps} steps; "
+                          "what was trained is kept")
+            # half a step is not kept: its weights would be taken for those of the step before
+            if run_dir is not None and self.done > self._saved and not self._partial: save_checkpoint(self, run_dir)
+
+    def tick(self, bar, run_dir: str | Path | None = None, checkpoint_every: int = 50):
+        "After a step: move the bar, save a checkpoint where one is due, and let watchers look."
+        bar.update(1)
+        shown = list(self.history.rows[-1].items())[1:4] if self.history.rows else []
+        bar.set_postfix({k: f"{v:.3g}" for k, v in shown}, refresh=False)
+        due = checkpoint_every and self.done % checkpoint_every == 0
+        if run_dir is not None and due: save_checkpoint(self, run_dir)
+        if any([watch(self) for watch in _WATCHERS.get()]) and self.done < self.total_steps: raise _Stopped
+
 
 def _named(group, figure): return f"{group}_{figure}" if group else figure
 
-def _advance(self, **figures) -> dict:
-    "Count a step, and return its row of the history."
-    self.done, self._partial = self.done + 1, False
-    return self.history.add(self.done, **figures, seconds=round(time.perf_counter() - self._start, 3))
-
-def _update(self, batch: Any = None, **figures) -> dict:
-    "Descend and advance."
-    return self.advance(**figures, **self.descend(batch))
-
-def _step(self, loss: Tensor, batch: Any = None, **figures) -> dict:
-    "One step down the gradient of a loss: backward, descend, advance."
-    return self.update(batch, loss=self.backward(loss, batch), **figures)
-
-Learner.descend, Learner.advance, Learner.update, Learner.step = _descend, _advance, _update, _step
-
-# %% ../nbs/api/09_learner.ipynb #export-def-share-gradients-self
-def _share_gradients(self):
-    "Add up the gradients of all processes, in one message."
-    if self.accelerator.num_processes == 1: return
-    parameters = [p for group in self.groups.values() for p in group]
-    for p in parameters: p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    flat = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), "sum")
-    for p, grad in zip(parameters, flat.split([p.numel() for p in parameters])): p.grad.copy_(grad.view_as(p))
-
-@contextmanager
-def _own_randomness(self):
-    "What the network draws here (dropout) depends on the seed and the step alone, and moves no one else's generator."
-    with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-        torch.manual_seed(seed_for(self.seed, self.name, self.done))
-        yield
-
-Learner._share_gradients, Learner.own_randomness = _share_gradients, _own_randomness
-
-# %% ../nbs/api/09_learner.ipynb #export-def-fit-self-batches
-def _fit(
-    self,
-    batches: Sequence,    # all batches of all epochs, in order
-    loss_fn: Callable,    # batch -> (mean loss, dict of figures)
-    weight_fn: Callable = len,  # batch -> what its mean is over: number of examples, or of tokens
-    accumulation: int = 1,      # batches a step
-    run_dir: str | Path | None = None,  # where checkpoints lie; a run found there is continued
-    checkpoint_every: int = 50,         # steps between checkpoints
-    after_step: Callable | None = None,  # called with the learner after each step; returns figures for the history
-) -> History:
-    "Train on the batches and return the history; an interruption ends it early and keeps what was trained."
-    steps = [batches[i:i + accumulation] for i in range(0, len(batches), accumulation)]
-    if (n := self.accelerator.num_processes) > accumulation:
-        raise ConfigError(f"{self.name}: {n} processes cannot share the {accumulation} batches of a step; "
-                          "set accumulation to the number of processes or more")
-    self.total_steps = len(steps)
-    with self.running(run_dir) as bar:
-        for group in steps[self.done:]:
-            self._fit_step(group, loss_fn, weight_fn)
-            if after_step: self.history.add(self.done, **(after_step(self) or {}))
-            self.tick(bar, run_dir, checkpoint_every)
-    return self.history
-
-def _fit_step(self, group, loss_fn, weight_fn):
-    "One step over a group of batches, each counted by its weight."
-    weights = [float(weight_fn(batch)) for batch in group]
-    rank, figures = self.accelerator.process_index, {}
-    with self.own_randomness():
-        for batch, weight in list(zip(group, weights))[rank::self.accelerator.num_processes]:
-            with self.autocast(): loss, extra = loss_fn(batch)
-            share = weight / sum(weights)
-            self.backward(loss * share, batch)
-            for key, value in {"loss": loss, **extra}.items():
-                figures[key] = figures.get(key, 0.) + _number(value) * share
-    self.update(group[0] if len(group) == 1 else np.concatenate(group), **self._summed(figures))
-
 def _number(value): return value.detach().item() if isinstance(value, Tensor) else float(value)
-
-def _summed(self, figures):
-    "Figures added up over all processes."
-    if self.accelerator.num_processes == 1: return figures
-    from accelerate.utils import gather_object
-    parts = gather_object([figures])   # a process may have had no batch, and then has no figures
-    return {key: sum(part.get(key, 0.) for part in parts) for key in dict.fromkeys(k for part in parts for k in part)}
-
-Learner.fit, Learner._fit_step, Learner._summed = _fit, _fit_step, _summed
-
-# %% ../nbs/api/09_learner.ipynb #export-contextmanager-def-running-self
-@contextmanager
-def _running(self, run_dir: str | Path | None = None, extra: Callable | None = None):
-    "Resume from `run_dir`, show a bar, and end early but in order when the kernel is interrupted."
-    if run_dir is not None:
-        run_dir = as_path(run_dir)
-        try: run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StageError(f"run_dir {run_dir} cannot be made ({error.strerror}): give a folder that can be written "
-                             "to. Nothing was trained.") from error
-    writes = run_dir is not None and self.accelerator.is_main_process   # the others of a launch only read
-    with FolderLock(run_dir, threads=True) if writes else nullcontext():
-        if writes: sweep_leftovers(run_dir)
-        if run_dir is not None: self.resume(run_dir)
-        yield from self._running_steps(run_dir, extra)
-
-def _running_steps(self, run_dir, extra):
-    "The part of `running` that has the folder to itself."
-    self._extra, self._saved = extra, self.done
-    self._start = time.perf_counter() - (self.history.rows[-1].get("seconds", 0.) if self.history.rows else 0.)
-    with progress(total=self.total_steps, desc=self.name, unit="step") as bar:
-        bar.update(self.done)
-        try: yield bar
-        except KeyboardInterrupt as stop:
-            self.optimizer.zero_grad(set_to_none=True)
-            self.history.interrupted = True
-            said = f"{self.name}: interrupted after {self.done} of {self.total_steps} steps; what was trained is kept"
-            if not isinstance(stop, _Stopped): print(said)   # a watcher knows
-        # half a step is not kept: its weights would be taken for those of the step before
-        if run_dir is not None and self.done > self._saved and not self._partial: self.checkpoint(run_dir)
-
-def _tick(self, bar, run_dir: str | Path | None = None, checkpoint_every: int = 50):
-    "After a step: move the bar, save a checkpoint where one is due, and let watchers look."
-    bar.update(1)
-    shown = list(self.history.rows[-1].items())[1:4] if self.history.rows else []
-    bar.set_postfix({k: f"{v:.3g}" for k, v in shown}, refresh=False)
-    if run_dir is not None and checkpoint_every and self.done % checkpoint_every == 0: self.checkpoint(run_dir)
-    if any([watch(self) for watch in _WATCHERS.get()]) and self.done < self.total_steps: raise _Stopped
-
-Learner.running, Learner._running_steps, Learner.tick = _running, _running_steps, _tick
 
 # %% ../nbs/api/09_learner.ipynb #watching
 _WATCHERS = ContextVar("watchers", default=())
@@ -586,47 +579,50 @@ def watching(
     finally: _WATCHERS.reset(before)
 
 # %% ../nbs/api/09_learner.ipynb #export-def-checkpoint-self-run
-def _checkpoint(self, run_dir: str | Path) -> Path | None:
+def save_checkpoint(
+    learner: Learner,
+    run_dir: str | Path,  # the run's folder; a folder for this step is made in it
+) -> Path | None:  # the folder; None in a process that does not write
     "Save all that is needed to go on and return the folder; if that fails, raises `FarmError` and keeps the last one."
     from safetensors.torch import save_file
-    self._saved = self.done
-    if not self.accelerator.is_main_process: return None
-    folder = as_path(run_dir) / f"step-{self.done:06d}"
-    tensors, state = self._tensors(), self._state()
+    learner._saved = learner.done
+    if not learner.accelerator.is_main_process: return None
+    folder = as_path(run_dir) / f"step-{learner.done:06d}"
+    tensors, state = _tensors(learner), _state(learner)
     with atomic_folder(folder) as temp:
         save_file(tensors, temp / "state.safetensors")
         (temp / "state.json").write_text(json.dumps(state))
     for old in _checkpoints(run_dir)[:-1]: shutil.rmtree(old, ignore_errors=True)
     return folder
 
-def _tensors(self):
+def _tensors(learner):
     "Weights and optimiser's state, contiguous, by name."
-    named = {f"{k}.{i}": p for k, group in self.groups.items() for i, p in enumerate(group)}
+    named = {f"{k}.{i}": p for k, group in learner.groups.items() for i, p in enumerate(group)}
     tensors = {f"weight.{k}": p.detach() for k, p in named.items()}
     for key, p in named.items():
-        state = self.optimizer.state.get(p, {}).items()
-        tensors |= {f"optimizer.{key}.{what}": torch.as_tensor(x) for what, x in state}   # counts become tensors, too
+        state = learner.optimizer.state.get(p, {}).items()
+        tensors |= {f"optimizer.{key}.{what}": torch.as_tensor(x) for what, x in state}   # counts become tensors
     return {k: t.contiguous().clone() for k, t in tensors.items()}
 
-def _state(self):
+def _state(learner):
     "Everything that is not a tensor."
-    scaler = self.accelerator.scaler
-    return {"done": self.done, "name": self.name, "fingerprint": self.fingerprint, "history": self.history.rows,
-            "scaler": scaler.state_dict() if scaler else None, "extra": self._extra() if self._extra else None}
+    scaler = learner.accelerator.scaler
+    return {"done": learner.done, "name": learner.name, "fingerprint": learner.fingerprint,
+            "history": learner.history.rows, "scaler": scaler.state_dict() if scaler else None,
+            "extra": learner._extra() if learner._extra else None}
 
 def _checkpoints(run_dir):
     "Complete checkpoints in a folder, the oldest first."
     return sorted(p for p in as_path(run_dir).glob("step-*") if (p / "state.json").is_file())
 
-Learner.checkpoint, Learner._tensors, Learner._state = _checkpoint, _tensors, _state
-
 # %% ../nbs/api/09_learner.ipynb #export-def-resume-self-run
 _is_count = lambda value, least=0: isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-def _damage(self, state, folder):
+def _damage(learner, state, folder):
     "What a checkpoint's notes cannot be, if anything."
     done, rows = state["done"], state["history"]
-    if not _is_count(done, 1) or done > self.total_steps: return f"done is {brief(done)}, of {self.total_steps} steps"
+    if not _is_count(done, 1) or done > learner.total_steps:
+        return f"done is {brief(done)}, of {learner.total_steps} steps"
     if folder.name != f"step-{done:06d}": return f"done is {done}, which is not the step of the folder"
     good = isinstance(rows, list) and all(isinstance(r, dict) and _is_count(r.get("step")) for r in rows)
     if not good or [r["step"] for r in rows if r["step"]] != list(range(1, done + 1)):
@@ -642,7 +638,7 @@ def _damaged(file, what):
                       "run_dir. Nothing was trained.")
 
 def resumed_notes(
-    learner: "Learner",  # in a `with` of its `running`
+    learner: Learner,  # in a `with` of its `running`
     **checks: Callable[[Any], bool],  # by name of what the method noted: whether a value can be right
 ) -> dict | None:  # None for a run that begins
     "What a resumed run had noted beside the learner's own state. Raises `StageError` where that is damaged."
@@ -657,7 +653,10 @@ def steps_noted(value) -> bool:
     "Whether a note is a list of steps."
     return isinstance(value, list) and all(map(_is_count, value))
 
-def _resume(self, run_dir: str | Path) -> Any:
+def resume_checkpoint(
+    learner: Learner,
+    run_dir: str | Path,  # the run's folder
+) -> dict | None:  # what the method had noted beside the learner's own state
     """Go on from the last checkpoint in `run_dir`, if any; raises `StageError` if it was made with other settings, or
     is damaged."""
     from safetensors.torch import load_file
@@ -672,27 +671,25 @@ def _resume(self, run_dir: str | Path) -> Any:
         raise StageError(f"{file} cannot be read ({error}): remove the folder {found[-1]} and train again, or give "
                          "another run_dir. Nothing was trained.") from error
     made = state["fingerprint"] if isinstance(state["fingerprint"], dict) else {}
-    if other := [k for k in self.fingerprint if made.get(k) != self.fingerprint[k]]:
+    if other := [k for k in learner.fingerprint if made.get(k) != learner.fingerprint[k]]:
         used = (". A reward that counts its calls or keeps a cache is another once it was used: define it again, or "
                 "give it an attribute `version`") if "reward" in other else ""
         raise StageError(f"{found[-1]} was made with other settings or data (not the same: {', '.join(other)}): give "
                          f"what it was made with, or another run_dir, or remove {run_dir}{used}.")
-    if wrong := self._damage(state, found[-1]): raise _damaged(found[-1] / "state.json", wrong)
-    own = {f"weight.{k}.{i}": p.shape for k, group in self.groups.items() for i, p in enumerate(group)}
+    if wrong := _damage(learner, state, found[-1]): raise _damaged(found[-1] / "state.json", wrong)
+    own = {f"weight.{k}.{i}": p.shape for k, group in learner.groups.items() for i, p in enumerate(group)}
     if lost := [k for k, shape in own.items() if k not in tensors or tensors[k].shape != shape]:
         raise _damaged(found[-1] / "state.safetensors", f"without {lost[0]} as this run has it")
-    for key, group in self.groups.items():
+    for key, group in learner.groups.items():
         for i, p in enumerate(group):
             with torch.no_grad(): p.copy_(tensors[f"weight.{key}.{i}"])
             start = f"optimizer.{key}.{i}."
             mine = {k.removeprefix(start): t.to(p.device) for k, t in tensors.items() if k.startswith(start)}
             if "state1" in mine: mine["step"] = int(mine["step"])   # bitsandbytes counts in numbers
-            self.optimizer.state[p] = mine
-    if state["scaler"] and self.accelerator.scaler:
-        try: self.accelerator.scaler.load_state_dict(state["scaler"])
+            learner.optimizer.state[p] = mine
+    if state["scaler"] and learner.accelerator.scaler:
+        try: learner.accelerator.scaler.load_state_dict(state["scaler"])
         except Exception as error: raise _damaged(found[-1] / "state.json", f"scaler: {error!r}") from error
-    self.done, self.history.rows, self.resumed = state["done"], state["history"], state["extra"]
-    self.found = found[-1]
-    return self.resumed
-
-Learner.resume, Learner._damage = _resume, _damage
+    learner.done, learner.history.rows, learner.resumed = state["done"], state["history"], state["extra"]
+    learner.found = found[-1]
+    return learner.resumed

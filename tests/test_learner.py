@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import FarmError  # noqa: E402
-from alpacafarm_nb.learner import Learner  # noqa: E402
+from alpacafarm_nb.learner import Learner, resume_checkpoint, save_checkpoint  # noqa: E402
 
 
 @pytest.fixture
@@ -33,15 +33,15 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_last_good_one(small_disk):
     make = lambda: Learner([weight], lr=.1, total_steps=4)
     learner = make()
     learner.step(weight.square().mean())
-    good = learner.checkpoint(small_disk / "run")
+    good = save_checkpoint(learner, small_disk / "run")
     kept = weight.detach().clone()
     (small_disk / "ballast").write_bytes(b"x" * 1_100_000)
     learner.step(weight.square().mean())
     with pytest.raises(FarmError, match="step-000002 could not be written: the disk is full"):
-        learner.checkpoint(small_disk / "run")
+        save_checkpoint(learner, small_disk / "run")
     assert [p.name for p in (small_disk / "run").iterdir()] == [good.name]
     again = make()
-    again.resume(small_disk / "run")
+    resume_checkpoint(again, small_disk / "run")
     assert again.done == 1 and torch.equal(weight.detach(), kept)
 
 
