@@ -184,6 +184,50 @@ def _why(path, error):
     if not os.access(folder, os.W_OK): return f"the folder {folder} may not be written to ({said})"
     return said
 
+# %% ../nbs/api/03b_answers.ipynb #digest
+def _row_digest(*values):
+    "A short hash of a row's values as SQLite gives them back."
+    plain = [None if isinstance(v, float) and v != v else v for v in values]
+    return hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).hexdigest()
+
+def _is_undamaged(kind, row, digest):
+    "Whether a row is as it was written; one of an earlier version has no digest, and is believed if it can be true."
+    if digest is None: return (_may_be_answer if kind == "answer" else _may_be_part)(*row)
+    try: return digest == _row_digest(*row)
+    except (TypeError, ValueError): return False   # a column holds bytes
+
+def _may_be_answer(key, answer, price, seconds, attempt, server):
+    "Whether these can be the values of an answer."
+    good = lambda v: v is None or (isinstance(v, (int, float)) and 0 <= v < float("inf"))
+    return (all(map(_is_text, (key, answer, server))) and good(price) and good(seconds)
+            and isinstance(attempt, int) and attempt >= 0)
+
+def _may_be_part(key, answer, position, size):
+    "Whether these can be the values of a part."
+    return (_is_text(key) and _is_text(answer) and isinstance(position, int) and isinstance(size, int)
+            and 0 <= position < size)
+
+def _is_text(value):
+    "Whether a value is a text without half characters."
+    try: return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError: return False
+
+_BROKEN = object()   # instead of the value of a text that is no JSON
+
+def _value(text, otherwise=_BROKEN):
+    "The JSON value of a text."
+    try: return json.loads(text) if _is_text(text) else otherwise
+    except (ValueError, RecursionError): return otherwise
+
+# %% ../nbs/api/03b_answers.ipynb #get
+_READ = "key, answer, price, seconds, attempt, server"   # what an answer's digest is of
+_now = lambda: datetime.now(UTC).isoformat(timespec="seconds")
+_dumps = json.dumps   # in ASCII: half a character in a text must not keep an answer from being written
+_ABOUT = (1, 2, 4, 6, 7)   # judge, model, draw, made, request: their digest stands behind that of the answer they are
+                           # about, so that it is passed over where a version that knows none of it wrote another answer
+_ANSWERS = ("key", "judge", "model", "server", "draw", "attempt", "made", "request", "answer", "price", "seconds")
+_FAILURES = ("key", "judge", "model", "server", "draw", "made", "kind", "detail", "request", "price")
+
 # %% ../nbs/api/03b_answers.ipynb #answers
 class Answers:
     "Answers of servers in one SQLite file, found by key; safe for several threads and processes."
@@ -277,198 +321,145 @@ class Answers:
         try: return self._db is not None or (self.path != ":memory:" and self.path.exists())
         except OSError as error: raise self._unusable(error) from error
 
-# %% ../nbs/api/03b_answers.ipynb #digest
-def _row_digest(*values):
-    "A short hash of a row's values as SQLite gives them back."
-    plain = [None if isinstance(v, float) and v != v else v for v in values]
-    return hashlib.blake2b(json.dumps(plain).encode(), digest_size=8).hexdigest()
+    def get(self,
+        keys: Iterable[str],  # keys of answers
+    ) -> dict[str, dict]:  # what is there: {key: {"answer", "price", "seconds", "attempt", "server"}}
+        "The answers kept under these keys. One that is damaged is missing, and a warning says so."
+        rows = self._undamaged("answer", self._found(f"select {_READ} from answers where key in ({{}})", keys))
+        return {key: dict(answer=value, price=price, seconds=seconds, attempt=attempt, server=server)
+                for key, answer, price, seconds, attempt, server in rows
+                if (value := _value(answer)) is not _BROKEN or self._damage(key)}
 
-def _is_undamaged(kind, row, digest):
-    "Whether a row is as it was written; one of an earlier version has no digest, and is believed if it can be true."
-    if digest is None: return (_may_be_answer if kind == "answer" else _may_be_part)(*row)
-    try: return digest == _row_digest(*row)
-    except (TypeError, ValueError): return False   # a column holds bytes
+    def get_parts(self,
+        keys: Iterable[str],  # keys of parts
+    ) -> dict[str, dict]:  # as `get`, with the "key" of the answer, and the part's "position" among "size"
+        "The answers that speak of these parts."
+        places = list(self._undamaged("part", self._found(
+            "select key, answer, position, size from parts where key in ({})", keys)))
+        read = self.get(dict.fromkeys(key for _, key, _, _ in places))
+        return {part: dict(key=key, position=position, size=size, **read[key])
+                for part, key, position, size in places if key in read}
 
-def _may_be_answer(key, answer, price, seconds, attempt, server):
-    "Whether these can be the values of an answer."
-    good = lambda v: v is None or (isinstance(v, (int, float)) and 0 <= v < float("inf"))
-    return (all(map(_is_text, (key, answer, server))) and good(price) and good(seconds)
-            and isinstance(attempt, int) and attempt >= 0)
+    def _found(self, query, keys) -> list[tuple]:
+        "Rows of a query for up to 500 keys at a time."
+        if not self._there(): return []
+        keys = list(filter(_is_text, keys))   # nothing is kept under another
+        return [row for at in range(0, len(keys), 500)
+                for row in self._rows(query.format(",".join("?" * len(keys[at:at + 500]))), keys[at:at + 500])]
 
-def _may_be_part(key, answer, position, size):
-    "Whether these can be the values of a part."
-    return (_is_text(key) and _is_text(answer) and isinstance(position, int) and isinstance(size, int)
-            and 0 <= position < size)
+    def _rows(self, query, values=()) -> list[tuple]:
+        "The rows of a query; raises `FarmError` where the file cannot be read."
+        with self._reading() as db: return db.execute(query, values).fetchall()
 
-def _is_text(value):
-    "Whether a value is a text without half characters."
-    try: return isinstance(value, str) and (value.isascii() or bool(value.encode()))
-    except UnicodeEncodeError: return False
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        "Reads; raises `FarmError`, with the reason, where the file cannot be read."
+        with self._lock:
+            try: yield self._open()
+            except sqlite3.Error as error:
+                raise FarmError(f"{self.path} cannot be read: {_why(self.path, error)}.") from error
 
-_BROKEN = object()   # instead of the value of a text that is no JSON
+    damaged = frozenset()
 
-def _value(text, otherwise=_BROKEN):
-    "The JSON value of a text."
-    try: return json.loads(text) if _is_text(text) else otherwise
-    except (ValueError, RecursionError): return otherwise
+    def _undamaged(self, kind, rows) -> Iterable[tuple]:
+        "The rows that are as they were written."
+        if not rows: return
+        digests = self._digests(kind, [row[0] for row in rows])
+        for row in rows:
+            if _is_undamaged(kind, row, digests.get(row[0])): yield row
+            else: self._damage(row[0])
 
-# %% ../nbs/api/03b_answers.ipynb #get
-_READ = "key, answer, price, seconds, attempt, server"   # what an answer's digest is of
+    def _digests(self, kind, keys) -> dict[str, str]:
+        "The digests that are there: none in a file of an earlier version that can only be read."
+        if not self._rows("select 1 from sqlite_master where name = 'digests'"): return {}
+        return dict(self._found(f"select key, digest from digests where kind = '{kind}' and key in ({{}})", keys))
 
-def _get(self,
-    keys: Iterable[str],  # keys of answers
-) -> dict[str, dict]:  # what is there: {key: {"answer", "price", "seconds", "attempt", "server"}}
-    "The answers kept under these keys. One that is damaged is missing, and a warning says so."
-    rows = self._undamaged("answer", self._found(f"select {_READ} from answers where key in ({{}})", keys))
-    return {key: dict(answer=value, price=price, seconds=seconds, attempt=attempt, server=server)
-            for key, answer, price, seconds, attempt, server in rows
-            if (value := _value(answer)) is not _BROKEN or self._damage(key)}
+    def _damage(self, key) -> None:
+        "Take a row for damaged, and say so at the first."
+        if not self.damaged:
+            warnings.warn(f"{self.path}: the row {str(key)[:40]!r} is not as it was written, and perhaps others are "
+                          f"not: they count as missing. `alpacafarm answers check {self.path}` counts them.",
+                          stacklevel=3)
+        self.damaged |= {key}
 
-def _get_parts(self,
-    keys: Iterable[str],  # keys of parts
-) -> dict[str, dict]:  # as `get`, with the "key" of the answer, and the part's "position" among "size"
-    "The answers that speak of these parts."
-    places = list(self._undamaged("part", self._found(
-        "select key, answer, position, size from parts where key in ({})", keys)))
-    read = self.get(dict.fromkeys(key for _, key, _, _ in places))
-    return {part: dict(key=key, position=position, size=size, **read[key])
-            for part, key, position, size in places if key in read}
+    def put(self,
+        key: str,  # where to find it
+        answer: Any,  # what came back, as JSON values
+        judge: str = "",  # whose question it was
+        model: str = "",  # name of the model asked
+        server: str = "",  # address asked
+        draw: int = 0,  # number of the draw
+        attempt: int = 1,  # how often it was asked
+        request: Any = None,  # what was sent, as JSON values
+        price: float | None = None,  # what it cost, None if unknown
+        seconds: float | None = None,  # how long it took
+        parts: Iterable[str] = (),  # keys of what it speaks of, in its order
+    ) -> None:
+        "Keep an answer: committed when this returns."
+        price, seconds = (None if v is None else float(v) for v in (price, seconds))
+        text, parts = _dumps(answer), list(parts)
+        row = (key, judge, model, server, draw, attempt, _now(), _dumps(request), text, price, seconds)
+        places = [(part, key, i, len(parts)) for i, part in enumerate(parts)]
+        digest = _row_digest(key, text, price, seconds, attempt, server)
+        digests = [("answer", key, digest), ("about", key, digest + _row_digest(*(row[i] for i in _ABOUT))),
+                   *(("part", place[0], _row_digest(*place)) for place in places)]
+        self._write(("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)", row),
+                    *(("insert or replace into parts values (?,?,?,?)", place) for place in places),
+                    *(("insert or replace into digests values (?,?,?)", digest) for digest in digests))
 
-def _found(self, query, keys) -> list[tuple]:
-    "Rows of a query for up to 500 keys at a time."
-    if not self._there(): return []
-    keys = list(filter(_is_text, keys))   # nothing is kept under another
-    return [row for at in range(0, len(keys), 500)
-            for row in self._rows(query.format(",".join("?" * len(keys[at:at + 500]))), keys[at:at + 500])]
+    def put_failure(self,
+        key: str,  # the key that the answer would have had
+        kind: str,  # what kind of failure, in a word or two
+        detail: str,  # what happened
+        judge: str = "",  # whose question it was
+        model: str = "",  # name of the model asked
+        server: str = "",  # address asked
+        draw: int = 0,  # number of the draw
+        request: Any = None,  # what was sent, as JSON values
+        price: float | None = None,  # what it cost all the same, None if unknown
+    ) -> None:
+        "Write down a failure, where nobody takes it for an answer."
+        self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?,?)",
+                     (key, judge, model, server, draw, _now(), kind, detail, _dumps(request), price)))
 
-def _rows(self, query, values=()) -> list[tuple]:
-    "The rows of a query; raises `FarmError` where the file cannot be read."
-    with self._reading() as db: return db.execute(query, values).fetchall()
+    def remove(self,
+        key: str,  # of the answer
+    ) -> None:
+        "Take an answer out again: a label that its giver takes back."
+        self._write(("delete from digests where kind in ('answer', 'about') and key = ?", (key,)),
+                    ("delete from digests where kind = 'part' and key in (select key from parts where answer = ?)",
+                     (key,)),
+                    ("delete from answers where key = ?", (key,)), ("delete from parts where answer = ?", (key,)))
 
-@contextmanager
-def _reading(self) -> Iterator[sqlite3.Connection]:
-    "Reads; raises `FarmError`, with the reason, where the file cannot be read."
-    with self._lock:
-        try: yield self._open()
-        except sqlite3.Error as error:
-            raise FarmError(f"{self.path} cannot be read: {_why(self.path, error)}.") from error
+    def table(self, failures: bool = False):  # a pandas table: of answers, or of failures
+        "All that is kept, a row each, oldest first; None for what is no JSON."
+        import pandas as pd
+        columns, name = (_FAILURES, "failures") if failures else (_ANSWERS, "answers")
+        rows = self._rows(f"select {', '.join(columns)} from {name} order by made") if self._there() else []
+        shown = lambda v: v if not isinstance(v, str) or v.isascii() else v.encode("utf-8", "replace").decode()
+        found = {c: [row[i] for row in rows] for i, c in enumerate(columns)}
+        json_columns = [c for c in ("request", "answer") if c in found]
+        plain = lambda c: [None] * len(rows) if c in json_columns else [shown(v) for v in found[c]]
+        values = lambda c: pd.Series([_value(text, None) for text in found[c]], dtype=object)
+        return pd.DataFrame({c: plain(c) for c in found}).assign(**{c: values(c) for c in json_columns})
 
-Answers.get, Answers.get_parts = _get, _get_parts
-Answers._found, Answers._rows, Answers._reading = _found, _rows, _reading
+    def __len__(self) -> int:
+        "How many answers are kept."
+        return self._rows("select count(*) from answers")[0][0] if self._there() else 0
 
-# %% ../nbs/api/03b_answers.ipynb #undamaged
-def _undamaged(self, kind, rows) -> Iterable[tuple]:
-    "The rows that are as they were written."
-    if not rows: return
-    digests = self._digests(kind, [row[0] for row in rows])
-    for row in rows:
-        if _is_undamaged(kind, row, digests.get(row[0])): yield row
-        else: self._damage(row[0])
+    def seconds(self, last: int = 200) -> list[float]:  # of the answers written last
+        "How long answers took."
+        query = ("select seconds from answers where typeof(seconds) in ('integer', 'real') and seconds > 0 "
+                 "and seconds < 1e9 order by made desc limit ?")
+        return [s for s, in self._rows(query, (last,))] if self._there() else []
 
-def _digests(self, kind, keys) -> dict[str, str]:
-    "The digests that are there: none in a file of an earlier version that can only be read."
-    if not self._rows("select 1 from sqlite_master where name = 'digests'"): return {}
-    return dict(self._found(f"select key, digest from digests where kind = '{kind}' and key in ({{}})", keys))
+    def close(self) -> None:
+        "Close the file; it opens again at the next use."
+        with self._lock:
+            if self._db is not None: self._db.close()
+            self._db, self._only_read = None, ""
 
-def _damage(self, key) -> None:
-    "Take a row for damaged, and say so at the first."
-    if not self.damaged:
-        warnings.warn(f"{self.path}: the row {str(key)[:40]!r} is not as it was written, and perhaps others are not: "
-                      f"they count as missing. `alpacafarm answers check {self.path}` counts them.", stacklevel=3)
-    self.damaged |= {key}
-
-Answers.damaged = frozenset()   # keys of rows that were found damaged
-Answers._undamaged, Answers._digests, Answers._damage = _undamaged, _digests, _damage
-
-# %% ../nbs/api/03b_answers.ipynb #put
-_now = lambda: datetime.now(UTC).isoformat(timespec="seconds")
-_dumps = json.dumps   # in ASCII: half a character in a text must not keep an answer from being written
-_ABOUT = (1, 2, 4, 6, 7)   # judge, model, draw, made, request: their digest stands behind that of the answer they are
-                           # about, so that it is passed over where a version that knows none of it wrote another answer
-
-def _put(self,
-    key: str,  # where to find it
-    answer: Any,  # what came back, as JSON values
-    judge: str = "",  # whose question it was
-    model: str = "",  # name of the model asked
-    server: str = "",  # address asked
-    draw: int = 0,  # number of the draw
-    attempt: int = 1,  # how often it was asked
-    request: Any = None,  # what was sent, as JSON values
-    price: float | None = None,  # what it cost, None if unknown
-    seconds: float | None = None,  # how long it took
-    parts: Iterable[str] = (),  # keys of what it speaks of, in its order
-) -> None:
-    "Keep an answer: committed when this returns."
-    price, seconds = (None if v is None else float(v) for v in (price, seconds))
-    text, parts = _dumps(answer), list(parts)
-    row = (key, judge, model, server, draw, attempt, _now(), _dumps(request), text, price, seconds)
-    places = [(part, key, i, len(parts)) for i, part in enumerate(parts)]
-    digest = _row_digest(key, text, price, seconds, attempt, server)
-    digests = [("answer", key, digest), ("about", key, digest + _row_digest(*(row[i] for i in _ABOUT))),
-               *(("part", place[0], _row_digest(*place)) for place in places)]
-    self._write(("insert or replace into answers values (?,?,?,?,?,?,?,?,?,?,?)", row),
-                *(("insert or replace into parts values (?,?,?,?)", place) for place in places),
-                *(("insert or replace into digests values (?,?,?)", digest) for digest in digests))
-
-def _put_failure(self,
-    key: str,  # the key that the answer would have had
-    kind: str,  # what kind of failure, in a word or two
-    detail: str,  # what happened
-    judge: str = "",  # whose question it was
-    model: str = "",  # name of the model asked
-    server: str = "",  # address asked
-    draw: int = 0,  # number of the draw
-    request: Any = None,  # what was sent, as JSON values
-    price: float | None = None,  # what it cost all the same, None if unknown
-) -> None:
-    "Write down a failure, where nobody takes it for an answer."
-    self._write(("insert into failures values (null,?,?,?,?,?,?,?,?,?,?)",
-                 (key, judge, model, server, draw, _now(), kind, detail, _dumps(request), price)))
-
-def _remove(self,
-    key: str,  # of the answer
-) -> None:
-    "Take an answer out again: a label that its giver takes back."
-    self._write(("delete from digests where kind in ('answer', 'about') and key = ?", (key,)),
-                ("delete from digests where kind = 'part' and key in (select key from parts where answer = ?)", (key,)),
-                ("delete from answers where key = ?", (key,)), ("delete from parts where answer = ?", (key,)))
-
-Answers.put, Answers.put_failure, Answers.remove = _put, _put_failure, _remove
-
-# %% ../nbs/api/03b_answers.ipynb #tables
-_ANSWERS = ("key", "judge", "model", "server", "draw", "attempt", "made", "request", "answer", "price", "seconds")
-_FAILURES = ("key", "judge", "model", "server", "draw", "made", "kind", "detail", "request", "price")
-
-def _table(self, failures: bool = False):  # a pandas table: of answers, or of failures
-    "All that is kept, a row each, oldest first; None for what is no JSON."
-    import pandas as pd
-    columns, name = (_FAILURES, "failures") if failures else (_ANSWERS, "answers")
-    rows = self._rows(f"select {', '.join(columns)} from {name} order by made") if self._there() else []
-    shown = lambda v: v if not isinstance(v, str) or v.isascii() else v.encode("utf-8", "replace").decode()
-    found = {c: [row[i] for row in rows] for i, c in enumerate(columns)}
-    json_columns = [c for c in ("request", "answer") if c in found]
-    table = pd.DataFrame({c: [None] * len(rows) if c in json_columns else [shown(v) for v in found[c]] for c in found})
-    return table.assign(**{c: pd.Series([_value(text, None) for text in found[c]], dtype=object) for c in json_columns})
-
-def _count(self) -> int:
-    "How many answers are kept."
-    return self._rows("select count(*) from answers")[0][0] if self._there() else 0
-
-def _seconds(self, last: int = 200) -> list[float]:  # of the answers written last
-    "How long answers took."
-    query = ("select seconds from answers where typeof(seconds) in ('integer', 'real') and seconds > 0 "
-             "and seconds < 1e9 order by made desc limit ?")
-    return [s for s, in self._rows(query, (last,))] if self._there() else []
-
-def _close(self) -> None:
-    "Close the file; it opens again at the next use."
-    with self._lock:
-        if self._db is not None: self._db.close()
-        self._db, self._only_read = None, ""
-
-Answers.table, Answers.__len__, Answers.seconds, Answers.close = _table, _count, _seconds, _close
-Answers.__repr__ = lambda self: f"Answers({str(self.path)!r}, {len(self)} answers)"
+    def __repr__(self): return f"Answers({str(self.path)!r}, {len(self)} answers)"
 
 # %% ../nbs/api/03b_answers.ipynb #check
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANEW', 'MOST', 'Answer', 'EndpointError', 'BudgetSpent', 'Refused', 'Passing', 'read_usage', 'read_answer', 'Pace',
-           'guess_tokens', 'most_tokens', 'wait_for', 'address_of', 'without_login', 'proxy_note', 'Endpoint',
-           'read_bounded', 'check_limits', 'check_prices', 'Exposure', 'say', 'in_parallel']
+           'guess_tokens', 'most_tokens', 'wait_for', 'address_of', 'without_login', 'proxy_note', 'read_bounded',
+           'check_limits', 'check_prices', 'Exposure', 'say', 'Endpoint', 'in_parallel']
 
 # %% ../nbs/api/08c_endpoint.ipynb #imports
 import asyncio
@@ -307,79 +307,6 @@ def proxy_note(
     return (f" Requests go through the proxy {without_login(found[kind])} ({kind.upper()}_PROXY); with "
             f"NO_PROXY={parts.hostname} they would go straight there.")
 
-# %% ../nbs/api/08c_endpoint.ipynb #endpoint
-class Endpoint:
-    "An OpenAI-compatible server, with limits. Use `async with endpoint:` and `ask`."
-    base_url, concurrency = "", 0   # so that one that was refused can be shown, too
-
-    def __init__(self,
-        base_url: str | None = None,  # address up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
-        api_key: str | None = None,  # None: OPENAI_API_KEY. It is never shown or kept
-        concurrency: int = 16,  # requests under way at a time
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        timeout: float = 120.,  # seconds until a request counts as lost, to the last byte of its answer
-        retries: int = 8,  # how often a request is asked again where the failure may pass
-        longest_wait: float = 600.,  # seconds between two tries, at most: a server that asks for more ends the run
-        max_calls: int | None = None,  # requests in all, repeated ones too, with those that the file of answers counts
-        max_cost: float | None = None,  # dollars in all, with those that the file of answers has cost
-        prices: dict[str, tuple[float, float]] | None = None,  # {model: dollars per million tokens (read, written)}
-    ):
-        "Raises `ConfigError` for settings out of range, an address or a key that cannot be one."
-        api_key = Secret(api_key)   # before anything is raised: from here on no frame shows it
-        api_key = check_key(api_key) or check_key(Secret(os.environ.get("OPENAI_API_KEY")), "OPENAI_API_KEY")
-        check_limits(concurrency=concurrency, timeout=timeout, longest_wait=longest_wait, max_calls=max_calls,
-                     max_cost=max_cost, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
-        check_counts(concurrency=(concurrency, 1), retries=(retries, 0), max_calls=(max_calls, 1))
-        base_url, problem = address_of(base_url)
-        if problem: raise ConfigError(problem)
-        self.base_url, self._key = base_url, api_key or Secret("none")
-        self.concurrency, self.timeout, self.retries, self.longest_wait = concurrency, timeout, retries, longest_wait
-        self.max_calls, self.max_cost, self.prices = max_calls, max_cost, check_prices(prices or {})
-        self._paces = Pace(requests_per_minute), Pace(tokens_per_minute)
-        self.calls, self.answered, self.cost, self._ledger = 0, 0, 0., Ledger(Answers(":memory:"))
-        self._held, self._under_way = 0., 0
-        self._clients, self._proven = {}, set()   # models that have answered, in this run or before
-        self._begin()
-
-    def __repr__(self): return f"Endpoint({self.base_url!r}, concurrency={self.concurrency})"
-
-    @property
-    def workers(self) -> int:
-        "How many shall work at a time: some read an answer or make a request, while as many as allowed are under way."
-        return self.concurrency + self.concurrency // 8
-
-    def _begin(self):
-        "Forget what an earlier run met."
-        self._until, self._said, self._lost, self._barred, self._alike, self._fatal = 0., 0., 0, 0, ("", 0), None
-
-    async def __aenter__(self):
-        "A client for this event loop; several runs in one loop share it."
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = [self._client(), 0, asyncio.Semaphore(self.concurrency)]
-            self._begin()
-        self._clients[loop][1] += 1
-        return self
-
-    def _client(self):
-        "A client that has the key at the moment of sending alone, and reads no more than is sane."
-        import openai
-        async def sign(request): request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        try:
-            http = openai.DefaultAsyncHttpxClient(timeout=self.timeout, follow_redirects=False, headers={
-                "Accept-Encoding": "gzip, deflate"}, event_hooks=dict(request=[sign], response=[read_bounded]))
-            return openai.AsyncOpenAI(api_key="hidden", base_url=self.base_url, max_retries=0, http_client=http)
-        except Exception as error:   # a proxy in the environment that is none
-            said = f"{self.base_url} cannot be asked: {redact(str(error), pieces=True)}.{proxy_note(self.base_url)}"
-        finally: guard_logs()
-        raise EndpointError(said)
-
-    async def __aexit__(self, *_):
-        entry = self._clients[loop := asyncio.get_running_loop()]
-        entry[1] -= 1
-        if not entry[1]: await self._clients.pop(loop)[0].close()
-
 # %% ../nbs/api/08c_endpoint.ipynb #bounded
 MOST = 2**24   # bytes of an answer, unpacked
 
@@ -459,159 +386,23 @@ class Exposure:
     most: int  # tokens that may be written
     bounds: tuple[float, float]  # tokens read and written that the dollars are for, by what is known of the model
 
-def _price(self,
-    model: str,  # name of a model
-    tokens_in: float,  # tokens read
-    tokens_out: float,  # tokens written
-) -> float | None:  # dollars, None where the model's price is not known
-    "What these tokens cost."
-    rates = self.prices.get(model)
-    return None if rates is None else (tokens_in * rates[0] + tokens_out * rates[1]) / 1e6
-
-def _set_aside(self, body, ledger) -> Exposure | None:
-    "Book what a request may cost, or None while others hold what is left; `BudgetSpent` where a limit is passed."
-    model, (size, most), dollars, bounds = str(body.get("model")), most_tokens(body), None, (0., 0.)
-
-    def fits(bill, habit):
-        nonlocal dollars, bounds
-        bounds = _at_most(size, most, habit)
-        dollars = self.price(model, *bounds)
-        if habit.seen: self._proven.add(model)
-        return self._allowed(model, dollars, bill, habit)
-
-    if (number := ledger.book(model, lambda: dollars or 0., fits)) is None: return None
-    self.calls += 1
-    self._held, self._under_way = self._held + (dollars or 0.), self._under_way + 1
-    return Exposure(number, model, dollars, size, most, bounds)
-
 def _at_most(size, most, habit):
     "The tokens that a request may read and write, by its bounds and by what is known of the model."
     margin = max(1.25, 1 + 1 / max(habit.seen, 1))
     return size if habit.per_byte is None else size * habit.per_byte * margin, most + habit.beyond * margin
 
-Endpoint.price, Endpoint._set_aside = _price, _set_aside
-
 # %% ../nbs/api/08c_endpoint.ipynb #allowed
-def _allowed(self, model, dollars, bill, habit):
-    "Whether a request may be sent beside those under way; `BudgetSpent` where a limit is passed."
-    earlier = "" if bill.calls <= self.calls else ", those of earlier runs and of other processes included"
-    if self.max_calls is not None and bill.calls >= self.max_calls:
-        raise BudgetSpent(f"max_calls is reached: {bill.calls} requests were made{earlier}. {_KEPT} {_MORE}")
-    if self.max_cost is None: return True
-    if dollars is None:
-        raise BudgetSpent(f"max_cost cannot be kept to: the price of {model!r} is not known. "
-                          "Give prices={model: (dollars per million tokens read, written)}; on the command line, "
-                          "--price model=read/written.")
-    spent = max(bill.dollars, self.cost)
-    if spent + dollars > self.max_cost:
-        lost = f" (${bill.unsure:.4f} of it for answers that were lost on the way, and may be charged)"
-        raise BudgetSpent(f"max_cost is reached: ${spent:.4f} of ${self.max_cost:.4f} were spent{earlier}"
-                          f"{lost if bill.unsure else ''}, and the next request may cost ${dollars:.4f}. {_KEPT} "
-                          f"{_MORE}")
-    if not (bill.under_way or self._under_way): return True   # there is nothing to wait for
-    if spent + max(bill.held, self._held) + dollars > self.max_cost: return False   # may turn out cheaper
-    return habit.under_way <= habit.seen
-
 _KEPT = "What was answered is kept: the same run goes on from there."
 _MORE = "With a higher limit it asks for the rest."
 
-Endpoint._allowed = _allowed
-
-# %% ../nbs/api/08c_endpoint.ipynb #ask
-async def _ask(self,
-    body: dict,  # the request: model, messages (or prompt), settings
-    path: str = "/chat/completions",  # or "/completions"
-    tally: dict | None = None,  # "calls" and "cost" of this request and of its repetitions are added up here
-    ledger: Ledger | None = None,  # where claims and money are kept; None: in memory
-) -> Answer:
-    "The answer to a request. Raises `Refused` where there is none, `EndpointError` where no request would be answered."
-    guess, kinds, ledger = guess_tokens(body), [], ledger or self._ledger
-    tally = dict(calls=0, cost=0.) if tally is None else tally
-    for attempt in range(self.retries + 1):
-        await self._paces[0].take()
-        await self._paces[1].take(sum(guess))
-        while (pause := self._until - time.monotonic()) > 0: await self._nap(pause)
-        if self._fatal: raise self._fatal
-        while (exposure := self._set_aside(body, ledger)) is None: await self._nap(.05)
-        tally["calls"] += 1
-        found = None
-        try: found = answer = await self._once(body, path)
-        except EndpointError as error:
-            found = self._fatal = error
-            raise
-        except Refused as error:
-            found = problem = error
-            if not isinstance(error, Passing): raise
-        else:
-            self.answered, self._lost, self._barred, self._alike = self.answered + 1, 0, 0, ("", 0)
-            return answer
-        finally: self._book(ledger, exposure, found, tally)   # cut off in the middle, too: that may be paid
-        kinds.append(problem.kind)
-        if not self.answered and any(kinds == [kind] * 3 for kind in ("unreachable", *_NO_SERVER)): break
-        if attempt < self.retries: await self._back_off(attempt, problem)
-    raise self._give_up(problem, attempt + 1)
-
-Endpoint.ask = _ask
-
 # %% ../nbs/api/08c_endpoint.ipynb #ask-parts
-def _book(self, ledger, exposure, found, tally):
-    "Enter what a request cost: by its tokens where they are told, else all that was set aside, if it may be paid."
-    answered = isinstance(found, Answer)
-    tokens = (found.tokens_in, found.tokens_out or None) if answered else getattr(found, "tokens", None)
-    (read, written), bounds = tokens or (0, None), exposure.bounds
-    paid = answered or found is None or getattr(found, "lost", False)   # None: cut off
-    told, whole = bool(read or written), bool(read) and written is not None   # a side that is not told counts at most
-    counted = read or bounds[0], bounds[1] if written is None else written
-    cost = self.price(exposure.model, *counted) if told else exposure.dollars if paid else 0.
-    self._under_way -= 1
-    self._held = self._held - (exposure.dollars or 0.) if self._under_way else 0.
-    self.cost += cost or 0.
-    tally["cost"] += math.nan if cost is None else cost
-    tally["price"] = cost
-    try: ledger.settle(exposure.number, cost or 0., unsure=not whole and (paid or told), seen=answered or told,
-                       per_byte=read / exposure.size if read else None, beyond=max((written or 0) - exposure.most, 0))
-    except Exception as error:   # what is not settled, others would wait for
-        said = str(error).rstrip(".")
-        self._fatal = EndpointError(f"what a request cost could not be booked, so no more is asked: {said}. {_KEPT}")
-        if not answered: raise self._fatal from error   # an answer came, and was paid for: it is kept, if it can be
-
-def _give_up(self, problem, tried):
-    "What to raise after the last try: the whole server is taken for dead where nothing else was answered meanwhile."
-    self._lost += 1
-    tries, note = f"{tried} times in a row" if tried > 1 else "once", proxy_note(self.base_url)
-    if problem.kind == "unreachable" and not self.answered:
-        return EndpointError(f"{self.base_url} cannot be reached ({problem.detail}, {tries}): is the server "
-                             f"running?{note}")
-    if problem.kind in _NO_SERVER and not self.answered:
-        said, question = _NO_SERVER[problem.kind]
-        return EndpointError(f"{self.base_url} {said} ({problem.detail}, {tries}): {question}{note}")
-    if self._lost > max(20, 2 * self.concurrency):
-        return EndpointError(f"{self.base_url} has failed {self._lost} requests in a row, each tried "
-                             f"{self.retries + 1} times; the last: {problem.detail}.{note} {_KEPT}")
-    return Refused(problem.kind, f"{problem.detail}, {tries}", problem.tokens, problem.lost)
-
 _NO_SERVER = {   # what a server says that never answers
     "not JSON": ("is no such server", "does the address end as its documentation says, mostly in /v1?"),
     "nothing": ("sends empty answers", "does the address end as its documentation says, mostly in /v1, and does "
                                        "nothing in between hold the answers back?"),
     "stream": ("streams its answers, unasked", "switch streaming off there, or in what stands between.")}
 
-Endpoint._give_up, Endpoint._book = _give_up, _book
-
 # %% ../nbs/api/08c_endpoint.ipynb #waiting
-async def _back_off(self, attempt, problem):
-    "Wait before the next try: all together where the server says how long, else alone and longer each time."
-    if problem.wait is None:
-        return await self._nap(min(self.longest_wait, .25 * 2 ** attempt) * random.uniform(.5, 1))
-    if problem.wait > self.longest_wait:
-        self._fatal = EndpointError(f"{self.base_url} asks to wait {_span(problem.wait)}, which is more than "
-                                    f"longest_wait, {_span(self.longest_wait)}; {problem.detail}. {_KEPT}")
-        raise self._fatal
-    self._until = max(self._until, time.monotonic() + problem.wait)
-    if problem.wait >= 5 and self._until > self._said + 5:   # once for all that wait for the same
-        self._said = self._until
-        say(f"{self.base_url} asks to wait {_span(problem.wait)} ({problem.kind}); it goes on after that.")
-
 def _span(seconds):
     "A span of time, with the unit in which it is easily read."
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
@@ -625,79 +416,15 @@ def say(
     from tqdm.auto import tqdm
     tqdm.write(text, file=sys.stderr)
 
-async def _nap(self, seconds):
-    "Sleep; what is fatal to all wakes everybody."
-    end = time.monotonic() + seconds
-    while not self._fatal and (left := end - time.monotonic()) > 0: await asyncio.sleep(min(left, .5))
-    if self._fatal: raise self._fatal
-
-Endpoint._back_off, Endpoint._nap = _back_off, _nap
-
 # %% ../nbs/api/08c_endpoint.ipynb #once
-async def _once(self, body, path) -> Answer:
-    "One try."
-    client, _, gate = self._clients[asyncio.get_running_loop()]
-    try:
-        async with gate, asyncio.timeout(self.timeout):   # to the last byte, however slowly they come
-            return _cleaned(read_answer(await client.post(path, body=body, cast_to=bytes)))
-    except Exception as error: problem = self._problem(error, body)
-    raise problem   # here: the client's error, whose frames hold the request's headers, is not its context
-
 def _cleaned(answer):
     "An answer without the key, should the model or the server have said it."
     return Answer(**{k: redact(v) if isinstance(v, str) else v for k, v in vars(answer).items()} | dict(
         arguments=tuple(map(redact, answer.arguments)),
         logprobs=tuple({redact(t): p for t, p in at.items()} for at in answer.logprobs)))
 
-def _problem(self, error, body):
-    "What an error of the client means."
-    import openai
-    cause = error.__cause__
-    for found in (error, cause):   # of `read_answer` or `read_bounded`, whose frames hold what the server sent
-        if isinstance(found, FarmError): return found.with_traceback(None)
-    name = type(cause or error).__name__
-    if isinstance(error, openai.APIConnectionError) and name in _NOT_SENT:
-        return Passing("unreachable", redact(f"{cause or error}", pieces=True))
-    if isinstance(error, (openai.APITimeoutError, TimeoutError)):
-        return Passing("timeout", f"no answer within {self.timeout:g} s", lost=True)
-    said = redact(f"{cause or error}", pieces=True)
-    if isinstance(error, openai.APIConnectionError): return Passing("connection", said or name, lost=True)
-    if isinstance(error, openai.APIStatusError): return self._status(error, body)
-    return Passing("error", said, lost=True) if isinstance(error, openai.APIError) else error
-
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError",
              "InvalidURL"}   # the request never left
-
-Endpoint._once, Endpoint._problem = _once, _problem
-
-# %% ../nbs/api/08c_endpoint.ipynb #status
-def _status(self, error, body):
-    "What a status of 300 or more means."
-    code, said = error.status_code, error.body if isinstance(error.body, dict) else {}
-    text = error.response.text or ""
-    detail = f"the server answered {code}: {_start(text)}"
-    kind, message = str(said.get("code") or said.get("type") or ""), str(said.get("message") or "")
-    if kind in ("insufficient_quota", "billing_hard_limit_reached"): return EndpointError(f"{detail}. {_KEPT}")
-    if code in (408, 409, 425, 429) or code >= 500:
-        return Passing(f"http {code}", detail, _retry_after(error.response.headers, code), _usage_in(text),
-                       code in (408, 502, 504) or code >= 520)
-    if re.search(r"content_?(filter|policy)|moderation", f"{kind} {message}", re.IGNORECASE):
-        return Refused("filtered", detail, _usage_in(text))
-    if code < 400:
-        target = _start(without_login(error.response.headers.get("location") or "nowhere"))
-        detail = f"the server answered {code} and points to {target}"
-    setting, alike = _setting(said, body), self._again(code, said)
-    advice = _ADVICE.get(code) or ("Give the address that it points to as base_url." if code < 400 else None)
-    if kind.startswith("unsupported_") or re.search(_UNKNOWN, message, re.IGNORECASE): advice = _drop(setting)
-    proven = str(body.get("model")) in self._proven
-    if code in (400, 422) and alike >= (3 if setting else 12) and (setting or not proven):
-        return EndpointError(f"{self.base_url}: {alike} requests in a row were refused alike; {detail}. "
-                             f"{_drop(setting) if setting else _LOOK} {_KEPT}")
-    if advice and self._bars(code):
-        return EndpointError(f"{self.base_url}: {detail}. {advice}{proxy_note(self.base_url)} {_KEPT}")
-    return Refused(f"http {code}", detail, _usage_in(text))
-
-Endpoint._status = _status
 
 # %% ../nbs/api/08c_endpoint.ipynb #status-parts
 _ADVICE = {401: "Is the key right (OPENAI_API_KEY)?", 402: "Is there money left?", 403: "May this key do that?",
@@ -716,21 +443,6 @@ def _usage_in(text):
     "The tokens that an error says it used."
     try: return _told(json.loads(text[:2**16]))
     except (ValueError, RecursionError): return None
-
-def _bars(self, code):
-    "Whether a refusal is one of all requests."
-    self._barred += 1
-    return code in (401, 402, 407) or not self.answered or self._barred >= 5
-
-def _again(self, code, said):
-    "How often in a row requests were refused with the same words; a text that is too long is its own matter."
-    words = redact(str(said.get("message") or said)[:2000], pieces=True)   # it stays, where one may look
-    words = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", words[:300])
-    if re.search(r"context.?length|too (long|large|many)|exceed|maximum", str(said)[:2000], re.IGNORECASE): words = ""
-    self._alike = (code, words), self._alike[1] + 1 if words and self._alike[0] == (code, words) else 1
-    return self._alike[1] if words else 0
-
-Endpoint._bars, Endpoint._again = _bars, _again
 
 # %% ../nbs/api/08c_endpoint.ipynb #setting
 def _setting(said, body):
@@ -769,6 +481,280 @@ def _reset(headers):
             seconds = float(value) / (1000 if float(value) > 1e11 else 1)
             waits.append(max(0., seconds - time.time()) if seconds > 1e9 else seconds)   # a date, or a span
     return max(waits, default=None)
+
+# %% ../nbs/api/08c_endpoint.ipynb #endpoint
+class Endpoint:
+    "An OpenAI-compatible server, with limits. Use `async with endpoint:` and `ask`."
+    base_url, concurrency = "", 0   # so that one that was refused can be shown, too
+
+    def __init__(self,
+        base_url: str | None = None,  # address up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
+        api_key: str | None = None,  # None: OPENAI_API_KEY. It is never shown or kept
+        concurrency: int = 16,  # requests under way at a time
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        timeout: float = 120.,  # seconds until a request counts as lost, to the last byte of its answer
+        retries: int = 8,  # how often a request is asked again where the failure may pass
+        longest_wait: float = 600.,  # seconds between two tries, at most: a server that asks for more ends the run
+        max_calls: int | None = None,  # requests in all, repeated ones too, with those that the file of answers counts
+        max_cost: float | None = None,  # dollars in all, with those that the file of answers has cost
+        prices: dict[str, tuple[float, float]] | None = None,  # {model: dollars per million tokens (read, written)}
+    ):
+        "Raises `ConfigError` for settings out of range, an address or a key that cannot be one."
+        api_key = Secret(api_key)   # before anything is raised: from here on no frame shows it
+        api_key = check_key(api_key) or check_key(Secret(os.environ.get("OPENAI_API_KEY")), "OPENAI_API_KEY")
+        check_limits(concurrency=concurrency, timeout=timeout, longest_wait=longest_wait, max_calls=max_calls,
+                     max_cost=max_cost, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute)
+        check_counts(concurrency=(concurrency, 1), retries=(retries, 0), max_calls=(max_calls, 1))
+        base_url, problem = address_of(base_url)
+        if problem: raise ConfigError(problem)
+        self.base_url, self._key = base_url, api_key or Secret("none")
+        self.concurrency, self.timeout, self.retries, self.longest_wait = concurrency, timeout, retries, longest_wait
+        self.max_calls, self.max_cost, self.prices = max_calls, max_cost, check_prices(prices or {})
+        self._paces = Pace(requests_per_minute), Pace(tokens_per_minute)
+        self.calls, self.answered, self.cost, self._ledger = 0, 0, 0., Ledger(Answers(":memory:"))
+        self._held, self._under_way = 0., 0
+        self._clients, self._proven = {}, set()   # models that have answered, in this run or before
+        self._begin()
+
+    def __repr__(self): return f"Endpoint({self.base_url!r}, concurrency={self.concurrency})"
+
+    @property
+    def workers(self) -> int:
+        "How many shall work at a time: some read an answer or make a request, while as many as allowed are under way."
+        return self.concurrency + self.concurrency // 8
+
+    def _begin(self):
+        "Forget what an earlier run met."
+        self._until, self._said, self._lost, self._barred, self._alike, self._fatal = 0., 0., 0, 0, ("", 0), None
+
+    async def __aenter__(self):
+        "A client for this event loop; several runs in one loop share it."
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = [self._client(), 0, asyncio.Semaphore(self.concurrency)]
+            self._begin()
+        self._clients[loop][1] += 1
+        return self
+
+    def _client(self):
+        "A client that has the key at the moment of sending alone, and reads no more than is sane."
+        import openai
+        async def sign(request): request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        try:
+            http = openai.DefaultAsyncHttpxClient(timeout=self.timeout, follow_redirects=False, headers={
+                "Accept-Encoding": "gzip, deflate"}, event_hooks=dict(request=[sign], response=[read_bounded]))
+            return openai.AsyncOpenAI(api_key="hidden", base_url=self.base_url, max_retries=0, http_client=http)
+        except Exception as error:   # a proxy in the environment that is none
+            said = f"{self.base_url} cannot be asked: {redact(str(error), pieces=True)}.{proxy_note(self.base_url)}"
+        finally: guard_logs()
+        raise EndpointError(said)
+
+    async def __aexit__(self, *_):
+        entry = self._clients[loop := asyncio.get_running_loop()]
+        entry[1] -= 1
+        if not entry[1]: await self._clients.pop(loop)[0].close()
+
+    def price(self,
+        model: str,  # name of a model
+        tokens_in: float,  # tokens read
+        tokens_out: float,  # tokens written
+    ) -> float | None:  # dollars, None where the model's price is not known
+        "What these tokens cost."
+        rates = self.prices.get(model)
+        return None if rates is None else (tokens_in * rates[0] + tokens_out * rates[1]) / 1e6
+
+    def _set_aside(self, body, ledger) -> Exposure | None:
+        "Book what a request may cost, or None while others hold what is left; `BudgetSpent` where a limit is passed."
+        model, (size, most), dollars, bounds = str(body.get("model")), most_tokens(body), None, (0., 0.)
+
+        def fits(bill, habit):
+            nonlocal dollars, bounds
+            bounds = _at_most(size, most, habit)
+            dollars = self.price(model, *bounds)
+            if habit.seen: self._proven.add(model)
+            return self._allowed(model, dollars, bill, habit)
+
+        if (number := ledger.book(model, lambda: dollars or 0., fits)) is None: return None
+        self.calls += 1
+        self._held, self._under_way = self._held + (dollars or 0.), self._under_way + 1
+        return Exposure(number, model, dollars, size, most, bounds)
+
+    def _allowed(self, model, dollars, bill, habit):
+        "Whether a request may be sent beside those under way; `BudgetSpent` where a limit is passed."
+        earlier = "" if bill.calls <= self.calls else ", those of earlier runs and of other processes included"
+        if self.max_calls is not None and bill.calls >= self.max_calls:
+            raise BudgetSpent(f"max_calls is reached: {bill.calls} requests were made{earlier}. {_KEPT} {_MORE}")
+        if self.max_cost is None: return True
+        if dollars is None:
+            raise BudgetSpent(f"max_cost cannot be kept to: the price of {model!r} is not known. "
+                              "Give prices={model: (dollars per million tokens read, written)}; on the command line, "
+                              "--price model=read/written.")
+        spent = max(bill.dollars, self.cost)
+        if spent + dollars > self.max_cost:
+            lost = f" (${bill.unsure:.4f} of it for answers that were lost on the way, and may be charged)"
+            raise BudgetSpent(f"max_cost is reached: ${spent:.4f} of ${self.max_cost:.4f} were spent{earlier}"
+                              f"{lost if bill.unsure else ''}, and the next request may cost ${dollars:.4f}. {_KEPT} "
+                              f"{_MORE}")
+        if not (bill.under_way or self._under_way): return True   # there is nothing to wait for
+        if spent + max(bill.held, self._held) + dollars > self.max_cost: return False   # may turn out cheaper
+        return habit.under_way <= habit.seen
+
+    async def ask(self,
+        body: dict,  # the request: model, messages (or prompt), settings
+        path: str = "/chat/completions",  # or "/completions"
+        tally: dict | None = None,  # "calls" and "cost" of this request and of its repetitions are added up here
+        ledger: Ledger | None = None,  # where claims and money are kept; None: in memory
+    ) -> Answer:
+        "The answer to a request. Raises `Refused` where there is none, `EndpointError` where none would have one."
+        guess, kinds, ledger = guess_tokens(body), [], ledger or self._ledger
+        tally = dict(calls=0, cost=0.) if tally is None else tally
+        for attempt in range(self.retries + 1):
+            await self._paces[0].take()
+            await self._paces[1].take(sum(guess))
+            while (pause := self._until - time.monotonic()) > 0: await self._nap(pause)
+            if self._fatal: raise self._fatal
+            while (exposure := self._set_aside(body, ledger)) is None: await self._nap(.05)
+            tally["calls"] += 1
+            found = None
+            try: found = answer = await self._once(body, path)
+            except EndpointError as error:
+                found = self._fatal = error
+                raise
+            except Refused as error:
+                found = problem = error
+                if not isinstance(error, Passing): raise
+            else:
+                self.answered, self._lost, self._barred, self._alike = self.answered + 1, 0, 0, ("", 0)
+                return answer
+            finally: self._book(ledger, exposure, found, tally)   # cut off in the middle, too: that may be paid
+            kinds.append(problem.kind)
+            if not self.answered and any(kinds == [kind] * 3 for kind in ("unreachable", *_NO_SERVER)): break
+            if attempt < self.retries: await self._back_off(attempt, problem)
+        raise self._give_up(problem, attempt + 1)
+
+    def _give_up(self, problem, tried):
+        "What to raise after the last try: the server is taken for dead where nothing else was answered meanwhile."
+        self._lost += 1
+        tries, note = f"{tried} times in a row" if tried > 1 else "once", proxy_note(self.base_url)
+        if problem.kind == "unreachable" and not self.answered:
+            return EndpointError(f"{self.base_url} cannot be reached ({problem.detail}, {tries}): is the server "
+                                 f"running?{note}")
+        if problem.kind in _NO_SERVER and not self.answered:
+            said, question = _NO_SERVER[problem.kind]
+            return EndpointError(f"{self.base_url} {said} ({problem.detail}, {tries}): {question}{note}")
+        if self._lost > max(20, 2 * self.concurrency):
+            return EndpointError(f"{self.base_url} has failed {self._lost} requests in a row, each tried "
+                                 f"{self.retries + 1} times; the last: {problem.detail}.{note} {_KEPT}")
+        return Refused(problem.kind, f"{problem.detail}, {tries}", problem.tokens, problem.lost)
+
+    def _book(self, ledger, exposure, found, tally):
+        "Enter what a request cost: by its tokens where they are told, else all that was set aside, if it may be paid."
+        answered = isinstance(found, Answer)
+        tokens = (found.tokens_in, found.tokens_out or None) if answered else getattr(found, "tokens", None)
+        (read, written), bounds = tokens or (0, None), exposure.bounds
+        paid = answered or found is None or getattr(found, "lost", False)   # None: cut off
+        told = bool(read or written)
+        whole = bool(read) and written is not None   # a side that is not told counts at most
+        counted = read or bounds[0], bounds[1] if written is None else written
+        cost = self.price(exposure.model, *counted) if told else exposure.dollars if paid else 0.
+        self._under_way -= 1
+        self._held = self._held - (exposure.dollars or 0.) if self._under_way else 0.
+        self.cost += cost or 0.
+        tally["cost"] += math.nan if cost is None else cost
+        tally["price"] = cost
+        try: ledger.settle(exposure.number, cost or 0., unsure=not whole and (paid or told), seen=answered or told,
+                           per_byte=read / exposure.size if read else None,
+                           beyond=max((written or 0) - exposure.most, 0))
+        except Exception as error:   # what is not settled, others would wait for
+            said = str(error).rstrip(".")
+            self._fatal = EndpointError(f"what a request cost could not be booked, so no more is asked: {said}. "
+                                        f"{_KEPT}")
+            if not answered: raise self._fatal from error   # an answer came, and was paid for: it is kept, if it can be
+
+    async def _back_off(self, attempt, problem):
+        "Wait before the next try: all together where the server says how long, else alone and longer each time."
+        if problem.wait is None:
+            return await self._nap(min(self.longest_wait, .25 * 2 ** attempt) * random.uniform(.5, 1))
+        if problem.wait > self.longest_wait:
+            self._fatal = EndpointError(f"{self.base_url} asks to wait {_span(problem.wait)}, which is more than "
+                                        f"longest_wait, {_span(self.longest_wait)}; {problem.detail}. {_KEPT}")
+            raise self._fatal
+        self._until = max(self._until, time.monotonic() + problem.wait)
+        if problem.wait >= 5 and self._until > self._said + 5:   # once for all that wait for the same
+            self._said = self._until
+            say(f"{self.base_url} asks to wait {_span(problem.wait)} ({problem.kind}); it goes on after that.")
+
+    async def _nap(self, seconds):
+        "Sleep; what is fatal to all wakes everybody."
+        end = time.monotonic() + seconds
+        while not self._fatal and (left := end - time.monotonic()) > 0: await asyncio.sleep(min(left, .5))
+        if self._fatal: raise self._fatal
+
+    async def _once(self, body, path) -> Answer:
+        "One try."
+        client, _, gate = self._clients[asyncio.get_running_loop()]
+        try:
+            async with gate, asyncio.timeout(self.timeout):   # to the last byte, however slowly they come
+                return _cleaned(read_answer(await client.post(path, body=body, cast_to=bytes)))
+        except Exception as error: problem = self._problem(error, body)
+        raise problem   # here: the client's error, whose frames hold the request's headers, is not its context
+
+    def _problem(self, error, body):
+        "What an error of the client means."
+        import openai
+        cause = error.__cause__
+        for found in (error, cause):   # of `read_answer` or `read_bounded`, whose frames hold what the server sent
+            if isinstance(found, FarmError): return found.with_traceback(None)
+        name = type(cause or error).__name__
+        if isinstance(error, openai.APIConnectionError) and name in _NOT_SENT:
+            return Passing("unreachable", redact(f"{cause or error}", pieces=True))
+        if isinstance(error, (openai.APITimeoutError, TimeoutError)):
+            return Passing("timeout", f"no answer within {self.timeout:g} s", lost=True)
+        said = redact(f"{cause or error}", pieces=True)
+        if isinstance(error, openai.APIConnectionError): return Passing("connection", said or name, lost=True)
+        if isinstance(error, openai.APIStatusError): return self._status(error, body)
+        return Passing("error", said, lost=True) if isinstance(error, openai.APIError) else error
+
+    def _status(self, error, body):
+        "What a status of 300 or more means."
+        code, said = error.status_code, error.body if isinstance(error.body, dict) else {}
+        text = error.response.text or ""
+        detail = f"the server answered {code}: {_start(text)}"
+        kind, message = str(said.get("code") or said.get("type") or ""), str(said.get("message") or "")
+        if kind in ("insufficient_quota", "billing_hard_limit_reached"): return EndpointError(f"{detail}. {_KEPT}")
+        if code in (408, 409, 425, 429) or code >= 500:
+            return Passing(f"http {code}", detail, _retry_after(error.response.headers, code), _usage_in(text),
+                           code in (408, 502, 504) or code >= 520)
+        if re.search(r"content_?(filter|policy)|moderation", f"{kind} {message}", re.IGNORECASE):
+            return Refused("filtered", detail, _usage_in(text))
+        if code < 400:
+            target = _start(without_login(error.response.headers.get("location") or "nowhere"))
+            detail = f"the server answered {code} and points to {target}"
+        setting, alike = _setting(said, body), self._again(code, said)
+        advice = _ADVICE.get(code) or ("Give the address that it points to as base_url." if code < 400 else None)
+        if kind.startswith("unsupported_") or re.search(_UNKNOWN, message, re.IGNORECASE): advice = _drop(setting)
+        proven = str(body.get("model")) in self._proven
+        if code in (400, 422) and alike >= (3 if setting else 12) and (setting or not proven):
+            return EndpointError(f"{self.base_url}: {alike} requests in a row were refused alike; {detail}. "
+                                 f"{_drop(setting) if setting else _LOOK} {_KEPT}")
+        if advice and self._bars(code):
+            return EndpointError(f"{self.base_url}: {detail}. {advice}{proxy_note(self.base_url)} {_KEPT}")
+        return Refused(f"http {code}", detail, _usage_in(text))
+
+    def _bars(self, code):
+        "Whether a refusal is one of all requests."
+        self._barred += 1
+        return code in (401, 402, 407) or not self.answered or self._barred >= 5
+
+    def _again(self, code, said):
+        "How often in a row requests were refused with the same words; a text that is too long is its own matter."
+        words = redact(str(said.get("message") or said)[:2000], pieces=True)   # it stays, where one may look
+        words = re.sub(r"\d+|'[^']*'|\"[^\"]*\"", "#", words[:300])
+        long = r"context.?length|too (long|large|many)|exceed|maximum"
+        if re.search(long, str(said)[:2000], re.IGNORECASE): words = ""
+        self._alike = (code, words), self._alike[1] + 1 if words and self._alike[0] == (code, words) else 1
+        return self._alike[1] if words else 0
 
 # %% ../nbs/api/08c_endpoint.ipynb #ask-all
 async def in_parallel(

@@ -204,7 +204,8 @@ def encode_examples(
     for a prompt that leaves no room for a response, and warns where more than 2 % of the texts are unfinished."""
     limit = min(max_length or backbone.max_length, backbone.max_length)
     ends = finished(table, column)
-    prompts, outputs = backbone.encode_prompts(table, control), backbone.encode_outputs(list(table[column]), ends)
+    prompts = backbone.codec.encode_prompts(table, control)
+    outputs = backbone.codec.encode_outputs(list(table[column]), ends)
     full = {i: f"makes a prompt of {len(p)} tokens" for i, p in zip(table.index, prompts) if len(p) >= limit}
     if full: raise (origin or Origin("table")).error(full, "instruction", "That leaves no room for a response in "
                                                      f"{limit} tokens: shorten it, or leave the row out.")
@@ -220,16 +221,16 @@ def encode_examples(
 def new_role(
     backbone,              # the shared network
     name: str,             # what the role is called; made unique if taken
-    like: str | None = None,  # the role that it starts from
+    copy_from: str | None = None,  # the role that it starts from
     seed: int = 0,         # seed of a fresh adapter
     **lora,                # rank, alpha of a fresh adapter
 ):
     "Add a role for training, and remove it again if an exception ends the training; yields its name and the network."
-    role = backbone.add_role(name, like=like, seed=seed, **lora)
+    role = backbone.adapters.add(name, copy_from=copy_from, seed=seed, **lora)
     try:
         with backbone.using(role, train=True) as net, fused_layers(net): yield role, net
     except BaseException:
-        backbone.remove_role(role)
+        backbone.adapters.remove(role)
         raise
 
 # %% ../nbs/api/09_learner.ipynb #export-start-of
@@ -268,8 +269,9 @@ def base_content(
              for name, tensor in chain(net.named_parameters(), net.named_buffers())
              if "lora_" not in name and "modules_to_save" not in name]
     probe = pd.DataFrame({"instruction": ["Name one.", "Count."], "input": ["", "1, 2"]})
-    return [found, _config_content(net.config), _tokenizer_content(backbone.tokenizer), backbone.encode_prompts(probe),
-            backbone.encode_outputs(["One."]), backbone.max_length, list(backbone.stop_ids)]
+    codec = backbone.codec
+    return [found, _config_content(net.config), _tokenizer_content(backbone.tokenizer), codec.encode_prompts(probe),
+            codec.encode_outputs(["One."]), backbone.max_length, list(codec.stop_ids)]
 
 def start_of(
     backbone,   # the shared network
@@ -280,7 +282,7 @@ def start_of(
     layers = ((name, getattr(layer, "scaling", None)) for name, layer in backbone.net.named_modules())
     scaled = {name: of[role] for name, of in layers if isinstance(of, dict) and role in of}   # by alpha and rank
     dropout = getattr(backbone.net.peft_config[role], "lora_dropout", None)
-    return [backbone.role_state(role), scaled, dropout, base_content(backbone)]
+    return [backbone.adapters.state(role), scaled, dropout, base_content(backbone)]
 
 # %% ../nbs/api/09_learner.ipynb #export-def-precision-for-backbone
 def precision_for(

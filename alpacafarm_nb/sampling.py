@@ -209,7 +209,7 @@ def _sample_batch(backbone, net, step, part, temperature, top_p, limit, seed, lo
     "Sample one batch; returns (ids, logps, finished) by (prompt, number)."
     steps = min(limit, backbone.max_length - min(len(p) for p, _ in part))
     s, cache, width = _start(backbone, net, part, steps, limit, seed)
-    stop = torch.tensor(backbone.stop_ids, device=backbone.device)
+    stop = torch.tensor(backbone.codec.stop_ids, device=backbone.device)
     tokens, lps = torch.full_like(s.uniform, -1, dtype=torch.long), torch.zeros_like(s.uniform)
     finished = torch.zeros_like(s.live)
     for t in range(steps):
@@ -308,15 +308,15 @@ class Model:
             raise ModelError(f'return_logps is {return_logps!r}: give True, "model" or "sampling".')
         if table.empty: raise ModelError("there are no instructions to answer: the table has no rows.")
         how = self._how(temperature, top_p, max_new_tokens, greedy)
-        prompts = self.backbone.encode_prompts(table, self.decoding.control)
-        if max_prompt is not None: prompts = [_shorten(p, max_prompt, self.backbone.bos_id) for p in prompts]
+        prompts = self.backbone.codec.encode_prompts(table, self.decoding.control)
+        if max_prompt is not None: prompts = [_shorten(p, max_prompt, self.backbone.codec.bos_id) for p in prompts]
         size = batch_size or rows_at_a_time(self.backbone, max(map(len, prompts)) + how.max_new_tokens)
         logps = "model" if return_logps is True else return_logps or None
         with self.backbone.inference(self.role) as net:
             s = sample_ids(self.backbone, net, prompts, n, how.temperature, how.top_p, how.max_new_tokens, seed, size,
                            logps)
         one = (lambda xs: [x[0] for x in xs]) if n == 1 else (lambda xs: xs)
-        table["output"] = one([[self.backbone.decode(x) for x in xs] for xs in s.ids])
+        table["output"] = one([[self.backbone.codec.decode(x) for x in xs] for xs in s.ids])
         table["generator"], table["sample_mode"] = self.name, _mode(how)
         table["finished"], table["n_tokens"] = one(s.finished), one([[len(x) for x in xs] for xs in s.ids])
         if return_ids: table["prompt_ids"], table["output_ids"] = prompts, one(s.ids)
@@ -332,6 +332,34 @@ class Model:
                         own.top_p if top_p is None else top_p, most, own.control).check()
 
     def __repr__(self): return f"Model({self.name}: role {self.role} of {self.backbone!r})"
+
+    def branch(self, name: str, seed: int = 0, rank: int = 16, alpha: int | None = None) -> "Model":
+        "A new model whose role is a copy of this one's; of a base, a new adapter that does nothing yet."
+        role = self.backbone.adapters.add(name, copy_from=self.role, rank=rank, alpha=alpha, seed=seed)
+        return Model(self.backbone, role, name, decoding=replace(self.decoding))
+
+    def free(self) -> None:
+        "Remove the role from the backbone; the model cannot be used afterwards. A base has no role to remove."
+        if self.role is not None: self.backbone.adapters.remove(self.role)
+
+    def merge(self, dtype: str | None = None) -> "Model":
+        "A plain model with the adapter merged in, on its own backbone; in single precision unless `dtype` says so."
+        net = self.backbone.merged_copy(self.role, dtype)
+        old = self.backbone
+        fresh = Backbone(net, old.tokenizer, old.prompts, old.source, None, old.settings)
+        return Model(fresh, None, self.name, self.history, replace(self.decoding))
+
+    def export(self, folder: str | Path, dtype: str | None = None) -> Path:
+        """Write a plain transformers folder: weights with the adapter merged in, tokenizer, prompts, decoding. With an
+        adapter, the weights are in single precision, so that nothing that was learned is rounded away; `dtype="bf16"`
+        halves the folder, and warns of what that loses."""
+        return save_backbone(self.backbone, folder, self.role, dtype, decoding=asdict(self.decoding), name=self.name)
+
+    def save(self, folder: str | Path) -> Path:
+        "Write the adapter as peft reads it; of a base, the whole model."
+        if self.role is None: return self.export(folder)
+        return save_role(self.backbone, self.role, folder, kind="policy", name=self.name, history=self.history,
+                         decoding=asdict(self.decoding))
 
 # %% ../nbs/api/08_sampling.ipynb #export-def-check-policy-model
 def check_policy(model) -> None:
@@ -419,55 +447,6 @@ def sample_pairs(
                          "higher temperature, or give keep_identical=True.")
     return different
 
-# %% ../nbs/api/08_sampling.ipynb #export-def-branch-self-model
-def _branch(self: Model, name: str, seed: int = 0, rank: int = 16, alpha: int | None = None) -> Model:
-    "A new model whose role is a copy of this one's; of a base, a new adapter that does nothing yet."
-    role = self.backbone.add_role(name, like=self.role, rank=rank, alpha=alpha, seed=seed)
-    return Model(self.backbone, role, name, decoding=replace(self.decoding))
-
-
-def _free(self: Model | RewardModel) -> None:
-    "Remove the role from the backbone; the model cannot be used afterwards. A base has no role to remove."
-    if self.role is not None: self.backbone.remove_role(self.role)
-
-
-def _merge(self: Model, dtype: str | None = None) -> Model:
-    "A plain model with the adapter folded in, on a backbone of its own; in single precision unless `dtype` says so."
-    net = self.backbone.own_copy(self.role, dtype)
-    old = self.backbone
-    fresh = Backbone(net, old.tokenizer, old.prompts, old.source, None, old.settings)
-    return Model(fresh, None, self.name, self.history, replace(self.decoding))
-
-
-def _export(self: Model, folder: str | Path, dtype: str | None = None) -> Path:
-    """Write a plain transformers folder: weights with the adapter folded in, tokenizer, prompts, decoding. With an
-    adapter, the weights are in single precision, so that nothing that was learned is rounded away; `dtype="bf16"`
-    halves the folder, and warns of what that loses."""
-    return save_backbone(self.backbone, folder, self.role, dtype, decoding=asdict(self.decoding), name=self.name)
-
-
-def _save(self: Model, folder: str | Path) -> Path:
-    "Write the adapter as peft reads it; of a base, the whole model."
-    if self.role is None: return self.export(folder)
-    return save_role(self.backbone, self.role, folder, kind="policy", name=self.name, decoding=asdict(self.decoding),
-                     history=_rows(self.history))
-
-
-def _save_reward(self: RewardModel, folder: str | Path) -> Path:
-    "Write the adapter as peft reads it, and the head beside it."
-    return save_role(self.backbone, self.role, folder, kind="reward", head=self.head, name=self.name, mean=self.mean,
-                     scale=self.scale, history=_rows(self.history))
-
-
-def _rows(history):
-    "Rows of a history without how long they took: the same training writes the same bytes."
-    rows = getattr(history, "rows", history)
-    return rows and [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-
-Model.branch, Model.free, Model.merge, Model.export, Model.save = _branch, _free, _merge, _export, _save
-RewardModel.save, RewardModel.free = _save_reward, _free
-
 # %% ../nbs/api/08_sampling.ipynb #export-def-load-model-folder
 def load_model(
     folder: str | Path,  # From `save` or `export`, or an adapter written by peft
@@ -481,7 +460,7 @@ def load_model(
     backbone, about = load_role(folder, base)
     try: return _restored(backbone, about, folder)
     except Exception:
-        backbone.remove_role(about["role"])
+        backbone.adapters.remove(about["role"])
         raise
 
 

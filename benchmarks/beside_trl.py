@@ -187,7 +187,7 @@ def sampled_tokens(job, backbone, table, found):
     if job != "rloo": return None
     mean = [row.get("n_tokens", row.get("completions/mean_length")) for row in found]
     mean = [m for m in mean if m is not None]
-    prompts = backbone.encode_prompts(table)
+    prompts = backbone.codec.encode_prompts(table)
     return GROUP * (sum(map(len, prompts)) + ASKED * sum(mean))
 
 

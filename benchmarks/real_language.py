@@ -266,7 +266,7 @@ class Run:
         with Clock() as reading: losses, n = response_losses(self.base, held, args.batch)
         with Clock() as sampling:
             drawn = self.base.sample(PROMPTS, n=4, temperature=1., max_new_tokens=args.ppo_tokens, seed=args.seed)
-        read = int(n.sum()) + sum(map(len, self.base.backbone.encode_prompts(held)))
+        read = int(n.sum()) + sum(map(len, self.base.backbone.codec.encode_prompts(held)))
         return None, {
             "loss": losses.sum() / n.sum(), "losses": losses.tolist(), "weights_mb": net.get_memory_footprint() / 1e6,
             "layers_4bit": sum(type(m).__name__ == "Linear4bit" for m in net.modules()),
@@ -334,7 +334,7 @@ class Run:
                               warmup=1, stop_penalty=0., seed=args.seed)
         rows = model.history.rows
         drawn = round(args.ppo_rollouts * sum(r["n_tokens"] for r in rows))
-        prompts = sum(map(len, self.base.backbone.encode_prompts(asked)))
+        prompts = sum(map(len, self.base.backbone.codec.encode_prompts(asked)))
         kept = ("step", "reward", "kl", "entropy", "n_tokens", "finished", "policy_loss", "value_loss", "clipped")
         return model, {**clock.rate(PPO_EPOCHS * (prompts + drawn)), "drawn_tokens": drawn, "steps": len(rows),
                        "history": [{k: r[k] for k in kept} for r in rows], "answers": self.answers(model)}

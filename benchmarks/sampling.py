@@ -41,7 +41,7 @@ def generate(model, net, prompts, n, rows):
         with torch.inference_mode():
             ids = net.generate(**batch, **HOW, do_sample=True, top_k=0, num_return_sequences=n)
         for row in ids[:, batch["input_ids"].shape[1]:].tolist():
-            total += row.index(backbone.eos_id) + 1 if backbone.eos_id in row else len(row)
+            total += row.index(backbone.codec.eos_id) + 1 if backbone.codec.eos_id in row else len(row)
     return total
 
 
@@ -95,8 +95,8 @@ def main():
         farm = load_farm("farmyard")
         model, asked = train_sft(load_base(farm.model), farm.sft, epochs=1), farm.eval
     backbone = model.backbone
-    reward = RewardModel(backbone, backbone.add_role("reward", like=model.role))
-    prompts = sorted(backbone.encode_prompts(asked.head(args.rows)), key=len)
+    reward = RewardModel(backbone, backbone.adapters.add("reward", copy_from=model.role))
+    prompts = sorted(backbone.codec.encode_prompts(asked.head(args.rows)), key=len)
     print(backbone)
     for n in args.samples: compare(model, reward, prompts[::n], n, args.turns)
 

@@ -60,7 +60,7 @@ def test_a_run_that_ends_as_it_began_says_so(name, base):
 def by_transformers(model, question, answer):
     "Log-probabilities of an answer's tokens, from the logits."
     backbone = model.backbone
-    prompt, output = backbone.encode_prompt(question), backbone.encode_output(answer)
+    prompt, output = backbone.codec.encode_prompt(question), backbone.codec.encode_output(answer)
     with backbone.inference(model.role) as net, torch.no_grad():
         logps = net(input_ids=torch.tensor([prompt + output])).logits[0].log_softmax(-1)
     return [logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(output)]
@@ -68,7 +68,7 @@ def by_transformers(model, question, answer):
 
 def test_how_far_by_hand(base):
     trained, other = train_sft(base, SHOWN, epochs=1), train_sft(base, SHOWN, epochs=1, seed=1)
-    ids = base.backbone.encode_prompts(SHOWN.head(4)), base.backbone.encode_outputs(ANSWERS)
+    ids = base.backbone.codec.encode_prompts(SHOWN.head(4)), base.backbone.codec.encode_outputs(ANSWERS)
     for start, end in ((base, trained), (trained, other)):
         pairs = [by_transformers(m, q, a) for m in (start, end) for q, a in zip(QUESTIONS, ANSWERS)]
         gaps = [abs(x - y) for before, after in zip(pairs[:4], pairs[4:]) for x, y in zip(before, after)]

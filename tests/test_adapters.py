@@ -149,7 +149,7 @@ def shared(llama):
 
 def check_untouched(base, before, roles=()):
     net = base.backbone.net
-    assert digest(net) == before and base.backbone.roles == list(roles)
+    assert digest(net) == before and base.backbone.adapters.names == list(roles)
     inside = [m for m in net.modules() if isinstance(m, (peft.tuners.lora.LoraLayer, peft.utils.ModulesToSaveWrapper))]
     assert bool(inside) == bool(roles) and hasattr(net, "peft_config") == bool(roles)
     assert not any(p.requires_grad for name, p in net.named_parameters() if ".lora_" not in name)
@@ -174,7 +174,7 @@ def test_after_what_was_refused_the_base_trains_and_samples(llama, tmp_path):
         written(tmp_path / name, llama, **REFUSED[name])
         with pytest.raises(af.ModelError): af.load_model(tmp_path / name, base)
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
-    mine, want = (m.backbone.role_state(m.role) for m in (model, fresh))
+    mine, want = (m.backbone.adapters.state(m.role) for m in (model, fresh))
     assert all(torch.equal(mine[k], want[k]) for k in want)
     assert len(model.sample(["Name an animal."], max_new_tokens=3)) == 1
 
@@ -260,11 +260,11 @@ def test_what_peft_breaks_off_is_taken_back(llama, tmp_path):
     before, bare = digest(base.backbone.net), read(base.backbone, None)
     for roles in ([], ["first"]):   # q_proj has its adapter when the norm, which can have none, is met
         with pytest.raises(af.ModelError, match="cannot be adapted so"):
-            base.backbone.add_role("half", targets=["q_proj", "post_attention_layernorm"])
+            base.backbone.adapters.add("half", targets=["q_proj", "post_attention_layernorm"])
         check_untouched(base, before, roles)
         for mine, want in zip(read(base.backbone, None), bare): assert torch.equal(mine, want)
-        if not roles: base.backbone.add_role("first", targets=["k_proj"])
-    assert [path for path in base.backbone._layers if "q_proj" in path] == []
+        if not roles: base.backbone.adapters.add("first", targets=["k_proj"])
+    assert [path for path in base.backbone.adapters.layers if "q_proj" in path] == []
     af.load_model(Path(base.branch("second").save(tmp_path / "second")), base)
 
 
@@ -273,10 +273,10 @@ def test_no_handle_comes_alive_again(base):
     before.free()
     after = base.branch("policy")
     assert after.role != before.role and after.name == before.name == "policy"
-    with pytest.raises(af.ModelError, match="there is no role 'policy'"): before.sample(["Hi"], max_new_tokens=2)
-    with pytest.raises(af.ModelError, match="there is no role 'policy'"): before.free()
+    with pytest.raises(af.ModelError, match="there is no adapter 'policy'"): before.sample(["Hi"], max_new_tokens=2)
+    with pytest.raises(af.ModelError, match="there is no adapter 'policy'"): before.free()
     assert len(after.sample(["Hi"], max_new_tokens=2)) == 1
-    base.backbone.remove_role(after.role)
+    base.backbone.adapters.remove(after.role)
     assert base.branch("policy").role not in ("policy", after.role)
 
 
@@ -325,10 +325,10 @@ def test_maps_that_are_an_architecture_s_own(family):
         **{k: v for k, v in SIZES.items() if k not in ("intermediate_size", "num_key_value_heads")})
     base = af.Model(Backbone(T.AutoModelForCausalLM.from_config(config), TOKENIZER, PLAIN))
     role = base.branch("policy").role
-    assert any("mlp" in p or "feed_forward" in p for p in base.backbone._layers)
-    assert not any(p.endswith("router") for p in base.backbone._layers)
+    assert any("mlp" in p or "feed_forward" in p for p in base.backbone.adapters.layers)
+    assert not any(p.endswith("router") for p in base.backbone.adapters.layers)
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
-    assert base.backbone.role_state(model.role).keys() == base.backbone.role_state(role).keys()
+    assert base.backbone.adapters.state(model.role).keys() == base.backbone.adapters.state(role).keys()
 
 
 def test_a_reward_model_with_a_spoiled_head_leaves_nothing(llama, tmp_path):

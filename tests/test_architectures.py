@@ -73,8 +73,8 @@ def test_greedy_sampling_is_generate_and_log_probabilities_are_the_models(backbo
 def test_folding_and_shared_prompts_change_nothing(backbone):
     role = Model(backbone).branch("policy").role
     noise = torch.Generator().manual_seed(0)
-    state = backbone.role_state(role)
-    backbone.load_role_state(role, {k: w + .05 * torch.randn(w.shape, generator=noise) for k, w in state.items()})
+    state = backbone.adapters.state(role)
+    backbone.adapters.load_state(role, {k: w + .05 * torch.randn(w.shape, generator=noise) for k, w in state.items()})
     prompts = [p for p in PROMPTS for _ in range(3)]
     outputs = [list(range(10, 14 + k)) for k in range(len(prompts))]
     batch, reward = pad_batch(prompts, outputs), RewardModel(backbone, role)

@@ -259,7 +259,7 @@ def test_a_prompt_longer_than_the_context_is_found_in_its_file(tiny, tmp_path):
     path.write_text("instruction,output\nWho?,Me.\n" + "hen " * 90 + ",Corn.\n")
     with pytest.raises(RecordError, match=r"demos\.csv, column 'instruction': line 3 makes a prompt of"):
         train_sft(tiny, path)
-    assert tiny.backbone.roles == []
+    assert tiny.backbone.adapters.names == []
 
 
 def test_pairs_that_differ_only_in_what_is_cut_off(tiny):

@@ -50,12 +50,14 @@ def reward(base):
     return RewardModel(base.backbone, None, head)
 
 
-def ids(base, text, ends): return base.backbone.encode_output(text, eos=False) + [base.backbone.eos_id] * ends
+def ids(base, text, ends):
+    codec = base.backbone.codec
+    return codec.encode_output(text, eos=False) + [codec.eos_id] * ends
 
 
 def by_hand(base, question, text, ends):
     "Log-probability of an answer by transformers' own loss, and the last hidden state."
-    prompt, output = base.backbone.encode_prompt(question), ids(base, text, ends)
+    prompt, output = base.backbone.codec.encode_prompt(question), ids(base, text, ends)
     given = torch.tensor([prompt + output])
     labels = given.clone()
     labels[:, :len(prompt)] = -100
@@ -77,9 +79,10 @@ def test_ids_of_demonstrations(base):
         warnings.simplefilter("error")
         whole = encode_examples(base.backbone, SHOWN.drop(columns="finished"))[1]
         few = SHOWN.loc[[0] * 100].assign(finished=[False] * 2 + [True] * 98)   # too few for a word
-        assert sum(o[-1] != base.backbone.eos_id for o in encode_examples(base.backbone, few)[1]) == 2
+        assert sum(o[-1] != base.backbone.codec.eos_id for o in encode_examples(base.backbone, few)[1]) == 2
     assert whole == [ids(base, a, True) for a in ANSWERS]
-    assert base.backbone.encode_outputs(["", ""], [False, True]) == [[base.backbone.eos_id]] * 2   # some token to read
+    codec = base.backbone.codec
+    assert codec.encode_outputs(["", ""], [False, True]) == [[codec.eos_id]] * 2   # some token to read
 
 
 def test_what_was_cut_off_before_it_began_is_left_out(base):

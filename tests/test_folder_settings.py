@@ -77,7 +77,7 @@ def test_no_folder_chooses_its_attention(saved, tmp_path, monkeypatch, key, name
     monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda *a: True)
     backbone = load_backbone(changed(tmp_path / "m", saved.base, "config.json", **{key: name}))
     assert asked == [] and backbone.net.config._attn_implementation == "sdpa"
-    assert backbone.encode_prompt("Hi") == load_backbone(saved.base).encode_prompt("Hi")
+    assert backbone.codec.encode_prompt("Hi") == load_backbone(saved.base).codec.encode_prompt("Hi")
 
 
 @pytest.mark.parametrize("more", [dict(experts_implementation="sonicmoe"), dict(use_kernels=True), dict(
@@ -147,8 +147,8 @@ def test_a_vocabulary_with_holes(saved, tmp_path):
     with pytest.warns(UserWarning, match=r"numbers 1 tokens \(such as .*\) beyond the \d+ embeddings"):
         backbone = load_backbone(place)
     text = backbone.tokenizer.convert_tokens_to_string([word])
-    with pytest.raises(ModelError, match="knows .*, token 5000, but the model has"): backbone.encode_output(text)
-    assert backbone.encode_prompt("x")
+    with pytest.raises(ModelError, match="knows .*, token 5000, but the model has"): backbone.codec.encode_output(text)
+    assert backbone.codec.encode_prompt("x")
 
 
 def bomb(text, times): return [{"type": "Replace", "pattern": {"String": text}, "content": 10 * text}] * times
@@ -185,8 +185,8 @@ def test_what_a_tokenizer_raises_in_use_is_a_sentence():
     core = json.loads(backbone.tokenizer.backend_tokenizer.to_str())
     core |= RULES["backtracking"]
     core = Tokenizer.from_str(json.dumps(core))
-    backbone.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
-    with pytest.raises(ModelError, match="PanicException"): backbone.encode_outputs(["q" * 30 + "!"])
+    backbone.codec.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    with pytest.raises(ModelError, match="PanicException"): backbone.codec.encode_outputs(["q" * 30 + "!"])
 
 
 # chat templates
@@ -216,7 +216,7 @@ def test_end_tokens_are_numbers_of_tokens(saved, tmp_path, named, left):
     place = changed(tmp_path / "m", saved.base, "generation_config.json", eos_token_id=named)
     with pytest.warns(UserWarning, match=f"what is no token of the model: .*{left}.*; left out"):
         backbone = load_backbone(place)
-    assert backbone.stop_ids == (2,) and all(type(i) is int for i in backbone.stop_ids)
+    assert backbone.codec.stop_ids == (2,) and all(type(i) is int for i in backbone.codec.stop_ids)
 
 
 @pytest.mark.parametrize("decoding", [
@@ -239,7 +239,7 @@ def test_mean_and_scale_of_a_reward_model_are_finite_numbers(saved, tmp_path, ke
     place = changed(tmp_path / "m", saved.reward, "alpacafarm.json", **{key: value})
     base = load_base(saved.base)
     with pytest.raises(ModelError, match="the scale above 0"): load_model(place, base)
-    assert base.backbone.roles == []
+    assert base.backbone.adapters.names == []
 
 
 HEADS = {"nan": lambda w: w * float("nan"), "int": lambda w: (9 * w).long(), "complex": lambda w: w.to(torch.complex64),

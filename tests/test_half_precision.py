@@ -29,16 +29,17 @@ def folder(tmp_path_factory):
 def pushed(folder, dtype, size=2e-5):
     "A policy whose small update raises one direction of the states everywhere, on a base of some precision."
     backbone = load_backbone(folder, dtype=dtype, device="cpu")
-    role, draw = backbone.add_role("policy", rank=4), torch.Generator().manual_seed(0)
+    role, draw = backbone.adapters.add("policy", rank=4), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in backbone.role_parameters(role): p.copy_(torch.randn(p.shape, generator=draw) * size ** .5)
+        for p in backbone.adapters.parameters(role): p.copy_(torch.randn(p.shape, generator=draw) * size ** .5)
     return Model(backbone, role, "policy")
 
 
 def rows(backbone, copies=1):
-    prompts = [backbone.encode_prompt(t) for t in ("What does the hen eat?", "Hi", "Tell me about the cow.")]
-    outputs = [backbone.encode_output(t) for t in ("Corn and grass, if the cow leaves any.", "The farm.", "It is red!")]
-    return pad_batch(prompts * copies, outputs * copies, backbone.pad_id)
+    prompts = [backbone.codec.encode_prompt(t) for t in ("What does the hen eat?", "Hi", "Tell me about the cow.")]
+    texts = "Corn and grass, if the cow leaves any.", "The farm.", "It is red!"
+    outputs = [backbone.codec.encode_output(t) for t in texts]
+    return pad_batch(prompts * copies, outputs * copies, backbone.codec.pad_id)
 
 
 def logps(backbone, net):
@@ -60,7 +61,7 @@ def test_what_is_read_is_what_was_trained(folder, dtype):
     with model.backbone.inference(model.role) as net: read = logps(model.backbone, net)
     assert torch.equal(read, trained)
     with reading(model.backbone, model.role, "no") as net: assert torch.equal(logps(model.backbone, net), trained)
-    plain = model.backbone.fold(model.role, dtype=HALVES[dtype])   # what folding into half precision would give
+    plain = model.backbone.adapters.merge(model.role, dtype=HALVES[dtype])   # what half precision would give
     assert not torch.equal(logps(model.backbone, plain), trained)
 
 
@@ -69,12 +70,12 @@ def gains(folder, dtype, lr):
     model = Model(load_backbone(folder, dtype=dtype, device="cpu"), None, "base")
     backbone, batch = model.backbone, rows(model.backbone, 8)
     with new_role(backbone, "taught", rank=8) as (role, net):
-        optimizer = torch.optim.AdamW(backbone.role_parameters(role), lr=lr)
+        optimizer = torch.optim.AdamW(backbone.adapters.parameters(role), lr=lr)
         for _ in range(2):
             (-token_logps(backbone, net, batch)[batch.output_mask].mean()).backward()
             optimizer.step(), optimizer.zero_grad()
     exact = load_backbone(folder, dtype="fp32", device="cpu")
-    exact.load_role_state(exact.add_role("taught", rank=8), backbone.role_state(role))
+    exact.adapters.load_state(exact.adapters.add("taught", rank=8), backbone.adapters.state(role))
     taught, merged = Model(backbone, role, "taught"), Model(backbone, role, "taught").merge()
     with exact.inference(None) as net: before = logps(exact, net)
     with merged.backbone.inference(None) as net: whole = logps(merged.backbone, net) - before
@@ -92,14 +93,14 @@ def test_recorded_log_probabilities_are_those_of_the_model(folder):
     table = model.sample(["What does the hen eat?", "Hi"], n=4, temperature=1., max_new_tokens=12, seed=3,
                          return_ids=True, return_logps=True)
     prompts = [p for p in table["prompt_ids"] for _ in range(4)]
-    batch = pad_batch(prompts, [o for row in table["output_ids"] for o in row], model.backbone.pad_id)
+    batch = pad_batch(prompts, [o for row in table["output_ids"] for o in row], model.backbone.codec.pad_id)
     drawn = torch.tensor([x for row in table["logps"] for lps in row for x in lps])
     def gap(net):
         with torch.no_grad(): again = token_logps(model.backbone, net, batch)[batch.output_mask]
         return (again - drawn).abs().mean().item()
     with model.backbone.inference(model.role) as net: live = gap(net)
     with model.backbone.inference(None) as net: other = gap(net)
-    folded = gap(model.backbone.fold(model.role, dtype=torch.bfloat16))
+    folded = gap(model.backbone.adapters.merge(model.role, dtype=torch.bfloat16))
     assert live < .9 * folded < other / 10, (live, folded, other)   # rounding alone, whatever the processor's is
 
 
@@ -112,10 +113,10 @@ def test_scores_merged_and_exported_models_lose_nothing(folder, tmp_path):
     for whole in (merged, exported):
         assert whole.backbone.dtype == torch.float32
         with whole.backbone.inference(None) as net: torch.testing.assert_close(logps(whole.backbone, net), want)
-    kept, mine = (backbone.role_parameters(m.role) for m in (again, model))
+    kept, mine = (backbone.adapters.parameters(m.role) for m in (again, model))
     assert all(torch.equal(a, b) for a, b in zip(kept, mine))
-    own = backbone.own_copy(model.role)
-    for path, layer in backbone._layers.items():
+    own = backbone.merged_copy(model.role)
+    for path, layer in backbone.adapters.layers.items():
         want = layer.base_layer.weight.float() + layer.get_delta_weight(model.role)
         assert torch.equal(own.get_submodule(path).weight, want)
     assert {p.dtype for p in own.parameters()} == {torch.float32} and backbone.dtype == torch.bfloat16
@@ -156,4 +157,4 @@ def test_no_memory_is_reckoned_for_copies_that_are_not_made(folder):
     assert "folded copies" in parts["fp32"] and "folded copies" not in parts["bf16"]
     model = pushed(folder, "bf16")
     with model.backbone.inference(model.role) as net: assert net is model.backbone.net
-    assert not model.backbone._merged
+    assert not model.backbone.adapters._merged

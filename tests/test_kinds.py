@@ -74,7 +74,7 @@ def test_heads_are_as_wide_as_the_states(tmp_path):
     reward = af.train_reward_model(base, PAIRS, epochs=1)
     again = af.load_model(reward.save(tmp_path / "reward"), base)
     np.testing.assert_allclose(again.score(DEMOS), reward.score(DEMOS), rtol=1e-6)
-    prompt, answer = backbone.encode_prompt("Name an animal."), backbone.encode_output("A cow.")
+    prompt, answer = backbone.codec.encode_prompt("Name an animal."), backbone.codec.encode_output("A cow.")
     with backbone.using(reward.role) as net, torch.no_grad():   # the states by hand: what the head of words is given
         seen = []
         with net.lm_head.register_forward_pre_hook(lambda m, given: seen.append(given[0])):
@@ -107,7 +107,7 @@ def added(*tokens, **roles):
 def test_a_padding_token_without_an_embedding_is_never_read(tmp_path):
     base = af.load_base(folder(tmp_path / "own", T.LlamaConfig(**LLAMA), added(pad_token="[PAD]")), prompts="plain")
     plain = af.load_base(folder(tmp_path / "plain", T.LlamaConfig(**LLAMA)), prompts="plain")
-    assert base.backbone.tokenizer.pad_token_id == len(PLAIN) and base.backbone.pad_id < len(PLAIN)
+    assert base.backbone.tokenizer.pad_token_id == len(PLAIN) and base.backbone.codec.pad_id < len(PLAIN)
     asked = ["Name an animal.", "What does the hen eat? Corn and grass and"]
     mine, want = (m.sample(asked, n=2, max_new_tokens=5)["output"].tolist() for m in (base, plain))
     assert mine == want
@@ -120,13 +120,13 @@ def test_other_tokens_without_an_embedding_are_named_where_they_are_used(tmp_pat
     base = af.load_base(folder(tmp_path / "unused", config, added("<image>", pad_token="[PAD]")), prompts="plain")
     base.sample(["Name an animal."], max_new_tokens=2)
     with pytest.raises(af.ModelError, match=f"knows '<image>', token {len(PLAIN) + 1}, but the model has {len(PLAIN)}"):
-        base.backbone.encode_outputs(["An <image> of a cow."])
+        base.backbone.codec.encode_outputs(["An <image> of a cow."])
     words = added("<|turn|>")
     words.chat_template = "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
     with pytest.raises(af.ModelError, match="knows '<|turn|>'"): af.load_base(folder(tmp_path / "chat", config, words))
     words = added(eos_token="[END]")
     base = af.load_base(folder(tmp_path / "end", config, words), prompts="plain")
-    assert base.backbone.stop_ids == (2,)   # the model's own end is left
+    assert base.backbone.codec.stop_ids == (2,)   # the model's own end is left
 
 
 # the end of a turn
@@ -168,15 +168,15 @@ def test_an_answer_ends_as_the_template_ends_it(name, tmp_path):
     config = T.LlamaConfig(**(LLAMA | dict(vocab_size=len(words), eos_token_id=words.convert_tokens_to_ids(eos))))
     backbone = af.load_base(folder(tmp_path, config, words)).backbone
     ids = words.convert_tokens_to_ids([end, eos])
-    assert backbone.eos_id == ids[0] and set(ids) <= set(backbone.stop_ids)
-    mine = backbone.encode_prompt("Name an animal.") + backbone.encode_output("A cow.")
+    assert backbone.codec.eos_id == ids[0] and set(ids) <= set(backbone.codec.stop_ids)
+    mine = backbone.codec.encode_prompt("Name an animal.") + backbone.codec.encode_output("A cow.")
     if name not in ("bare", "llama2"):   # of which the template surrounds the answer with blanks
         turns = [dict(role="user", content="Name an animal."), dict(role="assistant", content="A cow.")]
         whole = words.apply_chat_template(turns, tokenize=True, return_dict=False)
         assert mine == whole[:len(mine)] and words.decode(whole[len(mine):]).strip() in ("", eos)
-    assert backbone.decode(backbone.encode_output("A cow.")) == "A cow."
+    assert backbone.codec.decode(backbone.codec.encode_output("A cow.")) == "A cow."
     plain = af.load_base(tmp_path, prompts="plain").backbone
-    assert plain.eos_id == ids[1]   # without the template, the tokenizer's
+    assert plain.codec.eos_id == ids[1]   # without the template, the tokenizer's
 
 
 def test_sampling_stops_at_the_turn_s_end(tmp_path):
@@ -317,9 +317,9 @@ def test_of_a_model_that_sees_the_words_are_adapted_alone(make, tmp_path):
     make().save_pretrained(tmp_path)
     PLAIN.save_pretrained(tmp_path)
     base = af.load_base(tmp_path, prompts="plain")
-    assert base.backbone.stop_ids == (2,) and base.backbone.max_length == 64
+    assert base.backbone.codec.stop_ids == (2,) and base.backbone.max_length == 64
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
-    assert len(base.backbone._layers) == 14 and not any("vision" in p for p in base.backbone._layers)
+    assert len(base.backbone.adapters.layers) == 14 and not any("vision" in p for p in base.backbone.adapters.layers)
     model.sample(["Name an animal."], max_new_tokens=2)
 
 
@@ -365,7 +365,7 @@ def test_a_base_in_fp16_is_not_trained_in_another_half(llama):
         with pytest.raises(af.ConfigError, match=said) as caught:
             af.train_sft(base, DEMOS, batch_size=2, epochs=1, precision=precision)
         assert "use precision" not in str(caught.value)
-    assert base.backbone.roles == []
+    assert base.backbone.adapters.names == []
     with reading(base.backbone, None) as net: assert net(torch.tensor([[1, 5]])).logits.dtype == torch.float16
     on_gpu = SimpleNamespace(dtype=torch.float16, device=torch.device("cuda"))
     assert precision_for(on_gpu) == precision_for(on_gpu, "fp16") == "fp16"

@@ -48,9 +48,9 @@ def base(): return tiny()
 
 @pytest.fixture(autouse=True)
 def no_role_stays(base):
-    before = list(base.backbone.roles)
+    before = list(base.backbone.adapters.names)
     yield
-    assert base.backbone.roles == before
+    assert base.backbone.adapters.names == before
 
 
 @pytest.mark.parametrize("name", ON_PAIRS)
@@ -62,7 +62,7 @@ def test_nothing_to_tell_apart(name, verdict, base):
 
 def trained(model):
     "Weights and losses of a model, which is freed."
-    weights, losses = model.backbone.role_state(model.role), model.history["loss"]
+    weights, losses = model.backbone.adapters.state(model.role), model.history["loss"]
     model.free()
     return weights, losses
 
@@ -103,14 +103,14 @@ def test_a_policy_that_says_nothing(name, base):
     "The end sign at once, always: answers of one token, all alike, and a reward that does not vary."
     silent = tiny()
     head = silent.backbone.net.get_output_embeddings()
-    bias = torch.zeros(silent.backbone.vocab)
-    bias[silent.backbone.eos_id] = 1e4
+    bias = torch.zeros(silent.backbone.vocab_size)
+    bias[silent.backbone.codec.eos_id] = 1e4
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
     model = ONLINE[name](silent, length, QUESTIONS, **FEW)
     assert model.history["n_tokens"] == [1.] and model.history["reward"] == [0.]
     before = silent.branch("before")   # nothing was better than anything else: nothing was learned
-    for key, weight in silent.backbone.role_state(model.role).items():
-        torch.testing.assert_close(weight, silent.backbone.role_state(before.role)[key], rtol=0, atol=1e-5)
+    for key, weight in silent.backbone.adapters.state(model.role).items():
+        torch.testing.assert_close(weight, silent.backbone.adapters.state(before.role)[key], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ON_PAIRS, *ONLINE])
@@ -121,7 +121,7 @@ def test_no_pad_token(name):
     with_pad = tiny()
     again = ON_PAIRS[name](with_pad, PAIRS, epochs=1) if name in ON_PAIRS else \
         ONLINE[name](with_pad, length, QUESTIONS, **FEW)
-    for a, b in zip(base.backbone.role_parameters(model.role), with_pad.backbone.role_parameters(again.role)):
+    for a, b in zip(base.backbone.adapters.parameters(model.role), with_pad.backbone.adapters.parameters(again.role)):
         assert torch.allclose(a, b, atol=1e-6)  # what fills up short rows is never read
 
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number(name, base, tmp_path):
     said = str(caught.value)
     assert "became nan at step 2 of" in said and "batch of rows" in said or "logits that are not numbers" in said
     kept = sorted(p.name for p in tmp_path.glob("step-*"))
-    assert kept and broken.backbone.roles == []
+    assert kept and broken.backbone.adapters.names == []
 
 
 def test_an_adapter_of_another_base(base, tmp_path):
@@ -154,7 +154,7 @@ def test_an_adapter_of_another_base(base, tmp_path):
     role.free()
     for other in (tiny(seed=4), tiny(hidden=64)):
         with pytest.raises(ModelError, match="another base"): load_model(tmp_path / "adapter", other)
-        assert other.backbone.roles == []
+        assert other.backbone.adapters.names == []
     with pytest.raises(FarmError, match="backbone of the policy"):
         train_ppo(base, length, QUESTIONS, reference=tiny(seed=4), **FEW)
 

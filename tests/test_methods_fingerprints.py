@@ -153,7 +153,7 @@ def test_a_reward_that_cannot_be_told_asks_for_a_version(base, tmp_path):
     scalars = lambda: (1. for _ in range(9))
     for train in ONLINE.values():
         with pytest.raises(ConfigError, match="version"): train(base, remote(scalars()), run_dir=tmp_path / "no")
-        assert base.backbone.roles == []
+        assert base.backbone.adapters.names == []
     with pytest.raises(ConfigError, match="version"):
         train_expert_iteration(base, remote(ones()), QUESTIONS, n=2, epochs=1, run_dir=tmp_path / "no")
     ONLINE["ppo"](base, remote(scalars())).free()
@@ -173,7 +173,7 @@ def start_changes(base):
     "Another start of the same shape: other weights of the base, of the adapter, another prompt, another precision."
     def other_prompt():
         model = tiny()
-        model.backbone.prompts = PromptFormat("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
+        model.backbone.codec.prompts = PromptFormat("Q: {instruction} {input}\nA:", "Q: {instruction}\nA:")
         return model
     def half():
         model = tiny()
@@ -247,9 +247,9 @@ def stopping(*ids):
 
 def scaled(base, alpha):
     "A role of which nothing but its scale is another."
-    role = base.backbone.add_role("scaled", seed=1, alpha=alpha)
+    role = base.backbone.adapters.add("scaled", seed=1, alpha=alpha)
     with torch.no_grad():
-        for p in base.backbone.role_parameters(role): p.copy_(torch.ones_like(p) / 50)
+        for p in base.backbone.adapters.parameters(role): p.copy_(torch.ones_like(p) / 50)
     return Model(base.backbone, role, "scaled", decoding=base.decoding)
 
 
@@ -272,7 +272,7 @@ def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
              "grpo": lambda *a: train_ppo(*a, rollouts=8, minibatch=8, advantage="grpo", **few),
              "quark": lambda *a: train_quark(*a, rollouts=4, updates=1, batch_size=4, **few),
              "expert": lambda *a: train_expert_iteration(*a, n=4, epochs=1, batch_size=2, run_dir=tmp_path)}[name]
-    roles = list(base.backbone.roles)
+    roles = list(base.backbone.adapters.names)
     one, two = TASKS[task](base)
     figures = lambda model: [{k: v for k, v in row.items() if k != "seconds"} for row in model.history.rows]
     rows, made = figures(train(*one)), [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.json*"))]
@@ -281,7 +281,7 @@ def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
     except StageError as error: assert "not the same" in str(error)
     else:   # winners are drawn anew; where they are the same, so is what is learned from them
         assert name == "expert" and made != [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.json*"))]
-    for role in set(base.backbone.roles) - set(roles): base.backbone.remove_role(role)
+    for role in set(base.backbone.adapters.names) - set(roles): base.backbone.adapters.remove(role)
 
 
 def test_another_scale_of_the_reference_is_refused(base, tmp_path):
@@ -289,7 +289,7 @@ def test_another_scale_of_the_reference_is_refused(base, tmp_path):
                                     minibatch=4, checkpoint_every=1, run_dir=tmp_path)
     train(16), train(16)
     with pytest.raises(StageError, match="not the same: start"): train(64)
-    for role in list(base.backbone.roles): base.backbone.remove_role(role)
+    for role in list(base.backbone.adapters.names): base.backbone.adapters.remove(role)
 
 
 def test_a_column_that_cannot_be_read(base, tmp_path):

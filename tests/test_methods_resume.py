@@ -55,7 +55,7 @@ METHODS = {
 
 def ended(model):
     "All that a run ends with: its weights and its history, but for the seconds."
-    weights = [p.detach().clone() for p in model.backbone.role_parameters(model.role)]
+    weights = [p.detach().clone() for p in model.backbone.adapters.parameters(model.role)]
     if hasattr(model, "head"): weights.append(model.head.weight.detach().clone())
     history = [{k: v for k, v in row.items() if k != "seconds"} for row in model.history.rows]
     model.free()
@@ -78,7 +78,7 @@ def failing(monkeypatch, method, at, error):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_at_random_steps(name, base, tmp_path, monkeypatch):
-    train, rng, roles = METHODS[name], random.Random(name), list(base.backbone.roles)
+    train, rng, roles = METHODS[name], random.Random(name), list(base.backbone.adapters.names)
     weights, history = ended(train(base))
     for k in range(5):
         run = dict(run_dir=tmp_path / str(k), checkpoint_every=rng.randint(1, 3))
@@ -88,7 +88,7 @@ def test_killed_at_random_steps(name, base, tmp_path, monkeypatch):
             else: failing(patch, "descend", stop, rng.choice([Killed(), KeyboardInterrupt()]))
             try: train(base, **run).free()
             except Killed: pass
-        assert base.backbone.roles == roles, "an ended run leaves no role behind"
+        assert base.backbone.adapters.names == roles, "an ended run leaves no role behind"
         again, rows = ended(train(base, **run))
         assert torch.equal(again, weights) and rows == history, (run["checkpoint_every"], stop, k)
 
@@ -124,11 +124,11 @@ def test_a_damaged_folder_is_named_and_never_another_result(name, base, tmp_path
     weights, history = ended(train())
     shutil.copytree(tmp_path / "run", tmp_path / "kept")
     def check(file, expected=""):
-        roles = list(base.backbone.roles)
+        roles = list(base.backbone.adapters.names)
         try: again, rows = ended(train())
         except FarmError as error: assert str(tmp_path / "run") in str(error) and file.name.split(".")[0] in str(error)
         else: assert not expected and torch.equal(again, weights) and rows == history, file
-        assert base.backbone.roles == roles
+        assert base.backbone.adapters.names == roles
         shutil.rmtree(tmp_path / "run")
         shutil.copytree(tmp_path / "kept", tmp_path / "run")
     files = [p for p in (tmp_path / "run").rglob("*.*") if p.is_file() and p.name != ".lock"]

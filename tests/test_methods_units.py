@@ -21,9 +21,9 @@ ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]
 def policy():
     "A policy away from its base, so that there is a KL to pay for."
     backbone = new_backbone(QUESTIONS + ANSWERS, vocab=300, hidden=32, context=80, seed=3)
-    role, generator = backbone.add_role("moved", seed=1), torch.Generator().manual_seed(0)
+    role, generator = backbone.adapters.add("moved", seed=1), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in backbone.role_parameters(role): p.copy_(.3 * torch.randn(p.shape, generator=generator))
+        for p in backbone.adapters.parameters(role): p.copy_(.3 * torch.randn(p.shape, generator=generator))
     return Model(backbone, role, "moved", decoding=Decoding(max_new_tokens=8))
 
 
@@ -79,7 +79,8 @@ def test_rounding_is_no_reward(advantage, scale, policy):
     rows = trained.history.rows
     assert all(abs(row["objective"]) < 1 and row.get("value_loss", 0) < 1 for row in rows)
     if advantage != "gae" or scale == "first rollout":   # of a raw constant, the value function must learn what it is
-        for a, b in zip(policy.backbone.role_parameters(trained.role), policy.backbone.role_parameters(policy.role)):
+        of = policy.backbone.adapters.parameters
+        for a, b in zip(of(trained.role), of(policy.role)):
             assert torch.equal(a, b), "nothing was to be learned"
     trained.free()
 

@@ -36,7 +36,7 @@ def base(): return load_base(FILE, dtype="bf16" if bf16_units() else "fp32")
 def test_it_answers_in_its_chat_format(base):
     backbone = base.backbone
     assert isinstance(backbone.prompts, ChatFormat) and backbone.n_parameters > 1e8
-    prompt = backbone.encode_prompt(QUESTION)
+    prompt = backbone.codec.encode_prompt(QUESTION)
     assert prompt[:2] == backbone.tokenizer("<|im_start|>system", add_special_tokens=False)["input_ids"]
     assert backbone.tokenizer.decode(prompt).count("<|im_start|>") == 3
     turns = [{"role": "user", "content": QUESTION}]
@@ -64,8 +64,8 @@ def test_greedy_batch_is_generate():
 def train(model, answer, steps, lr=1e-3):
     "Teach one answer; returns the loss before and after."
     backbone, losses = model.backbone, []
-    batch = pad_batch([backbone.encode_prompt(QUESTION)], [backbone.encode_output(answer)])
-    optimizer = torch.optim.AdamW(backbone.role_parameters(model.role), lr=lr)
+    batch = pad_batch([backbone.codec.encode_prompt(QUESTION)], [backbone.codec.encode_output(answer)])
+    optimizer = torch.optim.AdamW(backbone.adapters.parameters(model.role), lr=lr)
     for _ in range(steps):
         with backbone.using(model.role, train=True) as net:
             loss = -token_logps(backbone, net, batch).sum() / batch.output_mask.sum()
@@ -83,7 +83,7 @@ def test_adapters_train_save_load_and_export(base, tmp_path):
     assert last < first / 2
     taught = ask(policy, QUESTION, greedy=True, max_new_tokens=6)
     assert taught == "Hay!" and ask(base, QUESTION, greedy=True, max_new_tokens=6) == before
-    reward = RewardModel(base.backbone, base.backbone.add_role("reward", like=policy.role))
+    reward = RewardModel(base.backbone, base.backbone.adapters.add("reward", copy_from=policy.role))
     torch.nn.init.normal_(reward.head.weight, std=.02, generator=torch.Generator().manual_seed(0))
     assert reward.score(policy.sample([QUESTION], n=3, max_new_tokens=6)).shape == (1, 3)
     policy.save(tmp_path / "policy")
@@ -108,7 +108,7 @@ def test_nf4(base, tmp_path):
     assert not (tmp_path / "no").exists()
     policy.save(tmp_path / "policy")
     unquantized = load_model(tmp_path / "policy", base)  # the adapter of the 4-bit base fits the same base in bf16
-    batch = pad_batch([base.backbone.encode_prompt(QUESTION)], [base.backbone.encode_output("Hay!")])
+    batch = pad_batch([base.backbone.codec.encode_prompt(QUESTION)], [base.backbone.codec.encode_output("Hay!")])
     logps = []
     for role in (None, unquantized.role):
         with base.backbone.inference(role) as net: logps.append(sequence_logps(base.backbone, net, batch).item())

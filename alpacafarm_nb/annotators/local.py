@@ -81,7 +81,7 @@ class ModelJudge(LogOddsAnnotator):
         for row, k in zip(pairs[list(SEEN)].to_dict("records"), first):
             if k == 2: row["output_1"], row["output_2"] = row["output_2"], row["output_1"]
             texts.append("\n\n".join(turn["content"] for turn in self.frame.render([row])))
-        return self.model.backbone.encode_prompts(pd.DataFrame(dict(instruction=texts, input="")))
+        return self.model.backbone.codec.encode_prompts(pd.DataFrame(dict(instruction=texts, input="")))
 
     def second_shown(self, prompts: list[list[int]]) -> np.ndarray:
         "Log-odds that the output shown second is better. Raises `ModelError` for a prompt beyond the context."
@@ -90,12 +90,12 @@ class ModelJudge(LogOddsAnnotator):
         from alpacafarm_nb.models import check_prompts, pad_batch, sequence_logps
         backbone = self.model.backbone
         check_prompts(backbone, prompts)
-        said = backbone.encode_outputs(list(self.verdicts), eos=False)
+        said = backbone.codec.encode_outputs(list(self.verdicts), eos=False)
         order, odds = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), np.zeros(len(prompts))
         with torch.inference_mode(), backbone.inference(self.model.role) as net:
             for at in progress(range(0, len(order), self.batch_size), desc=f"{self.name} judges", unit="batch"):
                 part = order[at:at + self.batch_size]
-                batch = pad_batch([prompts[i] for i in part for _ in said], said * len(part), backbone.pad_id)
+                batch = pad_batch([prompts[i] for i in part for _ in said], said * len(part), backbone.codec.pad_id)
                 logps = sequence_logps(backbone, net, batch.to(backbone.device)).float().reshape(-1, 2).cpu().numpy()
                 odds[part] = logps[:, 1] - logps[:, 0]
         return odds

@@ -172,7 +172,7 @@ def train_dpo(
                               pairs.target[rows].to(chosen.device), drift)
             return loss.of(terms, config).mean(), _figures(terms, loss, config.beta)
 
-        learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
+        learner = Learner(backbone.adapters.parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
                           fingerprint=[config, seed, pairs.content, ref, run_dir and marks_of(loss, "loss"),

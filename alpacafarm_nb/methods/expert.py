@@ -93,7 +93,7 @@ def _winners(policy, reward, table, config, seed, stages, k):
         kept = kept[["instruction", "input", "output", "finished", "score"]]
         return kept.assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
-    depends_on = [config, seed, "finished", table_marks(table), policy.backbone.encode_prompts(
+    depends_on = [config, seed, "finished", table_marks(table), policy.backbone.codec.encode_prompts(
         table, policy.decoding.control), marks_of(policy), reward_marks(reward)]
     return stages.run(f"winners-{k}", depends_on, compute, lambda t, f: save_table(t, f / "winners.jsonl"),
                       lambda f: _read_winners(f / "winners.jsonl", table))

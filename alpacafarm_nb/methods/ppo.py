@@ -239,10 +239,10 @@ class ValueAdapter:
     "A role that starts as a copy of another, with a scalar head at zero."
 
     def __init__(self, backbone, role: str | None, seed: int = 0, **lora):
-        self.backbone, self.role = backbone, backbone.add_role("value", like=role, seed=seed, **lora)
+        self.backbone, self.role = backbone, backbone.adapters.add("value", copy_from=role, seed=seed, **lora)
         self.head = scalar_head(backbone)
 
-    def parameters(self): return [*self.backbone.role_parameters(self.role), *self.head.parameters()]
+    def parameters(self): return [*self.backbone.adapters.parameters(self.role), *self.head.parameters()]
     def look(self, rollout: Rollout) -> None: pass
 
     def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
@@ -254,7 +254,7 @@ class ValueAdapter:
     def training(self):
         with self.backbone.using(self.role, train=True): yield
 
-    def free(self): self.backbone.remove_role(self.role)
+    def free(self): self.backbone.adapters.remove(self.role)
 
 # %% ../../nbs/api/15_ppo.ipynb #export-class-novalue-in-place
 class NoValue:
@@ -438,8 +438,8 @@ class PPOModel(Model):
         if step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none"
             raise FarmError(f"{self.name}: step {step} was not kept (kept: {kept}); name it in evaluate_at")
-        role = self.backbone.add_role(f"{self.name}_at_{step}", like=self.role)
-        self.backbone.load_role_state(role, self.snapshots[step])
+        role = self.backbone.adapters.add(f"{self.name}_at_{step}", copy_from=self.role)
+        self.backbone.adapters.load_state(role, self.snapshots[step])
         return Model(self.backbone, role, f"{self.name}_at_{step}", self.history, replace(self.decoding))
 
 # %% ../../nbs/api/15_ppo.ipynb #step-evaluation
@@ -471,7 +471,7 @@ class StepEvaluation:
 
     def _snapshot(self, step):
         from safetensors.torch import save_file
-        state = self.policy.backbone.role_state(self.policy.role)
+        state = self.policy.backbone.adapters.state(self.policy.role)
         self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
         if self.folder:
             with atomic_folder(self.folder / "snapshots" / f"step-{step}") as temp:
@@ -509,7 +509,7 @@ class StepEvaluation:
         try: state = load_file(path)
         except Exception as error: raise StageError(f"{what} cannot be read ({error}). {remedy}") from error
         shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
-        if shapes(state) != shapes(self.policy.backbone.role_state(self.policy.role)):
+        if shapes(state) != shapes(self.policy.backbone.adapters.state(self.policy.role)):
             raise StageError(f"{what} holds another adapter than this run trains. {remedy}")
         return state
 
@@ -535,7 +535,7 @@ def train_ppo(
     if processes() > 1: raise ConfigError("PPO runs in one process; start it without a launcher")
     if reference.backbone is not backbone: raise ConfigError("PPO needs its reference on the backbone of the policy")
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
-    prompts = check_prompts(backbone, backbone.encode_prompts(table, model.decoding.control))
+    prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, model.decoding.control))
     check_memory(backbone, "ppo", config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of = run_dir and as_path(run_dir), as_reward(reward)
     kl_coef, scale, warned = config.kl_coef, given_scale(reward, config.reward_scale), False
@@ -587,7 +587,7 @@ def _learner(policy, value, reference, reward, table, prompts, config, seed, run
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
                        start=[[start_of(backbone, m.role) for m in (policy, reference)], policy.decoding],
                        reward=run_dir and reward_marks(reward))
-    return Learner({"policy": backbone.role_parameters(policy.role), "value": value.parameters()},
+    return Learner({"policy": backbone.adapters.parameters(policy.role), "value": value.parameters()},
                    {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
                    precision=precision_for(backbone, config.precision), name=policy.name, seed=seed,
                    fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,

@@ -156,8 +156,8 @@ def learned_controls(
     start: str,  # the control text of the policy of the start
 ) -> list[tuple[list[int], list[int]]]:
     "For each answer, the ids of its control text, in front of the prompt and behind it."
-    if config.mode != "all": return [backbone.control_ids(start)] * len(pool)
-    of = {k: backbone.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
+    if config.mode != "all": return [backbone.codec.control_ids(start)] * len(pool)
+    of = {k: backbone.codec.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
     return [of[k] for k in pool.quantile(config.quantiles)]
 
 def learned_batches(
@@ -182,13 +182,13 @@ def quark_step(
 ) -> dict[str, float]:  # metrics: nll a token, kl an answer, those of the learner
     "One step of the optimiser on some answers of the pool."
     backbone, figures = policy.backbone, Counter()
-    plain, total = backbone.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
+    plain, total = backbone.codec.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
     for part in np.array_split(rows, min(config.accumulation, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
         with reading(backbone, reference.role, config.precision) as net, torch.no_grad():
-            read = take([backbone.with_control(p, plain) for p in prompts], outputs, range(len(part)), backbone)
+            read = take([backbone.codec.with_control(p, plain) for p in prompts], outputs, range(len(part)), backbone)
             ref_logits, _ = _logits(backbone, net, read, config)
-        asked = [backbone.with_control(p, controls[i]) for p, i in zip(prompts, part)]
+        asked = [backbone.codec.with_control(p, controls[i]) for p, i in zip(prompts, part)]
         with learner.own_randomness(), backbone.using(policy.role, train=True) as net:
             batch = take(asked, outputs, range(len(part)), backbone)
             with learner.autocast(): logits, tokens = _logits(backbone, net, batch, config)
@@ -225,7 +225,7 @@ def train_quark(
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     start = model.decoding.control
     best = config.asking(start, config.quantiles) if config.mode == "all" else start
-    prompts = check_prompts(backbone, backbone.encode_prompts(table, best))
+    prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, best))
     check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of, pool = run_dir and as_path(run_dir), as_reward(reward), Pool()
     with new_role(backbone, name, model.role, seed) as (role, _):
@@ -236,7 +236,7 @@ def train_quark(
             if found := resumed_notes(learner, evaluated=steps_noted):
                 evaluation.resume(found)
                 for step in () if config.clear_pool else range(learner.done):
-                    pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollouts, backbone.vocab, name)
+                    pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollouts, backbone.vocab_size, name)
             for step in range(learner.done, config.steps):
                 if config.clear_pool: pool = Pool()
                 asked = table.iloc[deal(len(table), config.rollouts, step, seed)]
@@ -244,7 +244,7 @@ def train_quark(
                     asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                     seed=seed_for(seed, "rollout", step), return_ids=True)
                 rewards = reward_of(answers)
-                pool.add(backbone.encode_prompts(asked), answers["output_ids"].tolist(), rewards, step)
+                pool.add(backbone.codec.encode_prompts(asked), answers["output_ids"].tolist(), rewards, step)
                 if run_dir: pool.save(run_dir / "pool" / f"step-{step}.json", step)
                 learned, controls = learned_rows(pool, config), learned_controls(pool, config, backbone, start)
                 updates = [quark_step(learner, policy, model, pool, rows, controls, config)
@@ -266,7 +266,7 @@ def _learner(policy, reference, reward, table, prompts, config, seed, run_dir) -
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
                        start=[[start_of(backbone, m.role) for m in (policy, reference)], reference.decoding],
                        reward=run_dir and reward_marks(reward))
-    return Learner(backbone.role_parameters(policy.role), config.lr, config.steps, config.schedule, config.warmup,
+    return Learner(backbone.adapters.parameters(policy.role), config.lr, config.steps, config.schedule, config.warmup,
                    config.clip, precision_for(backbone, config.precision), name=policy.name, seed=seed,
                    fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
                    schedule_steps=config.schedule_steps)

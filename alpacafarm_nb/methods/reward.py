@@ -134,7 +134,7 @@ def grouped_logps(
 ) -> Tensor:
     "Log-probabilities of the answers' tokens [M], answer after answer, each prompt read once."
     columns = [outputs[j::group] for j in range(group)]
-    batch = answer_rows(prompts[::group], columns, backbone.pad_id, by_prompt=True).to(backbone.device)
+    batch = answer_rows(prompts[::group], columns, backbone.codec.pad_id, by_prompt=True).to(backbone.device)
     return backbone.logps(net, batch.states(backbone, net, batch.before), batch.tokens, temperature)
 
 def pair_scores(
@@ -186,7 +186,7 @@ class EncodedPairs:
     def batch(self, rows, backbone) -> AnswerRows:
         "Some of the pairs, on the backbone's device."
         prompts, *columns = ([ids[i] for i in rows] for ids in (self.prompts, self.chosen, self.rejected))
-        return answer_rows(prompts, columns, backbone.pad_id, shares_prompts(backbone)).to(backbone.device)
+        return answer_rows(prompts, columns, backbone.codec.pad_id, shares_prompts(backbone)).to(backbone.device)
 
     @property
     def content(self) -> list:
@@ -222,7 +222,7 @@ def train_reward_model(
             loss = bradley_terry_loss(chosen, rejected, pairs.target[rows].to(chosen.device)).mean()
             return loss, {"accuracy": (chosen > rejected).float().mean(), "margin": (chosen - rejected).mean()}
 
-        learner = Learner({"": backbone.role_parameters(role), "head": reward.head.parameters()}, config.lr,
+        learner = Learner({"": backbone.adapters.parameters(role), "head": reward.head.parameters()}, config.lr,
                           schedule=config.schedule, warmup=config.warmup, clip=config.clip, name=name, seed=seed,
                           weight_decay=config.weight_decay, precision=precision_for(backbone, config.precision),
                           optimizer=config.optimizer,

@@ -34,7 +34,7 @@ def take(
     backbone,                      # for padding and device
 ) -> Batch:
     "The batch of some rows, on the backbone's device."
-    return pad_batch([prompts[i] for i in rows], [outputs[i] for i in rows], backbone.pad_id).to(backbone.device)
+    return pad_batch([prompts[i] for i in rows], [outputs[i] for i in rows], backbone.codec.pad_id).to(backbone.device)
 
 def pretrain(
     model: Model,          # a base without roles; its weights are changed in place
@@ -46,9 +46,10 @@ def pretrain(
 ) -> Model:
     "The same model, all its weights trained on plain texts; its history has a row a step."
     backbone = model.backbone
-    start = [backbone.eos_id if backbone.bos_id is None else backbone.bos_id]
-    if backbone.roles: raise ModelError(f"a base with roles ({', '.join(backbone.roles)}) cannot itself be trained")
-    outputs = [ids[:backbone.max_length - 1] for ids in backbone.encode_outputs(list(texts))]
+    start = [backbone.codec.eos_id if backbone.codec.bos_id is None else backbone.codec.bos_id]
+    if names := backbone.adapters.names:
+        raise ModelError(f"a base with adapters ({', '.join(names)}) cannot itself be trained")
+    outputs = [ids[:backbone.max_length - 1] for ids in backbone.codec.encode_outputs(list(texts))]
     batches = length_batches(list(map(len, outputs)), batch_size, epochs, seed)
     learner = Learner(backbone.net.requires_grad_(True).parameters(), lr, warmup=.05, name="pretraining", seed=seed)
 
@@ -175,7 +176,7 @@ def train_sft(
             batch = take(prompts, outputs, rows, backbone)
             return sft_loss(token_logps(backbone, net, batch), batch.output_mask).sum() / batch.output_mask.sum(), {}
 
-        learner = Learner(backbone.role_parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
+        learner = Learner(backbone.adapters.parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
                           clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
                           fingerprint=[config, seed, prompts, outputs, start_of(backbone, role)])
