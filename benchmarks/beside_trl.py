@@ -67,7 +67,7 @@ def reward(outputs):
 
 def in_order(job, backbone, table):
     "The rows in the order of our batches, and how many tokens they have."
-    from alpacafarm_nb.learner import encode_examples, length_batches
+    from alpacafarm_nb.training.learner import encode_examples, length_batches
     from alpacafarm_nb.methods.reward import EncodedPairs
     if job == "rloo": return table, None
     if job == "sft":
@@ -117,7 +117,7 @@ def theirs(job, side, folder, table):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from alpacafarm_nb.models import load_backbone
+    from alpacafarm_nb.models.backbone import load_backbone
     backbone = load_backbone(folder / "model", prompts="chat", device="cpu")
     table, tokens = in_order(job, backbone, table)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -215,7 +215,7 @@ def worker(job, side, folder, data):
 
 def precision():
     "What both sides compute in: bf16 where the processor has units for it."
-    from alpacafarm_nb.kernels import bf16_units
+    from alpacafarm_nb.models.kernels import bf16_units
     return "bf16" if bf16_units() else "fp32"
 
 

@@ -29,9 +29,9 @@ RATES = {"farm": {"dpo": (1e-6, 1e-5, 2e-4, 1e-3), "sft": (2e-5, 2e-4, 5e-4, 2e-
 def moved(model, start, table):
     "How far the log-probability of a token of some outputs has moved, in the mean, in nats."
     import torch
-    from alpacafarm_nb.learner import encode_examples
+    from alpacafarm_nb.training.learner import encode_examples
     from alpacafarm_nb.methods.sft import take
-    from alpacafarm_nb.models import token_logps
+    from alpacafarm_nb.models.backbone import token_logps
     prompts, outputs = encode_examples(model.backbone, table)
     found = []
     for one in (model, start):
@@ -44,7 +44,7 @@ def moved(model, start, table):
 
 def train_all_weights(start, batches, lengths, config, loss_of, seed):
     "A copy of a model, all of whose weights are trained: `loss_of(backbone, net, rows)` is a batch's loss."
-    from alpacafarm_nb.learner import Learner
+    from alpacafarm_nb.training.learner import Learner
     model = start.merge()
     backbone, net = model.backbone, model.backbone.net.requires_grad_(True)
     learner = Learner(net.parameters(), config.lr, schedule=config.schedule, warmup=config.warmup, clip=config.clip,
@@ -83,7 +83,7 @@ class Farm:
 
     def figures(self, model, start):
         "Win-rate by gold in percent, how far it moved, and what share of greedy answers is unchanged."
-        from alpacafarm_nb.farm.study import win_probability
+        from alpacafarm_nb.studies.overoptimization import win_probability
         asked = self.farm.val
         drawn = model.sample(asked.drop(columns="output"), n=2, temperature=.5, seed=9)
         values = win_probability(drawn, asked, self.farm.gold).mean(1)
@@ -100,10 +100,10 @@ class Farm:
 
     def sft_full(self, lr):
         from alpacafarm_nb import SFTConfig
-        from alpacafarm_nb.learner import encode_examples, length_batches
+        from alpacafarm_nb.training.learner import encode_examples, length_batches
         from alpacafarm_nb.methods.losses import sft_loss
         from alpacafarm_nb.methods.sft import take
-        from alpacafarm_nb.models import token_logps
+        from alpacafarm_nb.models.backbone import token_logps
         config = SFTConfig.make(SFTConfig.paper(), lr=lr)
         prompts, outputs = encode_examples(self.base.backbone, self.farm.sft)
         batches = length_batches([len(p) + len(o) for p, o in zip(prompts, outputs)], 16, config.epochs, self.seed)
@@ -130,7 +130,7 @@ class Farm:
 
     def dpo_full(self, lr):
         from alpacafarm_nb import DPOConfig
-        from alpacafarm_nb.learner import length_batches
+        from alpacafarm_nb.training.learner import length_batches
         from alpacafarm_nb.methods.dpo import pair_logps
         from alpacafarm_nb.methods.losses import dpo_loss
         from alpacafarm_nb.methods.reward import EncodedPairs, pair_answer_logps

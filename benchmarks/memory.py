@@ -26,9 +26,9 @@ from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model
 from alpacafarm_nb.methods.sft import SFTConfig, train_sft
-from alpacafarm_nb.models import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone
+from alpacafarm_nb.models.backbone import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone
 from alpacafarm_nb.prompts import PLAIN
-from alpacafarm_nb.sampling import Decoding, Model
+from alpacafarm_nb.models.policy import Decoding, Model
 
 SHAPES = {  # hidden, inner, layers, heads, key-value heads
     "tiny": (256, 704, 4, 4, 4), "160m": (768, 2048, 12, 12, 12), "1b": (2048, 5632, 22, 32, 4),

@@ -69,7 +69,7 @@ def settings(args):
 
 def half():
     "bf16 where the processor has units for it, else single precision."
-    from alpacafarm_nb.kernels import bf16_units
+    from alpacafarm_nb.models.kernels import bf16_units
     return "bf16" if bf16_units() else "fp32"
 
 
@@ -153,7 +153,7 @@ def pick(table, lengths, limit, train, held, seed, what):
 
 def load_data(args, backbone):
     "Demonstrations and pairs, to train on and held out, and instructions for PPO that no other table holds."
-    from alpacafarm_nb.learner import encode_examples
+    from alpacafarm_nb.training.learner import encode_examples
     from alpacafarm_nb.records import check_demonstrations
     from alpacafarm_nb.sources import load_chat_pairs
     records, pairs = check_demonstrations(args.data / RECORDS), load_chat_pairs(args.data / PAIRS)
@@ -173,9 +173,9 @@ def response_losses(model, table, batch_size):
     "Sum of the negative log-probabilities of each row's response, and its number of tokens."
     import numpy as np
     import torch
-    from alpacafarm_nb.learner import encode_examples, length_batches
+    from alpacafarm_nb.training.learner import encode_examples, length_batches
     from alpacafarm_nb.methods.sft import take
-    from alpacafarm_nb.models import token_logps
+    from alpacafarm_nb.models.backbone import token_logps
     backbone = model.backbone
     prompts, outputs = encode_examples(backbone, table, "output")
     losses, n = np.zeros(len(table)), np.array([len(o) for o in outputs])
@@ -277,7 +277,7 @@ class Run:
         "SFT, and the loss on held-out records before and after."
         import numpy as np
         from alpacafarm_nb import train_sft
-        from alpacafarm_nb.learner import encode_examples
+        from alpacafarm_nb.training.learner import encode_examples
         args, data = self.args, self.data["sft"]
         tokens = args.sft_epochs * sum(len(x) for side in encode_examples(self.base.backbone, data) for x in side)
         with Clock() as clock:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from alpacafarm_nb.farm.farms import load_farm
-from alpacafarm_nb.kernels import bf16_units
+from alpacafarm_nb.farm.worlds import load_farm
+from alpacafarm_nb.models.kernels import bf16_units
 from alpacafarm_nb.methods.sft import train_sft
-from alpacafarm_nb.models import RewardModel
-from alpacafarm_nb.sampling import load_base, sample_ids
+from alpacafarm_nb.models.backbone import RewardModel
+from alpacafarm_nb.models.policy import load_base, sample_ids
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW = dict(temperature=.7, top_p=1., max_new_tokens=72)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from alpacafarm_nb.learner import Learner  # noqa: E402
+from alpacafarm_nb.training.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.binary import FeedMEConfig, RewardConditioningConfig, train_feedme  # noqa: E402
 from alpacafarm_nb.methods.dpo import DPOConfig, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import ExpertConfig  # noqa: E402
@@ -17,8 +17,8 @@ from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, how_far, train_sft  # noqa: E402
-from alpacafarm_nb.models import new_backbone  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]

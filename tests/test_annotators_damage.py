@@ -14,9 +14,9 @@ from servers import Server, completion, longer
 from test_annotators_faults import annotate, make_pairs, pool, truth
 
 from alpacafarm_nb.annotators.judges import load_judges
-from alpacafarm_nb.annotators.people import KeptLabels
-from alpacafarm_nb.annotators.remote import load_pool
-from alpacafarm_nb.answers import Answers, check_answers
+from alpacafarm_nb.annotators.human import KeptLabels
+from alpacafarm_nb.annotators.endpoint_pool import load_pool
+from alpacafarm_nb.servers.cache import Answers, check_answers
 from alpacafarm_nb.core import ConfigError
 
 AT = dict(token="Output", logprob=-.1)

@@ -18,10 +18,10 @@ import pytest
 from servers import FAULTS, Server, longer, transient
 
 from alpacafarm_nb.annotators.judges import Frame, Judge
-from alpacafarm_nb.annotators.remote import EndpointPool
-from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.annotators.endpoint_pool import EndpointPool
+from alpacafarm_nb.servers.cache import Answers
 from alpacafarm_nb.core import FarmError
-from alpacafarm_nb.endpoint import Endpoint
+from alpacafarm_nb.servers.endpoint import Endpoint
 
 FRAME = Frame((("user", "{pairs}\nWhich is better?"),), "{instruction}\n(a) {output_1}\n(b) {output_2}")
 JUDGES = [Judge("one", FRAME, dict(kind="numbered"), "m", dict(temperature=1., max_tokens=9)),

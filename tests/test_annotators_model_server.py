@@ -10,8 +10,8 @@ from test_smollm2 import FILE
 
 from alpacafarm_nb.annotators.judges import load_judges
 from alpacafarm_nb.annotators.local import ModelJudge
-from alpacafarm_nb.annotators.remote import load_pool
-from alpacafarm_nb.sampling import load_base
+from alpacafarm_nb.annotators.endpoint_pool import load_pool
+from alpacafarm_nb.models.policy import load_base
 
 pytestmark = [
     pytest.mark.slow,

@@ -17,10 +17,10 @@ import pytest
 from servers import Server, longer, transient
 from test_annotators_faults import JUDGES, annotate, make_pairs, pool
 
-from alpacafarm_nb.answers import Answers, check_answers
+from alpacafarm_nb.servers.cache import Answers, check_answers
 from alpacafarm_nb.core import ConfigError, FarmError
-from alpacafarm_nb.endpoint import BudgetSpent, Endpoint, EndpointError
-from alpacafarm_nb.ledger import Bill, Habit, Ledger
+from alpacafarm_nb.servers.endpoint import BudgetSpent, Endpoint, EndpointError
+from alpacafarm_nb.servers.ledger import Bill, Habit, Ledger
 
 PRICES = (2., 10.)
 PAID = ("dropped", "html", "malformed", "slow", "no choices", "gateway", "filtered")   # computed, billed, and lost
@@ -87,7 +87,7 @@ ASK = textwrap.dedent("""
     from types import SimpleNamespace
     sys.path.insert(0, sys.argv[3])
     from test_annotators_faults import make_pairs, pool
-    from alpacafarm_nb.endpoint import BudgetSpent
+    from alpacafarm_nb.servers.endpoint import BudgetSpent
     crowd = pool(SimpleNamespace(url=sys.argv[1]), sys.argv[2], concurrency=8, prices={"m": (2., 10.)},
                  **json.loads(sys.argv[4]))
     pairs = make_pairs(int(sys.argv[5]))

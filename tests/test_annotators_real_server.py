@@ -22,7 +22,7 @@ from conftest import ROOT
 from test_smollm2 import FILE
 
 from alpacafarm_nb.annotators.judges import load_judges
-from alpacafarm_nb.annotators.remote import load_pool
+from alpacafarm_nb.annotators.endpoint_pool import load_pool
 
 EXAMPLES = ROOT.parent / "shared/data/alpaca_farm_examples"
 pytestmark = [
@@ -37,8 +37,8 @@ REFERENCE = {"instruction", "input", "output_1", "output_2", "annotator", "prefe
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     "SmolLM2 as a folder that the server can load."
-    from alpacafarm_nb.kernels import bf16_units
-    from alpacafarm_nb.models import load_backbone, save_backbone
+    from alpacafarm_nb.models.kernels import bf16_units
+    from alpacafarm_nb.models.backbone import load_backbone, save_backbone
     backbone = load_backbone(FILE, dtype="bf16" if bf16_units() else "fp32")
     return save_backbone(backbone, tmp_path_factory.mktemp("smollm2") / "model")
 

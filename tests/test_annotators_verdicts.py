@@ -14,9 +14,9 @@ import pytest
 
 from alpacafarm_nb.annotators import verdicts as module
 from alpacafarm_nb.annotators.judges import load_judges
-from alpacafarm_nb.annotators.verdicts import LONGEST, Unparsed, make_parser, parse_reasoned, parse_regex
+from alpacafarm_nb.annotators.parsers import LONGEST, Unparsed, make_parser, parse_reasoned, parse_regex
 from alpacafarm_nb.core import ConfigError
-from alpacafarm_nb.endpoint import Answer
+from alpacafarm_nb.servers.endpoint import Answer
 from alpacafarm_nb.evaluation import order_accuracy
 
 

@@ -6,9 +6,9 @@ import torch
 import transformers as T
 
 from alpacafarm_nb.methods.reward import answer_rows, pair_answer_logps, shares_prompts
-from alpacafarm_nb.models import Backbone, RewardModel, new_tokenizer, pad_batch, token_logps
+from alpacafarm_nb.models.backbone import Backbone, RewardModel, new_tokenizer, pad_batch, token_logps
 from alpacafarm_nb.prompts import PLAIN
-from alpacafarm_nb.sampling import Model, sample_ids
+from alpacafarm_nb.models.policy import Model, sample_ids
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."] * 3
 TOKENIZER = new_tokenizer(TEXTS, 300, 64)

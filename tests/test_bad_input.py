@@ -241,7 +241,8 @@ def test_a_bad_prompt_dictionary(tmp_path):
 @pytest.fixture(scope="module")
 def tiny():
     "A tiny untrained model with room for 64 tokens."
-    models, sampling = pytest.importorskip("alpacafarm_nb.models"), pytest.importorskip("alpacafarm_nb.sampling")
+    models = pytest.importorskip("alpacafarm_nb.models.backbone")
+    sampling = pytest.importorskip("alpacafarm_nb.models.policy")
     backbone = models.new_backbone([LINE], vocab=270, hidden=16, layers=1, context=64)
     return sampling.Model(backbone, name="tiny")
 
@@ -273,7 +274,7 @@ def test_pairs_that_differ_only_in_what_is_cut_off(tiny):
 def test_weights_that_do_not_fit_their_configuration(tiny, tmp_path):
     from safetensors.torch import load_file, save_file
     from alpacafarm_nb.core import ModelError
-    from alpacafarm_nb.sampling import load_base
+    from alpacafarm_nb.models.policy import load_base
     file = tiny.export(tmp_path / "model") / "model.safetensors"
     whole = load_file(file)
     name = next(k for k in whole if "q_proj" in k)
@@ -294,6 +295,6 @@ def test_saved_models_can_be_read_by_others(tiny, tmp_path):
 
 
 def test_a_board_of_outputs_whose_model_is_not_named():
-    board = pytest.importorskip("alpacafarm_nb.farm.board")
+    board = pytest.importorskip("alpacafarm_nb.farm.leaderboard")
     outputs = pd.DataFrame({"instruction": ["Who?", "Who?"], "output": ["a", "b"], "generator": ["sft", None]})
     with pytest.raises(ConfigError, match="column 'generator': row 1 is missing"): board.named_sources(outputs)

@@ -18,10 +18,10 @@ import pytest
 from servers import completion
 from test_annotators_faults import annotate, make_pairs, pool
 
-from alpacafarm_nb import endpoint as module
-from alpacafarm_nb.annotators.remote import load_pool
+from alpacafarm_nb.servers import endpoint as module
+from alpacafarm_nb.annotators.endpoint_pool import load_pool
 from alpacafarm_nb.core import FarmError
-from alpacafarm_nb.endpoint import Endpoint, EndpointError, Refused, in_parallel, wait_for
+from alpacafarm_nb.servers.endpoint import Endpoint, EndpointError, Refused, in_parallel, wait_for
 
 BODY = dict(model="m", messages=[dict(role="user", content="Which?")], max_tokens=5, temperature=0.)
 GOOD = json.dumps(completion("Output (a)", BODY)).encode()

@@ -9,18 +9,18 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.annotators.local import RewardJudge  # noqa: E402
-from alpacafarm_nb.farm.board import leaderboard  # noqa: E402
+from alpacafarm_nb.farm.leaderboard import leaderboard  # noqa: E402
 from alpacafarm_nb.core import RecordError  # noqa: E402
-from alpacafarm_nb.learner import encode_examples  # noqa: E402
+from alpacafarm_nb.training.learner import encode_examples  # noqa: E402
 from alpacafarm_nb.methods.bestofn import BestOfN  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.reward import EncodedPairs, reward_accuracy, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.models import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
 from alpacafarm_nb.records import check_pairs, check_preferences, read_table, save_table, training_pairs  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model, sample_pairs  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model, sample_pairs  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep has", "The cows do."]

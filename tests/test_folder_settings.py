@@ -16,11 +16,11 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast, modeling_utils  # noqa: E402
 from transformers.integrations import hub_kernels  # noqa: E402
 
-from alpacafarm_nb import kinds, models  # noqa: E402
+from alpacafarm_nb.models.backbone import compatibility as kinds, backbone as models  # noqa: E402
 from alpacafarm_nb.core import ConfigError, FarmError, ModelError  # noqa: E402
-from alpacafarm_nb.models import RewardModel, load_backbone, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.backbone import RewardModel, load_backbone, new_backbone, scalar_head  # noqa: E402
 from alpacafarm_nb.prompts import ChatFormat  # noqa: E402
-from alpacafarm_nb.sampling import Model, load_base, load_model  # noqa: E402
+from alpacafarm_nb.models.policy import Model, load_base, load_model  # noqa: E402
 
 TEXTS = ["What do hens lay?", "Eggs.", "Who has wool?", "The sheep."]
 ASKED = pd.DataFrame({"instruction": TEXTS[::2], "input": "", "output": TEXTS[1::2]})

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from alpacafarm_nb.kernels import fused_layers
-from alpacafarm_nb.learner import new_role, reading
+from alpacafarm_nb.models.kernels import fused_layers
+from alpacafarm_nb.training.learner import new_role, reading
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.sft import SFTConfig
-from alpacafarm_nb.models import RewardModel, load_backbone, new_backbone, pad_batch, save_backbone, token_logps
-from alpacafarm_nb.sampling import Model, load_base, load_model
+from alpacafarm_nb.models.backbone import (RewardModel, load_backbone, new_backbone, pad_batch, save_backbone,
+                                           token_logps)
+from alpacafarm_nb.models.policy import Model, load_base, load_model
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from alpacafarm_nb.answers import Answers
+from alpacafarm_nb.servers.cache import Answers
 
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
@@ -119,10 +119,10 @@ def test_links_lead_somewhere_from_where_lessons_are_opened(tmp_path):
 def test_what_is_not_executed_fits_the_library():
     "The lines for real data of lesson 13: every function is there and takes what it is given."
     import alpacafarm_nb
-    from alpacafarm_nb.annotators.remote import EndpointPool
-    from alpacafarm_nb.endpoint import Endpoint
-    from alpacafarm_nb.models import Backbone
-    from alpacafarm_nb.sampling import Model
+    from alpacafarm_nb.annotators.endpoint_pool import EndpointPool
+    from alpacafarm_nb.servers.endpoint import Endpoint
+    from alpacafarm_nb.models.backbone import Backbone
+    from alpacafarm_nb.models.policy import Model
     block, = re.findall(r"```python\n# AlpacaFarm\n(.*?)```", prose(LESSONS[12]), re.DOTALL)
     calls = [c for c in ast.walk(ast.parse(block)) if isinstance(c, ast.Call)]
     methods = {c.func.attr for c in calls if isinstance(c.func, ast.Attribute)}

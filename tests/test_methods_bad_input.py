@@ -17,8 +17,8 @@ from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.models import new_backbone  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model, load_base, load_model  # noqa: E402
+from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model, load_base, load_model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]
@@ -131,7 +131,7 @@ def test_a_loss_that_is_no_number(name, base, tmp_path):
     broken = tiny()
     train = lambda **more: ON_PAIRS[name](broken, PAIRS, epochs=3, batch_size=2, lr=1e-3, **more) if name in ON_PAIRS \
         else ONLINE[name](broken, length, QUESTIONS, **{**FEW, "steps": 3}, **more)
-    from alpacafarm_nb.learner import Learner
+    from alpacafarm_nb.training.learner import Learner
     whole, calls = Learner.advance, []
 
     def then_break(self, **figures):

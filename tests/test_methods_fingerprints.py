@@ -14,16 +14,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import ConfigError, StageError, stable_hash  # noqa: E402
-from alpacafarm_nb.marks import marks_of  # noqa: E402
+from alpacafarm_nb.fingerprints import marks_of  # noqa: E402
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES, PreferenceLoss, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.models import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
 from alpacafarm_nb.prompts import PromptFormat  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]
@@ -205,7 +205,7 @@ def test_another_start_is_refused(name, kind, base, tmp_path):
 
 
 def test_another_loss_validation_and_schedule_are_refused(base, tmp_path, monkeypatch):
-    from alpacafarm_nb import learner
+    from alpacafarm_nb.training import learner
     loss = lambda sign: PreferenceLoss(lambda t, c: sign * (t.chosen_ratio - t.rejected_ratio))
     train = lambda: train_dpo(base, PAIRS, loss="own", epochs=1, run_dir=tmp_path / "dpo", checkpoint_every=1).free()
     for sign in (-1, 1):
@@ -300,8 +300,8 @@ def test_a_column_that_cannot_be_read(base, tmp_path):
 
 
 def test_every_weight_of_a_base_counts():
-    from alpacafarm_nb.learner import base_content
-    from alpacafarm_nb.sampling import load_base
+    from alpacafarm_nb.training.learner import base_content
+    from alpacafarm_nb.models.policy import load_base
     model = tiny()
     content = lambda m: stable_hash(base_content(m.backbone))
     first = content(model)
@@ -620,7 +620,7 @@ import collections, dataclasses, functools, logging, random, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from alpacafarm_nb.core import stable_hash
-from alpacafarm_nb.marks import marks_of
+from alpacafarm_nb.fingerprints import marks_of
 def size(t): return t["output"].str.len().to_numpy(float)
 mark = lambda reward: stable_hash(marks_of(reward, "reward"))
 """
@@ -711,7 +711,7 @@ def test_a_base_is_all_of_its_files(tmp_path):
     import dataclasses
     import shutil
 
-    from alpacafarm_nb.farm.farms import fingerprint, load_farm
+    from alpacafarm_nb.farm.worlds import fingerprint, load_farm
     farm = load_farm("farmyard")
     noted = json.loads((farm.model.parent / "frozen.json").read_text())
     assert fingerprint(farm)["model"] in json.dumps(noted)
@@ -736,7 +736,7 @@ def test_a_base_is_all_of_its_files(tmp_path):
 DEFINED = """
 import numpy as np
 from alpacafarm_nb.core import stable_hash
-from alpacafarm_nb.marks import marks_of
+from alpacafarm_nb.fingerprints import marks_of
 WORDS = {"please", "thanks", "kindly"}
 class Table:
     def __init__(self): self.by = {"eggs": 1., "milk": 2.}
@@ -776,8 +776,8 @@ def test_things_that_contain_themselves():
 def test_annotators_are_known_by_what_they_say(tmp_path):
     "A pool of judges by its judges and models, whatever it has cached; the farm's own annotators by the farm."
     from alpacafarm_nb import load_pool
-    from alpacafarm_nb.farm.farms import load_farm
-    from alpacafarm_nb.farm.loop import _annotator_marks
+    from alpacafarm_nb.farm.worlds import load_farm
+    from alpacafarm_nb.studies.pipeline import _annotator_marks
     pool = lambda model, file: load_pool("single", base_url="http://127.0.0.1:9/v1", models={"strong": model},
                                          answers=tmp_path / file, api_key="k")
     farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(marks_of(annotator, "annotator"))

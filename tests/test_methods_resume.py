@@ -10,15 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import FarmError  # noqa: E402
-from alpacafarm_nb.learner import Learner  # noqa: E402
+from alpacafarm_nb.training.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
-from alpacafarm_nb.models import new_backbone  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]

@@ -6,12 +6,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import ConfigError, StageError  # noqa: E402
-from alpacafarm_nb.learner import Learner  # noqa: E402
+from alpacafarm_nb.training.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig, given_scale, measured_scale, scale_rewards, train_ppo  # noqa: E402
 from alpacafarm_nb.methods.reward import as_reward  # noqa: E402
-from alpacafarm_nb.models import RewardModel, new_backbone, scalar_head  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]

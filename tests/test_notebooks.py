@@ -14,7 +14,7 @@ import notebooks
 import pytest
 from conftest import ROOT
 
-API = sorted((ROOT / "nbs/api").glob("*.ipynb"))
+API = sorted(p for p in (ROOT / "nbs/api").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 INDEX = sorted((ROOT / "nbs").glob("index.ipynb"))
 EVERY = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -42,9 +42,9 @@ def test_a_failing_cell_is_shown(tmp_path):
 def test_a_notebook_leaves_nothing_to_the_next(tmp_path):
     "What it enters into the package's tables would call functions of a notebook that is gone."
     source = """import logging
-from alpacafarm_nb.marks import KNOWN_MARKS
+from alpacafarm_nb.fingerprints import KNOWN_MARKS
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES
-from alpacafarm_nb.sampling import Model
+from alpacafarm_nb.models.policy import Model
 assert len(PREFERENCE_LOSSES) < 20 and KNOWN_MARKS[Model] is not print and not hasattr(Model, "left")
 PREFERENCE_LOSSES.update({str(i): print for i in range(20)})
 KNOWN_MARKS[Model] = print
@@ -53,7 +53,7 @@ class Left(logging.Filter):
     def filter(self, record): return len(PREFERENCE_LOSSES) > 0
 logging.getLogger("asyncio").addFilter(Left())
 import time
-from alpacafarm_nb.widgets.live import Run
+from alpacafarm_nb.widgets.training_board import Run
 def go_on(run, nap=time.sleep):   # what it needs outlives the notebook, as in a training
     while not run.stopping: nap(.01)
 Run(go_on, "left").start()"""
@@ -73,7 +73,7 @@ def exported(tmp_path_factory):
     shutil.copy(ROOT / "settings.ini", place)
     shutil.copytree(ROOT / "nbs/api", place / "nbs/api", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     code = ("from pathlib import Path; from nbdev.export import nb_export\n"
-            "for nb in sorted(Path('nbs/api').glob('*.ipynb')): nb_export(str(nb), 'alpacafarm_nb')")
+            "for nb in sorted(Path('nbs/api').rglob('*.ipynb')): nb_export(str(nb), 'alpacafarm_nb')")
     subprocess.run([sys.executable, "-c", code], cwd=place, check=True, env={**os.environ, "PYTHONPATH": ""})
     return {p.relative_to(place / "alpacafarm_nb"): p.read_text() for p in (place / "alpacafarm_nb").rglob("*.py")}
 

@@ -38,7 +38,7 @@ def test_importing_loads_nothing_heavy(modules):
 
 
 def test_the_lower_floors_do_without_torch():
-    floors = "core records prompts sources pocket farmyard evaluation".split()
+    floors = "core records prompts fingerprints sources pocket farmyard evaluation servers".split()
     found = [m.name for m in pkgutil.walk_packages(alpacafarm_nb.__path__, "alpacafarm_nb.")]
     low = [m for m in found if m.split(".")[1] in floors]
     code = (f"import importlib, json, sys\nloaded = []\nfor m in {low}:\n    importlib.import_module(m)\n"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from alpacafarm_nb import kernels, models
+from alpacafarm_nb.models.backbone import kernels, backbone as models
 from alpacafarm_nb.core import ModelError
-from alpacafarm_nb.kernels import bf16_units, fast_half
-from alpacafarm_nb.learner import make_accelerator, precision_for
+from alpacafarm_nb.models.kernels import bf16_units, fast_half
+from alpacafarm_nb.training.learner import make_accelerator, precision_for
 from alpacafarm_nb.methods.memory import shape_of
-from alpacafarm_nb.models import load_backbone, new_backbone, pad_batch, save_backbone, sequence_logps
+from alpacafarm_nb.models.backbone import load_backbone, new_backbone, pad_batch, save_backbone, sequence_logps
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."]
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 from alpacafarm_nb.core import as_json, stable_hash  # noqa: E402
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES, DPOConfig, PairTerms, PreferenceLoss, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.losses import log_odds  # noqa: E402
-from alpacafarm_nb.models import new_backbone  # noqa: E402
-from alpacafarm_nb.sampling import Decoding, Model  # noqa: E402
+from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 softplus = torch.nn.functional.softplus
 # of both pairs, the chosen answer has the larger mean and the smaller sum of log-probabilities: -.5 and -1 a token

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from payloads import PAYLOADS
 
-from alpacafarm_nb.farm.board import leaderboard
+from alpacafarm_nb.farm.leaderboard import leaderboard
 from alpacafarm_nb.farm.report import (agreement_figure, outputs_side_by_side, overoptimization_figure, training_figure,
                                        write_report)
 

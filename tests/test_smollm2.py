@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from alpacafarm_nb.core import ModelError
-from alpacafarm_nb.kernels import ATTENTION, bf16_units
+from alpacafarm_nb.models.kernels import ATTENTION, bf16_units
 from alpacafarm_nb.methods.reward import shares_prompts
-from alpacafarm_nb.models import RewardModel, pad_batch, sequence_logps, token_logps
+from alpacafarm_nb.models.backbone import RewardModel, pad_batch, sequence_logps, token_logps
 from alpacafarm_nb.prompts import ChatFormat
-from alpacafarm_nb.sampling import ask, load_base, load_model
+from alpacafarm_nb.models.policy import ask, load_base, load_model
 
 
 def gguf_file():

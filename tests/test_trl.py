@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("trl", reason="trl is not installed")
 torch = pytest.importorskip("torch")
 
-from alpacafarm_nb.farm.farms import make_farm  # noqa: E402
+from alpacafarm_nb.farm.worlds import make_farm  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.sampling import load_base  # noqa: E402
+from alpacafarm_nb.models.policy import load_base  # noqa: E402
 
 BATCH, LR, TOLERANCE = 4, 1e-3, 2e-6
 COMMON = dict(per_device_train_batch_size=BATCH, learning_rate=LR, lr_scheduler_type="constant", warmup_steps=0,
@@ -135,7 +135,7 @@ def test_the_gradient_of_answers_compared(advantage, start, tmp_path, monkeypatc
     import trl
     from datasets import Dataset
 
-    from alpacafarm_nb.learner import Learner
+    from alpacafarm_nb.training.learner import Learner
     from alpacafarm_nb.methods import ppo
     farm, policy, adapter = start
     asked, kept = farm.unlabeled.head(4), {}

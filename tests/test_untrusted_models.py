@@ -14,10 +14,10 @@ from transformers import AddedToken, PreTrainedTokenizerFast  # noqa: E402
 
 from alpacafarm_nb import prompts as prompts_module  # noqa: E402
 from alpacafarm_nb.core import ConfigError, ModelError  # noqa: E402
-from alpacafarm_nb.models import RewardModel, load_backbone, load_role, new_backbone, save_role  # noqa: E402
+from alpacafarm_nb.models.backbone import RewardModel, load_backbone, load_role, new_backbone, save_role  # noqa: E402
 from alpacafarm_nb.prompts import PLAIN, ChatFormat, PromptFormat  # noqa: E402
-from alpacafarm_nb.released import ReleasedReward  # noqa: E402
-from alpacafarm_nb.sampling import Model, load_base  # noqa: E402
+from alpacafarm_nb.models.released import ReleasedReward  # noqa: E402
+from alpacafarm_nb.models.policy import Model, load_base  # noqa: E402
 
 TURNS = ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
          "{% if add_generation_prompt %}<|assistant|>{% endif %}")

@@ -182,7 +182,7 @@ def test_a_lock_that_was_taken_before_a_word_was_in_it_is_acquired_again(tmp_pat
 
 def test_a_learner_keeps_its_run_folder_to_itself(tmp_path):
     torch = pytest.importorskip("torch")
-    from alpacafarm_nb.learner import Learner
+    from alpacafarm_nb.training.learner import Learner
     weight = torch.nn.Parameter(torch.ones(2))
     (tmp_path / ".step-000001.999999999.abc.tmp").mkdir()   # what a killed process left
     learner = Learner([weight], total_steps=1)
@@ -202,8 +202,8 @@ def test_a_learner_keeps_its_run_folder_to_itself(tmp_path):
 SAVE = """
     import sys
     from alpacafarm_nb import train_sft
-    from alpacafarm_nb.models import new_backbone
-    from alpacafarm_nb.sampling import Model
+    from alpacafarm_nb.models.backbone import new_backbone
+    from alpacafarm_nb.models.policy import Model
     base = Model(new_backbone(["hens lay eggs"], vocab=300, hidden=32, context=64), name="base")
     demos = [{"instruction": "What do hens lay?", "output": "Eggs."}] * 4
     train_sft(base, demos, epochs=1, batch_size=2).save(sys.argv[1])

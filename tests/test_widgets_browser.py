@@ -151,7 +151,7 @@ board = agreement_board([farm.gold, *farm.simulated.annotators[:4]], pairs, draw
 def test_figures_have_the_decimals_of_their_errors(lab):
     "The page rounds as Python does."
     from alpacafarm_nb.core import figure_text
-    from alpacafarm_nb.widgets.parts import script
+    from alpacafarm_nb.widgets.base import script
     code = script()
     code = code[code.index("const fixed ="):code.index("const rounded =")]
     cases = [(53.04, 1.04), (61.237, .96), (8.4712, .0951), (40.4, 11.6), (.03127, .0004), (-2.66, .88), (3.1, 9.96),
@@ -365,7 +365,7 @@ import numpy as np, pandas as pd
 from dataclasses import replace
 from alpacafarm_nb import (Answers, agreement_board, curves, explore, farm_panel, label, leaderboard, load_farm,
                            training_board)
-from alpacafarm_nb.widgets.panel import PanelSettings, Row
+from alpacafarm_nb.widgets.farm_panel import PanelSettings, Row
 evil = PAYLOADS
 turned = lambda k: evil[k:] + evil[:k]
 texts = pd.DataFrame(dict(instruction=evil, input=evil[::-1], output_1=turned(3), output_2=turned(7), dataset=evil,

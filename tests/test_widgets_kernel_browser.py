@@ -20,7 +20,7 @@ LOST = re.compile("has no effect and is not kept")                       # a wis
 
 def test_silence_is_noticed_in_time():
     "Beats come every second; what the page waits, and how often it looks, leave it under three seconds."
-    from alpacafarm_nb.widgets.parts import HEART, script
+    from alpacafarm_nb.widgets.base import HEART, script
     late, tick = (int(re.search(rf"{name} = (\d+)", script()).group(1)) for name in ("LATE", "TICK"))
     assert 1000 * HEART.every + 500 < late and late + tick < 3000
 

@@ -100,7 +100,7 @@ def test_training_board_fails(lab):
 
 PANEL = """
 from alpacafarm_nb import farm_panel
-from alpacafarm_nb.widgets.panel import SIZES, Sizes
+from alpacafarm_nb.widgets.farm_panel import SIZES, Sizes
 SIZES["small"] = Sizes(160, 1, 20, 16, 3, 32)
 panel = farm_panel()
 panel

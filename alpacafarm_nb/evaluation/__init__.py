@@ -18,7 +18,7 @@ _MODULES = {
     "rankings": "bradley_terry elo rank_correlation paper_results RankCorrelation Ratings",
     "corrected": "corrected_win_rate labels_needed CorrectedWinRate",
     "overoptimization": "fit_overoptimization OverOptimization",
-    "boards": "Scoreboard scoreboard load_published",
+    "scoreboards": "Scoreboard scoreboard load_published",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()
          if Path(__file__).with_name(f"{module}.py").exists()}

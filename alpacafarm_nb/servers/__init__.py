@@ -1,0 +1,1 @@
+"""Servers that answer for money: secrets, the cache of answers, the ledger, the client."""
