@@ -117,7 +117,7 @@ def theirs(job, side, folder, table):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from alpacafarm_nb.models.backbone import load_backbone
+    from alpacafarm_nb.models.loading import load_backbone
     backbone = load_backbone(folder / "model", prompts="chat", device="cpu")
     table, tokens = in_order(job, backbone, table)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")

@@ -26,7 +26,10 @@ from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model
 from alpacafarm_nb.methods.sft import SFTConfig, train_sft
-from alpacafarm_nb.models.backbone import Backbone, RewardModel, load_backbone, new_tokenizer, save_backbone
+from alpacafarm_nb.models.backbone import Backbone
+from alpacafarm_nb.models.loading import load_backbone, new_tokenizer
+from alpacafarm_nb.models.saving import save_backbone
+from alpacafarm_nb.models.reward_model import RewardModel
 from alpacafarm_nb.prompts import PLAIN
 from alpacafarm_nb.models.policy import Decoding, Model
 

@@ -4,8 +4,8 @@ Each mutant replaces one expression in an exported cell of a notebook: a sign, a
 The notebook's own cells are then executed, in a process of their own. A mutant that no cell objects to *survives*: it
 is a test that is missing. Run from the repository:
 
-    python benchmarks/mutants.py              # all of them, about ten minutes; exit code 1 if any survives
-    python benchmarks/mutants.py 10_losses    # those of one notebook
+    python benchmarks/mutants.py                        # all of them, about ten minutes; exit code 1 if any survives
+    python benchmarks/mutants.py 60_methods/01_losses   # those of one notebook
 """
 
 import json
@@ -21,7 +21,7 @@ WORKERS = int(os.environ.get("WORKERS", 2))
 
 # notebook: (what is broken, the expression, what it becomes)
 MUTANTS = {
-    "10_losses": [
+    "60_methods/01_losses": [
         ("sft: sign", "return -(logps * mask).sum(-1)", "return (logps * mask).sum(-1)"),
         ("sft: mask", "return -(logps * mask).sum(-1)", "return -logps.sum(-1)"),
         ("sft: normalisation", "return -(logps * mask).sum(-1)", "return -(logps * mask).mean(-1)"),
@@ -47,7 +47,8 @@ MUTANTS = {
         ("ORPO: sign of the odds", "F.logsigmoid(log_odds(c) - log_odds(r))",
          "F.logsigmoid(log_odds(r) - log_odds(c))"),
         ("ORPO: likelihood dropped", "lambda c, r: -c - beta", "lambda c, r: -beta"),
-        ("ORPO: odds are probabilities", "lambda x: x - torch.log1p(-torch.exp(x.clamp_max(-1e-6)))", "lambda x: x"),
+        ("ORPO: odds are probabilities", "return means - torch.log1p(-torch.exp(means.clamp_max(-1e-6)))",
+         "return means"),
         ("KL: direction", "rho = (logps - ref_logps) * mask", "rho = (ref_logps - logps) * mask"),
         ("KL: mask", "rho = (logps - ref_logps) * mask", "rho = logps - ref_logps"),
         ("KL: k2 not halved", "return rho.square() / 2", "return rho.square()"),
@@ -78,7 +79,7 @@ MUTANTS = {
         ("GAE: return without value", "return advantages, advantages + values", "return advantages, advantages"),
         ("whitening: mask of the mean", "mean = masked_mean(x, mask)", "mean = x.mean()"),
         ("whitening: variance for deviation", "torch.rsqrt(variance + small)", "(1 / (variance + small))"),
-        ("whitening: rounding taken as the unit", ".where(varies(variance.sqrt(), (x * mask).abs().max()), 0)", ""),
+        ("whitening: rounding taken as the unit", ".where(_varies(variance.sqrt(), (x * mask).abs().max()), 0)", ""),
         ("whitening: tiny variances drowned", "(1e-4 * variance).clamp_max(1e-8)", "1e-8"),
         ("whitening: mask of the result", "return (centred if shift_mean else centred + mean) * mask",
          "return centred if shift_mean else centred + mean"),
@@ -89,7 +90,8 @@ MUTANTS = {
         ("GRPO: no spread", "/ (spread + eps)", "/ 1"),
         ("GRPO: spread of all", "spread = by_group.std(1, keepdim=True)",
          "spread = by_group.std() + 0 * by_group[:, :1]"),
-        ("GRPO: rounding taken as the unit", "found.where(varies(spread, scores.abs().max()), 0)", "found"),
+        ("GRPO: rounding taken as the unit", "found.where(_varies(spread, own.maximum(all_.clamp_max(1))), 0)",
+         "found"),
         ("GRPO: KL divided by its spread", "+ rloo_advantages(penalty, group)", "+ grpo_advantages(penalty, group)"),
         ("PPO: sign", "return -torch.minimum(free, clipped) * mask", "return torch.minimum(free, clipped) * mask"),
         ("PPO: optimistic", "torch.minimum(free, clipped)", "torch.maximum(free, clipped)"),
@@ -104,7 +106,7 @@ MUTANTS = {
         ("explained variance: mask", "(returns - values)[inside].var", "(returns - values).var"),
         ("explained variance: ratio alone", "return float(1 - (returns", "return float((returns"),
     ],
-    "06b_kernels": [
+    "40_models/01_kernels": [
         ("log-probabilities: sign of the slope", "(weight[y[:, 0]].float() - mean.float()) * scale",
          "(mean.float() - weight[y[:, 0]].float()) * scale"),
         ("log-probabilities: slope without scale", "- mean.float()) * scale", "- mean.float())"),
@@ -134,20 +136,21 @@ MUTANTS = {
         ("rows end to end: mask", "(back if mask is None else mask[b, 0])", "back"),
         ("rows end to end: positions", "(at if positions is None else positions)[on]", "at[on]"),
     ],
-    "07_models": [
+    "40_models/07_backbone": [
         ("token log-probabilities: off by one", "batch.ids[:, 1:][on]", "batch.ids[:, :-1][on]"),
-        ("states of rows end to end: places of the padded ones", "at = place[at]", "at = at % place.max()"),
+        ("states of rows end to end: places of the padded ones", "positions = place[positions]",
+         "positions = positions % place.max()"),
         ("token log-probabilities: sign", "return -F.cross_entropy(", "return F.cross_entropy("),
         ("token log-probabilities: temperature", "logits = logits / temperature", "logits = logits * temperature"),
-        ("token log-probabilities: temperature of large batches", "tokens, self._head_scale / temperature)",
-         "tokens, self._head_scale * temperature)"),
+        ("token log-probabilities: temperature of large batches", "tokens, scale / temperature)",
+         "tokens, scale * temperature)"),
         ("masked mean: mask of the count", "(x * mask).sum() / mask.sum().clamp_min(1)", "(x * mask).mean()"),
         ("masked mean: mask of the sum", "(x * mask).sum(dim) / mask.sum(dim).clamp_min(1)",
          "x.sum(dim) / mask.sum(dim).clamp_min(1)"),
         ("reward: state one early", "device=states.device), lengths - 1]", "device=states.device), lengths - 2]"),
         ("reward: not centred", "dtype=float) - self.mean) / self.scale", "dtype=float)) / self.scale"),
     ],
-    "12_reward": [
+    "60_methods/05_reward": [
         ("shared rows: answers see each other", "((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))",
          "(part[:, None, :] >= 0)"),
         ("shared rows: not causal", "(at[:, None, :] <= at[:, :, None]) &", "(at[:, None, :] >= 0) &"),
@@ -164,7 +167,7 @@ MUTANTS = {
         ("scores: rounding taken as the unit", "spread if varies(spread, np.abs(scores).max()) else 1.",
          "spread or 1."),
     ],
-    "14_dpo": [
+    "60_methods/08_dpo": [
         ("per-token DPO: other lengths", "c.beta * t.rejected_ratio / t.rejected_length, t.target)",
          "c.beta * t.rejected_ratio / t.chosen_length, t.target)"),
         ("IPO per token: whole answers", "t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c",
@@ -178,7 +181,7 @@ MUTANTS = {
         ("KTO: sign of the drift", "return (own - ref[rows, 2:]).mean()", "return (ref[rows, 2:] - own).mean()"),
         ("target ignored", "pairs.target[rows].to(chosen.device), drift)", "1 + 0 * pairs.target[rows], drift)"),
     ],
-    "15_ppo": [
+    "60_methods/11_ppo": [
         ("minibatches: of like length", "config.inner_epochs, seed, mix=1)", "config.inner_epochs, seed)"),
         ("minibatches: own normalisation", "(x * mask).sum() / (len(rows) * rollout.n_tokens)",
          "masked_mean(x, mask) * (len(part) / len(rows))"),
@@ -186,33 +189,35 @@ MUTANTS = {
          "return [groups.T.reshape(groups.shape)[rows].ravel() for rows in drawn]"),
         ("values: wrong rows", "torch.cat([self.states[i] for i in rows])",
          "torch.cat([self.states[i] for i in rows[::-1]])"),
-        ("score: sign of the penalty", "- self.config.stop_penalty * ~stopped",
-         "+ self.config.stop_penalty * ~stopped"),
-        ("score: not standardised", "return centred / self.scale[1]", "return centred"),
-        ("score: rounding taken as the unit", "spread if varies(spread, np.abs(scores).max()) else 1.", "spread or 1."),
+        ("score: sign of the penalty", "scaled - config.stop_penalty * ~rollout.finished",
+         "scaled + config.stop_penalty * ~rollout.finished"),
+        ("score: not standardised", "scaled = centered / scale[1]", "scaled = centered"),
+        ("score: rounding taken as the unit", "spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.",
+         "spread or 1."),
         ("equal scores: whitened", "if not differ: return", "if False: return"),
         ("raw rewards: a model's own scale", "return -own[0] / own[1], 1 / own[1]", "return 0., 1."),
-        ("KL as a loss: sign", "losses = losses + kl_weight * kl_surrogate_loss",
-         "losses = losses - kl_weight * kl_surrogate_loss"),
+        ("KL as a loss: sign", "losses = losses + kl_coef / found.unit * kl",
+         "losses = losses - kl_coef / found.unit * kl"),
         ("read rows: order lost", "result[torch.as_tensor(rows), :part.shape[1]] = part",
          "result[torch.as_tensor(np.sort(rows)), :part.shape[1]] = part"),
         ("rollout: reference is the policy", "with reading(backbone, reference.role, config.precision) as net: rollout",
          "with reading(backbone, policy.role, config.precision) as net: rollout"),
     ],
-    "15b_quark": [
-        ("pool: worst quantile", "== self.config.quantiles)", "== 1)"),
+    "60_methods/12_quark": [
+        ("pool: worst quantile", "pool.quantile(config.quantiles) == config.quantiles)",
+         "pool.quantile(config.quantiles) == 1)"),
         ("pool: order", "rank[np.argsort(self.scores, kind=\"stable\")]",
          "rank[np.argsort(-np.array(self.scores), kind=\"stable\")]"),
         ("KL: sign", "(nll + config.kl_coef * kl).sum()", "(nll - config.kl_coef * kl).sum()"),
         ("likelihood: sign", "(nll + config.kl_coef * kl).sum()", "(-nll + config.kl_coef * kl).sum()"),
         ("normalisation of the parts", "* kl).sum() / total, part)", "* kl).sum() / sum(map(len, outputs)), part)"),
-        ("reference reads the control text", "[backbone.codec.with_control(p, self.plain) for p in prompts]",
-         "[backbone.codec.with_control(p, self.control[i]) for p, i in zip(prompts, part)]"),
+        ("reference reads the control text", "[backbone.codec.with_control(p, plain) for p in prompts]",
+         "[backbone.codec.with_control(p, controls[i]) for p, i in zip(prompts, part)]"),
         ("warm-up never ends", "config.steps, config.schedule, config.warmup,",
          "config.steps, config.schedule, config.steps,"),
-        ("pool: never cleared", "if self.config.clear_pool: self.pool = Pool()", "pass"),
+        ("pool: never cleared", "if config.clear_pool: pool = Pool()", "pass"),
     ],
-    "06_rates": [
+    "20_evaluation/01_rates": [
         ("best-of-n KL: sign", "np.log(n) - (n - 1) / n", "np.log(n) + (n - 1) / n"),
         ("crossed error: instructions forgotten", "max(ms_seeds + ms_instructions - ms_rest, ms_rest)",
          "max(ms_seeds - ms_rest, ms_rest)"),
@@ -220,7 +225,7 @@ MUTANTS = {
         ("Wilson: no correction of the middle", "rate + z**2 / (2 * n)", "rate + 0 * z**2 / (2 * n)"),
         ("clusters: their number forgotten", "clusters - 1 if freedom is None else freedom)", "1e6)"),
         ("paired test: one side", "float(2 * stats.t.sf(abs(self.z)", "float(stats.t.sf(abs(self.z)"),
-        ("power: one tail", "+ stats.nct.cdf(-reach, n - 1, shift))", "+ 0)"),
+        ("power: one tail", "stats.nct.cdf(-reach, n - 1, shift)", "0."),
         ("missing verdicts are losses",
          "judged = ~np.isnan(scores)\n    if not judged.any(): raise RecordError(f\"none of "
          "its {len(table)} rows has a verdict\", source)\n    x, units = scores[judged], cluster_ids",
@@ -231,7 +236,7 @@ MUTANTS = {
         ("crossed error: rest added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
          "ms_seeds + ms_instructions + ms_rest, ms_rest"),
     ],
-    "06c_length": [
+    "20_evaluation/05_length": [
         ("length: sign", "(lengths[0] - lengths[1]).to_numpy", "(lengths[1] - lengths[0]).to_numpy"),
         ("length: no tanh", "features = [np.tanh(x)", "features = [x"),
         ("length: another deviation", "difference.std(ddof=1) if", "difference.std(ddof=0) if"),
@@ -245,7 +250,7 @@ MUTANTS = {
         ("interval around the penalised", "win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0])",
          "win_rate=float(rates[0]), unpenalised=float(rates[0])"),
     ],
-    "06d_reliability": [
+    "20_evaluation/06_reliability": [
         ("half: ties match nothing", '.5 if ties == "half" else 0.', "0."),
         ("own label among the others", "others = self.counts - np.eye(3)[k]", "others = self.counts"),
         ("split majorities count fully", "leads * self.match[k]).sum(1) / leads.sum(1)",
@@ -258,7 +263,7 @@ MUTANTS = {
         ("likings: the shorter", "second == (gap > 0)", "second == (gap < 0)"),
         ("annotators forgotten", "beyond = max(u - common, 0.)", "beyond = 0."),
     ],
-    "06e_rankings": [
+    "20_evaluation/07_rankings": [
         ("winner and loser exchanged", "fit(winner.tolist(), loser.tolist()", "fit(loser.tolist(), winner.tolist()"),
         ("ties lost", "np.add.at(beaten, (j, i), 1 - score)", "np.add.at(beaten, (j, i), score == 0)"),
         ("natural logarithm", "400 * np.log10(", "400 * np.log("),
@@ -268,43 +273,45 @@ MUTANTS = {
         ("tau without ties", "np.sqrt((s * s).sum((-1, -2)) * (t * t).sum((-1, -2)))",
          "(s.shape[-1] * (s.shape[-1] - 1))"),
     ],
-    "06f_corrected": [
+    "20_evaluation/08_corrected": [
         ("correction: sign", "lam * rest.mean() + gap.mean()", "lam * rest.mean() - gap.mean()"),
-        ("error: judge's part forgotten", "np.hypot(lam * spread(rest, other)", "np.hypot(0 * spread(rest, other)"),
+        ("error: judge's part forgotten", "np.hypot(lam * judged,", "np.hypot(0 * judged,"),
         ("weight: not shrunk", "((1 + len(y) / N) * spread), 0, 1)", "spread, 0, 1)"),
         ("plan: correlation not squared", "gain = 1 - rho**2 *", "gain = 1 - rho *"),
     ],
-    "06g_overoptimization": [
+    "20_evaluation/09_overoptimization": [
         ("peak of the other form", "at = alpha / (2 * beta) if", "at = alpha / beta if"),
         ("independent points", "np.cov((table @ solve.T).T) / len(table)", "solve @ np.diag(error**2) @ solve.T"),
         ("KL, not its root", "d = np.sqrt(kl)\n", "d = kl\n"),
         ("end of the data forgotten", "np.minimum(_turn(coefficients, form), last)",
          "np.minimum(_turn(coefficients, form), 9e9)"),
     ],
-    "06h_boards": [
+    "20_evaluation/10_scoreboards": [
         ("other names skipped", "if twice := [k for k in map(tuple, other.figures[key].to_numpy()) if k in have]:",
          "if twice := []:"),
         ("compared the other way", "paired_difference(self.verdicts(a, annotator), self.verdicts(b, annotator))",
          "paired_difference(self.verdicts(b, annotator), self.verdicts(a, annotator))"),
         ("missing counted", "n_missing=len(at) - n", "n_missing=0"),
-        ("names unescaped", "escape(str(m)).replace", "str(m).replace"),
+        ("names unescaped", "table.to_html(escape=True", "table.to_html(escape=False"),
     ],
-    "16_pool": [
+    "70_annotators/01_pool": [
         ("flips: never", "np.where(uniform < p_label_flip, 3 - preference, preference)",
          "np.where(uniform < 0 * p_label_flip, 3 - preference, preference)"),
         ("flips: the others", "uniform < p_label_flip, 3 -", "uniform >= p_label_flip, 3 -"),
         ("identical: spaces count", '(pairs["output_1"].str.strip() == pairs["output_2"].str.strip())',
          '(pairs["output_1"] == pairs["output_2"])'),
-        ("head to head: sides exchanged", 'suffixes=("_2", "_1"))', 'suffixes=("_1", "_2"))'),
-        ("samples: texts exchanged", "texts[i], texts[j], int(i), int(j))", "texts[j], texts[i], int(i), int(j))"),
-        ("verdicts: the same draw each time", 'seed_for("draw", seed, k)', 'seed_for("draw", seed, 0)'),
+        ("head to head: sides exchanged", "f\"outputs_{i}\") for i, o in enumerate((outputs_1, outputs_2), 1))",
+         "f\"outputs_{i}\") for i, o in enumerate((outputs_2, outputs_1), 1))"),
+        ("samples: texts exchanged", "*texts[i], *texts[j], int(i), int(j))", "*texts[j], *texts[i], int(i), int(j))"),
+        ("verdicts: the same draw each time", 'seed_for("draw", self.name, seed, k)',
+         'seed_for("draw", self.name, seed, 0)'),
         ("expected: one order alone", "np.full(len(pairs), first)) for first in (1, 2)) / 2",
          "np.full(len(pairs), first)) for first in (1, 1)) / 2"),
         ("sampled: the other output", "1 + (rng.random(len(pairs)) < p)", "1 + (rng.random(len(pairs)) > p)"),
     ],
-    "16b_verdicts": [
-        ("text: thoughts are read", "text = _spoken(answer)\n    found = sorted",
-         "text = answer.text\n    found = sorted"),
+    "70_annotators/02_parsers": [
+        ("text: thoughts are read", "text = _spoken(answer)\n    if cut and",
+         "text = answer.text\n    if cut and"),
         ("text: the first of two wins", "if n == 1 and len(set(verdicts)) == 1: return",
          "if n == 1 and verdicts: return"),
         ("text: too few are taken", "if len(verdicts) != n: raise Unparsed(f\"{len(verdicts)} verdicts",
@@ -323,7 +330,7 @@ MUTANTS = {
         ("probabilities: little is enough", "first + second >= least)", "first + second >= 0 * least)"),
         ("probabilities: even is a verdict", "if p != .5 else .5", "if p != .5 else 1."),
     ],
-    "16c_judges": [
+    "70_annotators/03_judges": [
         ("fences: as in the text", 'return "`" * max(3, longest + 1)', 'return "`" * max(3, longest)'),
         ("markers left in", "texts = [{k: without_markers(pair[k]) for k in SEEN}",
          "texts = [{k: pair[k] for k in SEEN}"),
@@ -336,7 +343,7 @@ MUTANTS = {
         ("too many verdicts", "if len(found) != shown or not", "if not"),
         ("repeated pairs answered", "return found[:n]", "return found[-n:]"),
     ],
-    "16d_remote": [
+    "70_annotators/04_endpoint_pool": [
         ("shown the other way round", 'if first[i] == 2: texts["output_1"]', 'if first[i] == 1: texts["output_1"]'),
         ("verdict not turned back", "verdicts[place] if at[2] == 0 else 3 - verdicts[place]", "verdicts[place]"),
         ("key without the draw", "models.body(judge.model, dict(judge.settings))\n    about = stable_hash("

@@ -19,7 +19,7 @@ import torch
 from alpacafarm_nb.farm.worlds import load_farm
 from alpacafarm_nb.models.kernels import bf16_units
 from alpacafarm_nb.methods.sft import train_sft
-from alpacafarm_nb.models.backbone import RewardModel
+from alpacafarm_nb.models.reward_model import RewardModel
 from alpacafarm_nb.models.policy import load_base, sample_ids
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -75,7 +75,8 @@ class ByModel:
         "A call of the function, with the value that the model finds likeliest among those that are allowed."
         import torch
 
-        from alpacafarm_nb.models.backbone import pad_batch, sequence_logps
+        from alpacafarm_nb.models.batches import pad_batch
+        from alpacafarm_nb.models.backbone import sequence_logps
         function = body["tools"][0]["function"]
         (key, schema), = function["parameters"]["properties"].items()
         written = [json.dumps({key: value}) for value in schema["enum"]]

@@ -17,7 +17,7 @@ from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, how_far, train_sft  # noqa: E402
-from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]

@@ -11,7 +11,8 @@ import transformers as T
 from safetensors.torch import load_file, save_file
 
 import alpacafarm_nb as af
-from alpacafarm_nb.models.backbone import Backbone, new_tokenizer
+from alpacafarm_nb.models.backbone import Backbone
+from alpacafarm_nb.models.loading import new_tokenizer
 from alpacafarm_nb.prompts import PLAIN
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."] * 3

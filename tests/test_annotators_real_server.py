@@ -38,7 +38,8 @@ REFERENCE = {"instruction", "input", "output_1", "output_2", "annotator", "prefe
 def model(tmp_path_factory):
     "SmolLM2 as a folder that the server can load."
     from alpacafarm_nb.models.kernels import bf16_units
-    from alpacafarm_nb.models.backbone import load_backbone, save_backbone
+    from alpacafarm_nb.models.loading import load_backbone
+    from alpacafarm_nb.models.saving import save_backbone
     backbone = load_backbone(FILE, dtype="bf16" if bf16_units() else "fp32")
     return save_backbone(backbone, tmp_path_factory.mktemp("smollm2") / "model")
 

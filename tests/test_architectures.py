@@ -6,7 +6,10 @@ import torch
 import transformers as T
 
 from alpacafarm_nb.methods.reward import answer_rows, pair_answer_logps, shares_prompts
-from alpacafarm_nb.models.backbone import Backbone, RewardModel, new_tokenizer, pad_batch, token_logps
+from alpacafarm_nb.models.backbone import Backbone, token_logps
+from alpacafarm_nb.models.loading import new_tokenizer
+from alpacafarm_nb.models.reward_model import RewardModel
+from alpacafarm_nb.models.batches import pad_batch
 from alpacafarm_nb.prompts import PLAIN
 from alpacafarm_nb.models.policy import Model, sample_ids
 

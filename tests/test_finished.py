@@ -18,7 +18,8 @@ from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.reward import EncodedPairs, reward_accuracy, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.records import check_pairs, check_preferences, read_table, save_table, training_pairs  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model, sample_pairs  # noqa: E402
 

@@ -18,7 +18,8 @@ from transformers.integrations import hub_kernels  # noqa: E402
 
 from alpacafarm_nb.models.backbone import compatibility as kinds, backbone as models  # noqa: E402
 from alpacafarm_nb.core import ConfigError, FarmError, ModelError  # noqa: E402
-from alpacafarm_nb.models.backbone import RewardModel, load_backbone, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
+from alpacafarm_nb.models.loading import load_backbone, new_backbone  # noqa: E402
 from alpacafarm_nb.prompts import ChatFormat  # noqa: E402
 from alpacafarm_nb.models.policy import Model, load_base, load_model  # noqa: E402
 

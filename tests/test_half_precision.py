@@ -10,8 +10,11 @@ from alpacafarm_nb.models.kernels import fused_layers
 from alpacafarm_nb.training.learner import new_role, reading
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.sft import SFTConfig
-from alpacafarm_nb.models.backbone import (RewardModel, load_backbone, new_backbone, pad_batch, save_backbone,
-                                           token_logps)
+from alpacafarm_nb.models.reward_model import RewardModel
+from alpacafarm_nb.models.loading import load_backbone, new_backbone
+from alpacafarm_nb.models.backbone import token_logps
+from alpacafarm_nb.models.saving import save_backbone
+from alpacafarm_nb.models.batches import pad_batch
 from alpacafarm_nb.models.policy import Model, load_base, load_model
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."]

@@ -15,7 +15,8 @@ import alpacafarm_nb as af
 from alpacafarm_nb.training.learner import precision_for, reading
 from alpacafarm_nb.methods.memory import shape_of
 from alpacafarm_nb.methods.ppo import ValueHead
-from alpacafarm_nb.models.backbone import check_reading, own_gpu, scalar_head
+from alpacafarm_nb.models.loading import check_reading, own_gpu
+from alpacafarm_nb.models.reward_model import scalar_head
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."] * 3
 SPECIAL = ("<pad>", "<s>", "</s>")

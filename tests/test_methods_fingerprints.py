@@ -21,7 +21,8 @@ from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
-from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.prompts import PromptFormat  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 

@@ -9,7 +9,7 @@ from alpacafarm_nb.training.learner import Learner, lr_factor  # noqa: E402
 from alpacafarm_nb.methods.losses import full_kl  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig  # noqa: E402
 from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402
-from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model, load_model  # noqa: E402
 
 # alpaca_farm: rl/quark_utils.py and rl/ppo_utils.py (defaults), examples/scripts/rlhf_quark.sh and rlhf_ppo.sh (what

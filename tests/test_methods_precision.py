@@ -13,7 +13,7 @@ from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import pretrain, train_sft  # noqa: E402
-from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.prompts import PLAIN  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model, load_base  # noqa: E402
 

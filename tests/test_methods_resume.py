@@ -17,7 +17,7 @@ from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import train_reward_model  # noqa: E402
-from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]

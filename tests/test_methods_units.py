@@ -10,7 +10,8 @@ from alpacafarm_nb.training.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig, given_scale, measured_scale, scale_rewards, train_ppo  # noqa: E402
 from alpacafarm_nb.methods.reward import as_reward  # noqa: E402
-from alpacafarm_nb.models.backbone import RewardModel, new_backbone, scalar_head  # noqa: E402
+from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]

@@ -115,3 +115,12 @@ def test_readme_is_the_index_notebook():
     finally: sys.path.pop(0)
     text = readme(nbformat.read(INDEX[0], as_version=4))
     assert (ROOT / "README.md").read_text() == text, "README.md is out of date: run `make readme`"
+
+
+def test_every_mutant_finds_the_expression_that_it_breaks():
+    "Else the benchmark of the checks would break nothing, and be content."
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try: import mutants
+    finally: sys.path.pop(0)
+    for notebook, broken in mutants.MUTANTS.items():
+        for _, old, new in broken: mutants.mutated(notebook, old, new)

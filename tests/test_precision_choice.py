@@ -17,7 +17,10 @@ from alpacafarm_nb.core import ModelError
 from alpacafarm_nb.models.kernels import bf16_units, fast_half
 from alpacafarm_nb.training.learner import make_accelerator, precision_for
 from alpacafarm_nb.methods.memory import shape_of
-from alpacafarm_nb.models.backbone import load_backbone, new_backbone, pad_batch, save_backbone, sequence_logps
+from alpacafarm_nb.models.loading import load_backbone, new_backbone
+from alpacafarm_nb.models.backbone import sequence_logps
+from alpacafarm_nb.models.saving import save_backbone
+from alpacafarm_nb.models.batches import pad_batch
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."]
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from alpacafarm_nb.core import as_json, stable_hash  # noqa: E402
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES, DPOConfig, PairTerms, PreferenceLoss, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.losses import log_odds  # noqa: E402
-from alpacafarm_nb.models.backbone import new_backbone  # noqa: E402
+from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
 softplus = torch.nn.functional.softplus

@@ -14,7 +14,9 @@ from transformers import AddedToken, PreTrainedTokenizerFast  # noqa: E402
 
 from alpacafarm_nb import prompts as prompts_module  # noqa: E402
 from alpacafarm_nb.core import ConfigError, ModelError  # noqa: E402
-from alpacafarm_nb.models.backbone import RewardModel, load_backbone, load_role, new_backbone, save_role  # noqa: E402
+from alpacafarm_nb.models.reward_model import RewardModel  # noqa: E402
+from alpacafarm_nb.models.loading import load_backbone, new_backbone  # noqa: E402
+from alpacafarm_nb.models.saving import load_role, save_role  # noqa: E402
 from alpacafarm_nb.prompts import PLAIN, ChatFormat, PromptFormat  # noqa: E402
 from alpacafarm_nb.models.released import ReleasedReward  # noqa: E402
 from alpacafarm_nb.models.policy import Model, load_base  # noqa: E402

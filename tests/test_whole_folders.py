@@ -202,7 +202,7 @@ def test_a_learner_keeps_its_run_folder_to_itself(tmp_path):
 SAVE = """
     import sys
     from alpacafarm_nb import train_sft
-    from alpacafarm_nb.models.backbone import new_backbone
+    from alpacafarm_nb.models.loading import new_backbone
     from alpacafarm_nb.models.policy import Model
     base = Model(new_backbone(["hens lay eggs"], vocab=300, hidden=32, context=64), name="base")
     demos = [{"instruction": "What do hens lay?", "output": "Eggs."}] * 4

@@ -87,7 +87,8 @@ class ModelJudge(LogOddsAnnotator):
         "Log-odds that the output shown second is better. Raises `ModelError` for a prompt beyond the context."
         import torch
 
-        from alpacafarm_nb.models.backbone import check_prompts, pad_batch, sequence_logps
+        from alpacafarm_nb.models.batches import check_prompts, pad_batch
+        from alpacafarm_nb.models.backbone import sequence_logps
         backbone = self.model.backbone
         check_prompts(backbone, prompts)
         said = backbone.codec.encode_outputs(list(self.verdicts), eos=False)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..core import ConfigError, check_counts
 from .reward import as_reward
-from ..models.backbone import RewardModel
+from ..models.reward_model import RewardModel
 
 # %% auto #0
 __all__ = ['BestOfN', 'pick_best', 'best_of_n']

@@ -18,7 +18,7 @@ from ..fingerprints import marks_of, table_marks
 from .bestofn import BestOfN, pick_best
 from .reward import as_reward, reward_marks
 from .sft import SFTConfig, sft_settings, train_sft
-from ..models.backbone import RewardModel
+from ..models.reward_model import RewardModel
 from ..records import check_instructions, read_table, require_columns, save_table
 from ..models.policy import Model, check_policy
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import varies
-from ..models.backbone import masked_mean
+from ..models.batches import masked_mean
 
 # %% auto #0
 __all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',

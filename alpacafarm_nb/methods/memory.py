@@ -13,7 +13,7 @@ import torch
 from ..core import ConfigError, ModelError, escape
 from ..models.kernels import SHORT, parts_of
 from ..models.compatibility import stored_method
-from ..models.backbone import free_memory
+from ..models.cache import free_memory
 
 # %% auto #0
 __all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory',

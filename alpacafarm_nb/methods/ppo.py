@@ -29,7 +29,9 @@ from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_wit
 from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
 from .sft import ADAPTER_RATES, take, warn_if_policy_still
-from ..models.backbone import Batch, RewardModel, check_prompts, masked_mean, scalar_head, token_logps
+from ..models.batches import Batch, check_prompts, masked_mean
+from ..models.reward_model import RewardModel, scalar_head
+from ..models.backbone import token_logps
 from ..records import check_instructions
 from ..models.policy import Model, check_policy
 

@@ -26,7 +26,8 @@ from .memory import check_memory, longest_answer, most_tokens
 from .ppo import StepEvaluation, deal
 from .reward import as_reward, reward_marks
 from .sft import ADAPTER_RATES, take, warn_if_policy_still
-from ..models.backbone import Batch, RewardModel, check_prompts
+from ..models.batches import Batch, check_prompts
+from ..models.reward_model import RewardModel
 from ..records import check_instructions
 from ..models.policy import Model, check_policy
 

@@ -25,7 +25,8 @@ from ..fingerprints import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens
 from .sft import ADAPTER_RATES, warn_if_still, with_something_said
-from ..models.backbone import Backbone, RewardModel, scalar_head
+from ..models.backbone import Backbone
+from ..models.reward_model import RewardModel, scalar_head
 from ..records import located_pairs, side_of, training_pairs
 from ..models.policy import Model, check_policy
 

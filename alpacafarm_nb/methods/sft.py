@@ -18,7 +18,8 @@ from ..training.learner import (History, Learner, Settings, encode_examples, len
                                             precision_for, reading, start_of)
 from .losses import sft_loss
 from .memory import check_memory, most_tokens
-from ..models.backbone import Batch, pad_batch, token_logps
+from ..models.batches import Batch, pad_batch
+from ..models.backbone import token_logps
 from ..records import check_texts, finished
 from ..models.policy import Model, check_policy
 

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['plain_config', 'no_hub_code', 'check_kind', 'stored_method', 'stored_bits', 'stored_tensors', 'stored_dtype',
-           'check_stored', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end']
+           'check_stored', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end', 'calm']
 
 # %% ../../nbs/api/40_models/03_compatibility.ipynb #kinds-imports
 import json
+import logging
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -265,3 +267,21 @@ def turn_end(
     special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
     with tokenizing(tokenizer): ids = tokenizer(behind.lstrip()[:200], add_special_tokens=False)["input_ids"]
     return ids[0] if ids and ids[0] in special else None
+
+# %% ../../nbs/api/40_models/03_compatibility.ipynb #export-contextmanager-def-calm-iterator
+@contextmanager
+def calm() -> Iterator[None]:
+    "Hold back what libraries say that no reader can act on: their bars for small files, their notes to developers."
+    from transformers.utils import logging as said
+    bars, loggers = said.is_progress_bar_enabled(), [logging.getLogger(x) for x in ("bitsandbytes", "transformers")]
+    levels = [x.level for x in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "Adapter .* was active")
+        try:
+            said.disable_progress_bar()
+            for x in loggers: x.setLevel(logging.ERROR)
+            yield
+        finally:
+            if bars: said.enable_progress_bar()
+            for x, level in zip(loggers, levels): x.setLevel(level)

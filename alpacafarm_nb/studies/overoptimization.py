@@ -26,7 +26,7 @@ from ..methods.bestofn import BestOfN
 from ..methods.dpo import train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import reward_accuracy, train_reward_model
-from ..models.backbone import RewardModel
+from ..models.reward_model import RewardModel
 from ..records import read_table, save_table
 from ..models.policy import Model, load_model, sample_pairs
 

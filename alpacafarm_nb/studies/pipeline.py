@@ -27,7 +27,7 @@ from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import RewardConfig, train_reward_model
 from ..methods.sft import SFTConfig, train_sft
-from ..models.backbone import RewardModel
+from ..models.reward_model import RewardModel
 from ..records import read_table, save_table
 from ..models.policy import Model, load_base, load_model, sample_pairs
 
