@@ -19,7 +19,9 @@ SPIN = "5000"  # rounds that a thread waits for the others before it sleeps; GNU
 
 # module: the names of it that users type
 _MODULES = {
-    "core": "FarmError RecordError ModelError ConfigError StageError Stages stable_hash seed_for data_path plot_theme",
+    "core": "FarmError RecordError ModelError ConfigError StageError stable_hash seed_for data_path",
+    "runs": "Stages",
+    "display": "plot_theme",
     "records": "as_table check_instructions check_demonstrations check_pairs check_preferences check_outputs training_pairs",
     "prompts": "PromptFormat ChatFormat",
     "sources": "load_alpaca_farm load_alpaca_farm_splits load_chat_pairs load_hh load_llmfao load_cross_annotations",
@@ -27,10 +29,13 @@ _MODULES = {
                   "best_of_n_curve agreement_rate length_controlled_win_rate agreement cohen_kappa judge_agreement "
                   "bias_and_variance likings bradley_terry elo rank_correlation paper_results corrected_win_rate "
                   "labels_needed fit_overoptimization scoreboard Scoreboard load_published",
-    "models.backbone": "Backbone RewardModel load_backbone",
+    "models.backbone": "Backbone",
+    "models.loading": "load_backbone",
+    "models.reward_model": "RewardModel",
     "models.policy": "Model load_base load_model ask sample_pairs",
     "models.released": "recover_weights load_released_reward",
-    "training.learner": "Learner History",
+    "training.learner": "Learner",
+    "training.history": "History",
     "methods.memory": "estimate_memory MemoryEstimate",
     "methods.sft": "train_sft SFTConfig",
     "methods.reward": "train_reward_model RewardConfig",

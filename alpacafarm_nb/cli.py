@@ -17,7 +17,8 @@ from typing import Annotated
 import typer
 
 import alpacafarm_nb
-from .core import FarmError, as_path, atomic_write, lessons_path
+from .core import FarmError, lessons_path
+from .files import as_path, atomic_write
 
 # %% ../nbs/api/95_cli.ipynb #export-app-typer-typer-name
 app = typer.Typer(

@@ -20,7 +20,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from .core import ConfigError, as_path, atomic_write, stable_hash
+from .core import ConfigError, stable_hash
+from .files import as_path, atomic_write
 
 # %% ../nbs/api/04_prompts.ipynb #exporti-functools-lru-cache-maxsize
 @functools.lru_cache(maxsize=256)

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import ConfigError, RecordError, as_json, as_path, atomic_write, brief, plain_cell
+from .core import ConfigError, RecordError, as_json, brief
+from .files import as_path, atomic_write
+from .display import plain_cell
 
 # %% ../nbs/api/03_records.ipynb #export-dataclass-frozen-true-class
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import ConfigError, FarmError, as_path, brief, seed_for
+from .core import ConfigError, FarmError, brief, seed_for
+from .files import as_path
 from .records import (check_demonstrations, check_instructions, check_outputs, check_preferences,
                                    check_texts, read_table, require_columns)
 

@@ -29,7 +29,7 @@ import pandas as pd
 from alpacafarm_nb import load_judges
 from alpacafarm_nb.annotators.pool import pairs_from_samples, pairs_head_to_head
 from alpacafarm_nb.annotators.endpoint_pool import load_pool
-from alpacafarm_nb.core import versions
+from alpacafarm_nb.runs import versions
 from alpacafarm_nb.models.kernels import bf16_units
 from alpacafarm_nb.models.loading import load_backbone
 from alpacafarm_nb.models.saving import save_backbone

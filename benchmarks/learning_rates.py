@@ -29,7 +29,7 @@ RATES = {"farm": {"dpo": (1e-6, 1e-5, 2e-4, 1e-3), "sft": (2e-5, 2e-4, 5e-4, 2e-
 def moved(model, start, table):
     "How far the log-probability of a token of some outputs has moved, in the mean, in nats."
     import torch
-    from alpacafarm_nb.training.learner import encode_examples
+    from alpacafarm_nb.training.batches import encode_examples
     from alpacafarm_nb.methods.sft import take
     from alpacafarm_nb.models.backbone import token_logps
     prompts, outputs = encode_examples(model.backbone, table)
@@ -100,7 +100,7 @@ class Farm:
 
     def sft_full(self, lr):
         from alpacafarm_nb import SFTConfig
-        from alpacafarm_nb.training.learner import encode_examples, length_batches
+        from alpacafarm_nb.training.batches import encode_examples, length_batches
         from alpacafarm_nb.methods.losses import sft_loss
         from alpacafarm_nb.methods.sft import take
         from alpacafarm_nb.models.backbone import token_logps
@@ -130,7 +130,7 @@ class Farm:
 
     def dpo_full(self, lr):
         from alpacafarm_nb import DPOConfig
-        from alpacafarm_nb.training.learner import length_batches
+        from alpacafarm_nb.training.batches import length_batches
         from alpacafarm_nb.methods.dpo import pair_logps
         from alpacafarm_nb.methods.losses import dpo_loss
         from alpacafarm_nb.methods.reward import EncodedPairs, pair_answer_logps

@@ -153,7 +153,7 @@ def pick(table, lengths, limit, train, held, seed, what):
 
 def load_data(args, backbone):
     "Demonstrations and pairs, to train on and held out, and instructions for PPO that no other table holds."
-    from alpacafarm_nb.training.learner import encode_examples
+    from alpacafarm_nb.training.batches import encode_examples
     from alpacafarm_nb.records import check_demonstrations
     from alpacafarm_nb.sources import load_chat_pairs
     records, pairs = check_demonstrations(args.data / RECORDS), load_chat_pairs(args.data / PAIRS)
@@ -173,7 +173,7 @@ def response_losses(model, table, batch_size):
     "Sum of the negative log-probabilities of each row's response, and its number of tokens."
     import numpy as np
     import torch
-    from alpacafarm_nb.training.learner import encode_examples, length_batches
+    from alpacafarm_nb.training.batches import encode_examples, length_batches
     from alpacafarm_nb.methods.sft import take
     from alpacafarm_nb.models.backbone import token_logps
     backbone = model.backbone
@@ -213,7 +213,7 @@ class Run:
 
     def __init__(self, args):
         from alpacafarm_nb import load_base
-        from alpacafarm_nb.core import Stages
+        from alpacafarm_nb.runs import Stages
         self.args, self.precision, self.figures = args, args.only, {}
         self.stages = Stages(args.out / self.precision, {"precision": self.precision, **settings(args)})
         with Meter() as meter:
@@ -277,7 +277,7 @@ class Run:
         "SFT, and the loss on held-out records before and after."
         import numpy as np
         from alpacafarm_nb import train_sft
-        from alpacafarm_nb.training.learner import encode_examples
+        from alpacafarm_nb.training.batches import encode_examples
         args, data = self.args, self.data["sft"]
         tokens = args.sft_epochs * sum(len(x) for side in encode_examples(self.base.backbone, data) for x in side)
         with Clock() as clock:
@@ -418,7 +418,7 @@ def main():
     for precision in args.precisions:
         done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", precision])
         if done.returncode: sys.exit(done.returncode)
-    from alpacafarm_nb.core import write_manifest
+    from alpacafarm_nb.runs import write_manifest
     results = [json.loads((args.out / p / "result.json").read_text()) for p in args.precisions]
     write_manifest(args.out / "results.json", settings(args), results=results)
     print(summary(results), f"\nAll figures: {args.out / 'results.json'}", sep="\n", flush=True)

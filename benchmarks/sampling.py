@@ -20,7 +20,8 @@ from alpacafarm_nb.farm.worlds import load_farm
 from alpacafarm_nb.models.kernels import bf16_units
 from alpacafarm_nb.methods.sft import train_sft
 from alpacafarm_nb.models.reward_model import RewardModel
-from alpacafarm_nb.models.policy import load_base, sample_ids
+from alpacafarm_nb.models.policy import load_base
+from alpacafarm_nb.models.sampling import sample_ids
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW = dict(temperature=.7, top_p=1., max_new_tokens=72)

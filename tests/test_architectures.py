@@ -11,7 +11,8 @@ from alpacafarm_nb.models.loading import new_tokenizer
 from alpacafarm_nb.models.reward_model import RewardModel
 from alpacafarm_nb.models.batches import pad_batch
 from alpacafarm_nb.prompts import PLAIN
-from alpacafarm_nb.models.policy import Model, sample_ids
+from alpacafarm_nb.models.policy import Model
+from alpacafarm_nb.models.sampling import sample_ids
 
 TEXTS = ["The farm has a red cow and two old horses.", "What does the hen eat? The hen eats corn and grass."] * 3
 TOKENIZER = new_tokenizer(TEXTS, 300, 64)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from alpacafarm_nb.core import FarmError, Stages, atomic_folder, atomic_write
+from alpacafarm_nb.core import FarmError
+from alpacafarm_nb.files import atomic_folder, atomic_write
+from alpacafarm_nb.runs import Stages
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_a_stage_on_a_full_disk_is_done_again(small_disk):
 RUN = textwrap.dedent("""
     import json, sys, time
     from pathlib import Path
-    from alpacafarm_nb.core import Stages
+    from alpacafarm_nb.runs import Stages
     folder, wait = Path(sys.argv[1]), float(sys.argv[2])
     save = lambda x, f: (f / "x.json").write_text(json.dumps(x))
     load = lambda f: json.loads((f / "x.json").read_text())

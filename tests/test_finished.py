@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from alpacafarm_nb.annotators.local import RewardJudge  # noqa: E402
 from alpacafarm_nb.farm.leaderboard import leaderboard  # noqa: E402
 from alpacafarm_nb.core import RecordError  # noqa: E402
-from alpacafarm_nb.training.learner import encode_examples  # noqa: E402
+from alpacafarm_nb.training.batches import encode_examples  # noqa: E402
 from alpacafarm_nb.methods.bestofn import BestOfN  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402

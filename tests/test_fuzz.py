@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from alpacafarm_nb import evaluation, prompts, records, sources
 from alpacafarm_nb.annotators.judges import load_evaluator, load_judges
 from alpacafarm_nb.servers.cache import Answers
-from alpacafarm_nb.core import ConfigError, FarmError, RecordError, data_path, figure_text, plain_cell
+from alpacafarm_nb.core import ConfigError, FarmError, RecordError, data_path
+from alpacafarm_nb.display import figure_text, plain_cell
 from alpacafarm_nb.evaluation.scoreboards import board_figures
 from alpacafarm_nb.evaluation.overoptimization import plot_overoptimization
 from alpacafarm_nb.evaluation.rankings import scatter

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alpacafarm_nb.models.kernels import fused_layers
-from alpacafarm_nb.training.learner import new_role, reading
+from alpacafarm_nb.training.start import new_role, reading
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.sft import SFTConfig
 from alpacafarm_nb.models.reward_model import RewardModel

@@ -12,9 +12,9 @@ import torch
 import transformers as T
 
 import alpacafarm_nb as af
-from alpacafarm_nb.training.learner import precision_for, reading
+from alpacafarm_nb.training.start import precision_for, reading
 from alpacafarm_nb.methods.memory import shape_of
-from alpacafarm_nb.methods.ppo import ValueHead
+from alpacafarm_nb.methods.value import ValueHead
 from alpacafarm_nb.models.loading import check_reading, own_gpu
 from alpacafarm_nb.models.reward_model import scalar_head
 

@@ -12,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import FarmError  # noqa: E402
-from alpacafarm_nb.training.learner import Learner, resume_checkpoint, save_checkpoint  # noqa: E402
+from alpacafarm_nb.training.learner import Learner  # noqa: E402
+from alpacafarm_nb.training.checkpoints import resume_checkpoint, save_checkpoint  # noqa: E402
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_last_good_one(small_disk):
 TRAIN = textwrap.dedent("""
     import sys, time, torch
     from pathlib import Path
-    from alpacafarm_nb.training.learner import Learner, length_batches
+    from alpacafarm_nb.training.learner import Learner
+    from alpacafarm_nb.training.batches import length_batches
     folder, wait = Path(sys.argv[1]), float(sys.argv[2])
     torch.manual_seed(0)
     x, y, net = torch.randn(43, 6), torch.randn(43), torch.nn.Linear(6, 1)

@@ -5,7 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from alpacafarm_nb.training.learner import Learner, lr_factor  # noqa: E402
+from alpacafarm_nb.training.learner import Learner  # noqa: E402
+from alpacafarm_nb.training.config import lr_factor  # noqa: E402
 from alpacafarm_nb.methods.losses import full_kl  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig  # noqa: E402
 from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402

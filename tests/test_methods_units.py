@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch")
 from alpacafarm_nb.core import ConfigError, StageError  # noqa: E402
 from alpacafarm_nb.training.learner import Learner  # noqa: E402
 from alpacafarm_nb.methods.losses import explained_variance, grpo_advantages, whiten  # noqa: E402
-from alpacafarm_nb.methods.ppo import PPOConfig, given_scale, measured_scale, scale_rewards, train_ppo  # noqa: E402
+from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
+from alpacafarm_nb.methods.advantages import given_scale, measured_scale, scale_rewards  # noqa: E402
 from alpacafarm_nb.methods.reward import as_reward  # noqa: E402
 from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
 from alpacafarm_nb.models.loading import new_backbone  # noqa: E402

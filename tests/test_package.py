@@ -113,7 +113,8 @@ def test_the_wheel_asks_for_ranges(wheel):
 
 
 def test_the_wheel_works_outside_the_repository(installed):
-    code = ("import alpacafarm_nb, pathlib; from alpacafarm_nb.core import data_path, lessons_path, git_state\n"
+    code = ("import alpacafarm_nb, pathlib; from alpacafarm_nb.core import data_path, lessons_path\n"
+            "from alpacafarm_nb.runs import git_state\n"
             "print(pathlib.Path(alpacafarm_nb.__file__).parent, data_path(), lessons_path(), git_state(), sep='\\n')")
     done = installed("python", "-c", code)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,8 @@ import torch
 from alpacafarm_nb.models.backbone import kernels, backbone as models
 from alpacafarm_nb.core import ModelError
 from alpacafarm_nb.models.kernels import bf16_units, fast_half
-from alpacafarm_nb.training.learner import make_accelerator, precision_for
+from alpacafarm_nb.training.learner import make_accelerator
+from alpacafarm_nb.training.start import precision_for
 from alpacafarm_nb.methods.memory import shape_of
 from alpacafarm_nb.models.loading import load_backbone, new_backbone
 from alpacafarm_nb.models.backbone import sequence_logps

@@ -13,7 +13,9 @@ import time
 import pytest
 
 from alpacafarm_nb import core
-from alpacafarm_nb.core import FolderLock, StageError, Stages, atomic_folder, restore_swapped, sweep_leftovers
+from alpacafarm_nb.files import FolderLock, atomic_folder, restore_swapped, sweep_leftovers
+from alpacafarm_nb.core import StageError
+from alpacafarm_nb.runs import Stages
 
 
 def python(code, *arguments, **how):
@@ -90,7 +92,7 @@ def test_a_replacement_that_was_killed_is_found_by_whoever_loads_the_folder(tmp_
 
 HOLD = """
     import sys, time
-    from alpacafarm_nb.core import FolderLock
+    from alpacafarm_nb.files import FolderLock
     with FolderLock(sys.argv[1]):
         print("held", flush=True)
         time.sleep(60)
@@ -116,7 +118,8 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path):
 RACE = """
     import json, platform, sys, time
     from pathlib import Path
-    from alpacafarm_nb.core import FolderLock, StageError
+    from alpacafarm_nb.files import FolderLock
+    from alpacafarm_nb.core import StageError
     folder, start = Path(sys.argv[1]), float(sys.argv[2])
     time.sleep(max(0, start - time.time()))
     got = 0
@@ -144,7 +147,8 @@ def test_never_are_two_processes_inside(tmp_path):
 
 TRY = """
     import sys
-    from alpacafarm_nb.core import FolderLock, StageError
+    from alpacafarm_nb.files import FolderLock
+    from alpacafarm_nb.core import StageError
     try:
         with FolderLock(sys.argv[1]): print("inside")
     except StageError as error: print(error)

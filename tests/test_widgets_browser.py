@@ -150,7 +150,7 @@ board = agreement_board([farm.gold, *farm.simulated.annotators[:4]], pairs, draw
 
 def test_figures_have_the_decimals_of_their_errors(lab):
     "The page rounds as Python does."
-    from alpacafarm_nb.core import figure_text
+    from alpacafarm_nb.display import figure_text
     from alpacafarm_nb.widgets.base import script
     code = script()
     code = code[code.index("const fixed ="):code.index("const rounded =")]

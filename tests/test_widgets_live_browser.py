@@ -5,7 +5,7 @@ import re
 import pytest
 from lab import expect, shot, value
 
-from alpacafarm_nb.core import figure_text
+from alpacafarm_nb.display import figure_text
 
 pytestmark = pytest.mark.slow
 

@@ -28,7 +28,8 @@ from .pool import (Annotates, flip_with, identical, like, pairs_from_samples,
                                            pairs_head_to_head)
 from .parsers import Unparsed
 from ..servers.cache import Answers
-from ..core import ConfigError, FarmError, check_counts, check_seed, figure_text, progress, stable_hash
+from ..core import ConfigError, FarmError, check_counts, check_seed, progress, stable_hash
+from ..display import figure_text
 from ..servers.endpoint import (ANEW, Answer, Endpoint, Refused, address_of, guess_tokens, in_parallel,
                                             say, wait_for)
 from ..servers.ledger import Ledger

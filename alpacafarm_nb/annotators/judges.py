@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .parsers import Unparsed, make_parser
-from ..core import ConfigError, as_path, data_path, read_yaml
+from ..core import ConfigError, data_path
+from ..files import as_path, read_yaml
 from ..servers.endpoint import Answer
 from ..prompts import template_pieces
 

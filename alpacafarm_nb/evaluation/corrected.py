@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, as_number, decimals_for, varies
+from ..core import ConfigError, RecordError, as_number, varies
+from ..display import decimals_for
 from .rates import (_counts, PAIR_KEY, Estimate, _is_scores, _level, _paired, _rng, _scored,
                                             clustered_error, share_interval)
 from ..records import preference_probability

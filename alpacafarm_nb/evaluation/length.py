@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, as_number, brief, escape, figure_text, varies
+from ..core import ConfigError, RecordError, as_number, brief, varies
+from ..display import escape, figure_text
 from .rates import _counts, MOST, _level, _rng, _scored, cluster_ids
 from ..records import Origin, check_numbers, read_table, require_columns
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..core import NEUTRAL, PALETTE, ConfigError, brief, figure_text, plot_theme
+from ..display import NEUTRAL, PALETTE, figure_text, plot_theme
+from ..core import ConfigError, brief
 from .rates import _counts, MOST, Estimate, _level, _rng
 from ..records import check_numbers
 

@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import stats
 from scipy.sparse import csgraph
 
-from ..core import (NEUTRAL, PALETTE, ConfigError, RecordError, as_number, brief, data_path,
-                                decimals_for, escape, figure_text, plot_theme)
+from ..display import NEUTRAL, PALETTE, decimals_for, escape, figure_text, plot_theme
+from ..core import ConfigError, RecordError, as_number, brief, data_path
 from .rates import (_counts, MOST, Estimate, _check_told_apart, _level, _paired, _rng, _scored,
                                             cluster_ids)
 from ..records import Origin, check_numbers, require_columns

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import (ConfigError, RecordError, as_number, brief, check_counts, decimals_for, figure_text,
-                                varies)
+from ..core import ConfigError, RecordError, as_number, brief, check_counts, varies
+from ..display import decimals_for, figure_text
 from ..records import (_missing, _preference_problem, _text_problem, check_numbers, preference_probability,
                                    read_table)
 

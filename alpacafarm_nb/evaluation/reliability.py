@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..core import ConfigError, RecordError, brief, decimals_for, escape, varies
+from ..core import ConfigError, RecordError, brief, varies
+from ..display import decimals_for, escape
 from .rates import (_counts, MOST, Estimate, _level, _paired, _rng, _scored, cluster_ids,
                                             clustered_error, instruction_ids, share_interval)
 from ..records import Origin, _missing, _text_problem, preference_probability, read_table, require_columns

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import ConfigError, RecordError, as_path, atomic_write, brief, decimals_for, markdown_table
+from ..core import ConfigError, RecordError, brief
+from ..files import as_path, atomic_write
+from ..display import decimals_for, markdown_table
 from .length import length_controlled_win_rate
 from .rankings import RankCorrelation, rank_correlation
 from .rates import (PairedDifference, _check_names, _check_told_apart, _flags, _level, _scored,

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import (NEUTRAL, PALETTE, ConfigError, FarmError, ModelError, RecordError, as_json, as_path,
-                                atomic_write, check_counts, check_seed, decimals_for, escape, escape_markdown,
-                                markdown_table, plot_theme, progress, read_object, seed_for)
+from ..display import NEUTRAL, PALETTE, decimals_for, escape, escape_markdown, markdown_table, plot_theme
+from ..core import (ConfigError, FarmError, ModelError, RecordError, as_json, check_counts, check_seed,
+                                progress, seed_for)
+from ..files import as_path, atomic_write, read_object
 from ..evaluation import (INSTRUCTION_KEY, PAIR_KEY, PairedDifference, WinRate, paired_difference, win_rate)
 from ..records import (check_instructions, check_outputs, preference_probability, read_table,
                                    require_columns, save_table)

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DASHES, NEUTRAL, ConfigError, atomic_write, check_counts, escape, plot_theme
+from ..display import DASHES, NEUTRAL, escape, plot_theme
+from ..core import ConfigError, check_counts
+from ..files import atomic_write
 from .leaderboard import Leaderboard, judge_looks, plot_text, printable
 
 # %% ../../nbs/api/80_farm/05_report.ipynb #export-dataclass-class-sidebyside-some

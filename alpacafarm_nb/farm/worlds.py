@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from ..annotators.simulated import PERSONAS, Gold, farmyard_pool
-from ..core import FarmError, as_path, check_seed, data_path, stable_hash
+from ..core import FarmError, check_seed, data_path, stable_hash
+from ..files import as_path
 from ..farmyard.rubric import SHARPNESS, WEIGHTS
 from ..farmyard.tasks import SPLIT_SIZES, Splits
 from ..farmyard.world import World

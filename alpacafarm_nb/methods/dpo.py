@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from ..core import ConfigError, progress
-from ..training.learner import Learner, Settings, length_batches, new_role, precision_for, reading, start_of
+from ..training.learner import Learner
+from ..training.start import new_role, precision_for, reading, start_of
+from ..training.batches import length_batches
+from ..training.config import Settings
 from ..fingerprints import marks_of
 from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
                                           simpo_loss)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import ConfigError, RecordError, Stages, check_seed, seed_for
-from ..training.learner import History
+from ..core import ConfigError, RecordError, check_seed, seed_for
+from ..runs import Stages
+from ..training.history import History
 from ..fingerprints import marks_of, table_marks
 from .bestofn import BestOfN, pick_best
 from .reward import as_reward, reward_marks

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..core import ConfigError, ModelError, escape
+from ..core import ConfigError, ModelError
+from ..display import escape
 from ..models.kernels import SHORT, parts_of
 from ..models.compatibility import stored_method
 from ..models.cache import free_memory

@@ -5,41 +5,40 @@
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core import (FLOOR, ConfigError, FarmError, StageError, as_path, atomic_folder, seed_for,
-                                varies)
-from ..training.learner import (Learner, Settings, in_single_precision, length_batches, new_role,
-                                            precision_for, processes, reading, resumed_notes, start_of, steps_noted)
-from ..fingerprints import code_marks, table_marks
-from .losses import (adapt_kl_coef, explained_variance, gae, grpo_advantages_with_kl,
-                                          kl_estimate, kl_surrogate_loss, ppo_policy_loss, rloo_advantages,
-                                          token_rewards, value_loss, whiten)
+from ..core import ConfigError, FarmError, seed_for
+from ..files import as_path
+from ..fingerprints import table_marks
+from .advantages import (Advantages, given_scale, lost_in_rounding, measured_scale,
+                                              ppo_advantages, scale_rewards)
+from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogate_loss,
+                                          ppo_policy_loss, value_loss)
 from .memory import check_memory, longest_answer, most_tokens
-from .reward import as_reward, grouped_logps, reward_marks, shares_prompts
+from .reward import as_reward, reward_marks
+from .rollout import Rollout, deal, minibatches, roll_out, rollout_logps
 from .sft import ADAPTER_RATES, take, warn_if_policy_still
-from ..models.batches import Batch, check_prompts, masked_mean
-from ..models.reward_model import RewardModel, scalar_head
-from ..models.backbone import token_logps
-from ..records import check_instructions
+from .step_evaluation import StepEvaluation
+from .value import NoValue, ValueAdapter, ValueHead, rollout_values, value_function
+from ..models.batches import check_prompts, masked_mean
 from ..models.policy import Model, check_policy
+from ..models.reward_model import RewardModel
+from ..records import check_instructions
+from ..training.checkpoints import resumed_notes, steps_noted
+from ..training.config import Settings
+from ..training.learner import Learner, processes
+from ..training.start import new_role, precision_for, start_of
 
 # %% auto #0
-__all__ = ['DOUBLE', 'PPOConfig', 'Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches', 'ValueHead',
-           'ValueAdapter', 'NoValue', 'value_function', 'rollout_values', 'given_scale', 'measured_scale',
-           'scale_rewards', 'Advantages', 'ppo_advantages', 'ppo_step', 'rollout_metrics', 'PPOModel', 'StepEvaluation',
-           'train_ppo']
+__all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
 
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #export-dataclass-class-ppoconfig-setting
 @dataclass
@@ -119,263 +118,6 @@ def _mean_and_scale(given):
                           "two numbers of which the second is positive")
     return mean, scale
 
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-dataclass-class-rollout-answers
-@dataclass
-class Rollout:
-    "Answers of a step: a table, token ids, and tensors [B, T] over the positions that predict a next token."
-    table: pd.DataFrame       # instruction, input, output, finished
-    prompts: list[list[int]]  # token ids
-    outputs: list[list[int]]  # token ids, the end sign included where there is one
-    mask: Tensor              # [B, T] true where the next token is the answer's
-    logps: Tensor             # [B, T] log-probabilities under the policy that answered
-    ref_logps: Tensor         # [B, T] log-probabilities under the reference
-    gap: float | None = None  # nats between a token's log-probability when sampled and when read again, where it was
-
-    @property
-    def lengths(self): return [len(p) + len(o) for p, o in zip(self.prompts, self.outputs)]
-    @property
-    def finished(self): return self.table["finished"].to_numpy(dtype=bool)   # [B] whether an answer stopped in time
-    @property
-    def n_tokens(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
-
-def fill(mask: Tensor, values: Tensor) -> Tensor:
-    "A tensor like the mask with the values at its true positions, row by row, and zeros elsewhere."
-    return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
-
-def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Tensor], size: int = 32,
-              group: int = 1) -> Tensor:
-    "What `read` makes of the answers [B, T, ...], read in parts of `size` answers of like length; no gradients."
-    groups, result = np.arange(len(rollout.outputs)).reshape(-1, group), None
-    order = groups[np.argsort(np.asarray(rollout.lengths)[groups].max(1), kind="stable")]
-    for rows in (order[i:i + max(1, size // group)].ravel() for i in range(0, len(order), max(1, size // group))):
-        with torch.no_grad(): part = read(rows, take(rollout.prompts, rollout.outputs, rows, backbone))
-        if result is None: result = part.new_zeros(groups.size, max(rollout.lengths) - 1, *part.shape[2:])
-        result[torch.as_tensor(rows), :part.shape[1]] = part
-    return result
-
-def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int], batch: Batch, config) -> Tensor:
-    "Log-probabilities [b, T] of some answers, which `batch` holds; answers to the same instruction share its reading."
-    if config.answers_each == 1 or not shares_prompts(backbone):
-        return token_logps(backbone, net, batch, config.temperature)
-    prompts, outputs = ([ids[i] for i in rows] for ids in (rollout.prompts, rollout.outputs))
-    return fill(batch.output_mask, grouped_logps(backbone, net, prompts, outputs, config.group, config.temperature))
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-def-roll-out-policy
-def roll_out(
-    policy: Model,            # the policy that answers
-    reference: Model,         # the policy that it is kept near, on the same backbone
-    instructions: pd.DataFrame,  # what is asked
-    config: PPOConfig,        # temperature, longest answer
-    seed: int,                # of the sampling
-) -> Rollout:
-    "Let the policy answer, and read the answers with policy and reference."
-    backbone = policy.backbone
-    table = policy.sample(instructions, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
-                          seed=seed, return_ids=True, return_logps="sampling")
-    rollout = Rollout(table, table["prompt_ids"].tolist(), table["output_ids"].tolist(), None, None, None)
-    batch = take(rollout.prompts, rollout.outputs, range(len(table)), backbone)
-    rollout.mask = batch.output_mask
-    rollout.logps = fill(rollout.mask, torch.tensor([x for row in table["logps"] for x in row], device=backbone.device))
-    def read(net):
-        return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
-                         config.part, config.answers_each)
-    if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
-        with reading(backbone, policy.role, config.precision) as net: again = read(net)
-        rollout.gap, rollout.logps = masked_mean((again - rollout.logps).abs(), rollout.mask).item(), again
-    with reading(backbone, reference.role, config.precision) as net: rollout.ref_logps = read(net)
-    return rollout
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-def-deal-n-int
-def deal(
-    n: int,      # number of instructions
-    size: int,   # how many a step
-    step: int,   # number of the step, from 0
-    seed: int,   # of the order
-) -> np.ndarray:
-    "Row numbers of the instructions of a step; every instruction comes before any comes again."
-    at = np.arange(step * size, (step + 1) * size)
-    order = lambda k: np.random.default_rng(seed_for(seed, "instructions", int(k))).permutation(n)
-    orders = {k: order(k) for k in np.unique(at // n)}
-    return np.array([orders[k][i] for k, i in zip(at // n, at % n)])
-
-def minibatches(
-    lengths: Sequence[int],  # of the answers with their prompts, in tokens
-    config: PPOConfig,       # size of a minibatch, number of epochs, answers to an instruction
-    seed: int,               # of the order
-) -> list[np.ndarray]:
-    "Row numbers of the minibatches of a rollout, drawn at random; answers to one instruction stay together."
-    each = config.answers_each
-    groups = np.arange(len(lengths)).reshape(-1, each)
-    longest = np.asarray(lengths)[groups].max(1)
-    drawn = length_batches(longest, max(1, config.minibatch // each), config.inner_epochs, seed, mix=1)
-    return [groups[rows].ravel() for rows in drawn]
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-class-valuehead-a-small
-class ValueHead:
-    "A small network on the frozen states of a role."
-
-    def __init__(self, backbone, role: str | None, seed: int = 0, width: int = 64):
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed_for(seed, "value"))
-            self.net = nn.Sequential(nn.Linear(backbone.width, width), nn.Tanh(), nn.Linear(width, 1))
-        for p in self.net[2].parameters(): nn.init.zeros_(p)
-        self.backbone, self.role, self.net = backbone, role, self.net.to(backbone.device)
-
-    def parameters(self): return list(self.net.parameters())
-
-    def look(self, rollout: Rollout) -> None:
-        "Compute the states of a rollout's answers, once."
-        with self.backbone.inference(self.role) as net:
-            states = read_rows(rollout, self.backbone, lambda _, batch: self.backbone.hidden(net, batch.ids)[:, :-1])
-        self.states = [row[on].float() for row, on in zip(states, rollout.mask)]
-
-    def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
-        "Value of each prefix [b, T], zero off the mask."
-        return fill(batch.output_mask, in_single_precision(self.net, torch.cat([self.states[i] for i in rows]))[:, 0])
-
-    def training(self): return nullcontext()
-    def free(self): self.states = None
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-class-valueadapter-a-role
-class ValueAdapter:
-    "A role that starts as a copy of another, with a scalar head at zero."
-
-    def __init__(self, backbone, role: str | None, seed: int = 0, **lora):
-        self.backbone, self.role = backbone, backbone.adapters.add("value", copy_from=role, seed=seed, **lora)
-        self.head = scalar_head(backbone)
-
-    def parameters(self): return [*self.backbone.adapters.parameters(self.role), *self.head.parameters()]
-    def look(self, rollout: Rollout) -> None: pass
-
-    def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
-        "Value of each prefix [b, T], zero off the mask."
-        states = self.backbone.hidden(self.backbone.net, batch.ids)[:, :-1]
-        return in_single_precision(self.head, states)[..., 0] * batch.output_mask
-
-    @contextmanager
-    def training(self):
-        with self.backbone.using(self.role, train=True): yield
-
-    def free(self): self.backbone.adapters.remove(self.role)
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #export-class-novalue-in-place
-class NoValue:
-    "In place of a value function where answers are compared with each other: nothing to train, zero everywhere."
-
-    def __init__(self, backbone, *_): self.backbone = backbone
-    def parameters(self): return []
-    def look(self, rollout: Rollout) -> None: pass
-    def values(self, rows: Sequence[int], batch: Batch) -> Tensor: return batch.output_mask.float() * 0
-    def training(self): return nullcontext()
-    def free(self): pass
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #value-function
-@contextmanager
-def value_function(
-    config: PPOConfig,      # which kind
-    backbone,               # the shared network
-    role: str | None,       # whose states are read, or which role is copied
-    seed: int = 0,          # of the head's weights
-) -> Iterator[ValueHead | ValueAdapter | NoValue]:
-    "The value function that the settings ask for; its memory is freed at the end."
-    kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
-    value = kind(backbone, role, seed)
-    try: yield value
-    finally: value.free()
-
-def rollout_values(
-    value: ValueHead | ValueAdapter | NoValue,
-    rollout: Rollout,
-    config: PPOConfig,  # how many answers are read at a time
-) -> Tensor:  # [B, T], zero off the mask
-    "The value of each prefix of a rollout's answers, before anything is learned from them."
-    value.look(rollout)
-    with value.training(): return read_rows(rollout, value.backbone, value.values, config.part)
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #reward-units
-def given_scale(
-    reward: RewardModel | Callable,
-    wanted: tuple | str,  # the setting `reward_scale`
-) -> tuple[float, float] | None:  # mean and scale; None: to be measured on the first rollout
-    "What is subtracted from a reward, and what it is divided by, as far as that is known before the first rollout."
-    own = (reward.mean, reward.scale) if isinstance(reward, RewardModel) else (0., 1.)
-    if wanted == "raw": return -own[0] / own[1], 1 / own[1]   # undoes the reward model's own
-    if wanted != "first rollout": return wanted
-    return (0., 1.) if own != (0., 1.) else None
-
-DOUBLE = 1e-12   # of the largest value: a spread below is rounding in double precision, too
-
-def _rounding(rewards: np.ndarray) -> float:
-    "The share of the largest reward that is rounding: less for whole numbers and doubles that differ little."
-    spread, largest = rewards.std(), np.abs(rewards).max()
-    little = DOUBLE * largest < spread < 1e-3 * largest
-    exact = (rewards == rewards.round()).all() or (rewards != rewards.astype(np.float32)).any()
-    return DOUBLE if little and exact else FLOOR
-
-def measured_scale(
-    rewards: np.ndarray,  # [B]
-) -> tuple[float, float]:  # mean and scale
-    "The mean and the standard deviation of rewards; 1 in place of a deviation that is rounding."
-    with np.errstate(over="ignore", invalid="ignore"):
-        spread = float(rewards.std())
-        return float(rewards.mean()), spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.
-
-def scale_rewards(
-    rewards: np.ndarray,  # [B]
-    scale: tuple[float, float],  # mean and scale
-    name: str = "ppo",    # of the run, for the error
-) -> np.ndarray:  # [B]
-    "(reward - mean) / scale. Raises `StageError` where that is not finite in single precision."
-    with np.errstate(over="ignore", invalid="ignore"):
-        centered, largest = rewards - scale[0], float(np.abs(rewards).max())
-        centered[~(np.abs(centered) > _rounding(rewards) * abs(scale[0]))] = 0.   # the mean itself, but for rounding
-        scaled = centered / scale[1]
-        if np.isfinite([rewards.mean(), scale[1], *scaled.astype(np.float32)]).all(): return scaled
-    raise StageError(f"{name}: rewards of up to {largest:.3g} are not finite once they are scaled (less "
-                     f"{scale[0]:.3g}, divided by {scale[1]:.3g}) and kept in single precision: give rewards in "
-                     "smaller units, or another reward_scale.")
-
-def _lost_in_rounding(name, rewards, scaled) -> bool:
-    "Warn where rewards differ, and single precision does not see it."
-    spread, single = float(rewards.std()), scaled.astype(np.float32)
-    if spread <= DOUBLE * np.abs(rewards).max() or varies(single.std(), np.abs(single).max()): return False
-    warnings.warn(f"{name}: the rewards of a step differ by {spread:.3g} about {rewards.mean():.6g}, which is taken "
-                  "for the rounding of single precision: they teach nothing. Take a constant from the reward, such as "
-                  "its mean.", stacklevel=3)
-    return True
-
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #advantages
-@dataclass
-class Advantages:
-    "What a rollout teaches; tensors [B, T], zero off the mask."
-    advantages: Tensor
-    values: Tensor      # of the prefixes, as the value function had them before the update
-    returns: Tensor     # what the value function is to learn
-    unit: float = 1.    # of the advantages, in units of the scaled reward
-
-def ppo_advantages(
-    rollout: Rollout,
-    scores: Tensor,     # [B] scaled rewards of the answers
-    values: Tensor,     # [B, T]
-    kl_coef: float,     # what a nat of KL costs
-    config: PPOConfig,
-) -> Advantages:
-    "The advantages of a rollout, with the price of the KL in them unless it is a loss of its own."
-    price = kl_coef if config.kl_in == "reward" else 0.
-    rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, rollout.mask, price)
-    if config.advantage == "gae": return _gae_advantages(rewards(scores), scores, values, rollout.mask, config)
-    if config.advantage == "rloo": found = rloo_advantages(rewards(scores).sum(1), config.group)
-    else: found = grpo_advantages_with_kl(scores, rewards(torch.zeros_like(scores)).sum(1), config.group)
-    return Advantages(found[:, None] * rollout.mask, values, values)
-
-def _gae_advantages(rewards, scores, values, mask, config) -> Advantages:
-    "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
-    differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
-    if config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, returns = gae(rewards, values, mask, lam=config.lam)
-    if not differ: return Advantages((advantages - masked_mean(advantages, mask)) * mask, values, returns)
-    return Advantages(whiten(advantages, mask), values, returns, (advantages[mask].std() + 1e-6).item())
-
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #ppo-step
 def ppo_step(
     learner: Learner,      # of policy and value function
@@ -444,77 +186,6 @@ class PPOModel(Model):
         self.backbone.adapters.load_state(role, self.snapshots[step])
         return Model(self.backbone, role, f"{self.name}_at_{step}", self.history, replace(self.decoding))
 
-# %% ../../nbs/api/60_methods/11_ppo.ipynb #step-evaluation
-class StepEvaluation:
-    "Keeps and evaluates a policy in training after the steps that were asked for, each once, also in a resumed run."
-
-    def __init__(self,
-        policy: Model,               # in training
-        evaluate: Callable[[int, Model], dict] | None,  # of step and policy; its figures go into the history
-        steps: Sequence[int] | int | None,  # after which steps; None for the last, where there is something to do
-        first: int,                  # the first step that can be named
-        last: int,                   # the last
-        folder: Path | None = None,  # of the run; snapshots lie in it
-        keep: bool = False,          # whether the adapter is kept: in `policy.snapshots`
-    ):
-        if isinstance(steps, Integral): steps = [steps]
-        self.steps = tuple(steps if steps is not None else [last] if evaluate else [])
-        if wrong := [s for s in self.steps if s not in range(first, last + 1)]:
-            raise ConfigError(f"evaluate_at names the steps {wrong}, but they go from {first} to {last}")
-        self.policy, self.evaluate, self.folder, self.keep, self.done = policy, evaluate, folder, keep, []
-
-    def __call__(self, learner: Learner) -> None:
-        "Keep and evaluate the policy, where that was asked for after this step."
-        step = learner.done
-        if step not in self.steps or step in self.done or not (self.keep or self.evaluate): return
-        if self.keep: self._snapshot(step)
-        if self.evaluate: learner.history.add(step, **self._figures(step))
-        self.done.append(step)  # only now: an evaluation that was interrupted is made up for
-
-    def _snapshot(self, step):
-        from safetensors.torch import save_file
-        state = self.policy.backbone.adapters.state(self.policy.role)
-        self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
-        if self.folder:
-            with atomic_folder(self.folder / "snapshots" / f"step-{step}") as temp:
-                save_file(self.policy.snapshots[step], temp / "adapter.safetensors")
-
-    def _figures(self, step):
-        "The figures that `evaluate` gives, which may be none."
-        figures = self.evaluate(step, self.policy)
-        if figures is None: return {}
-        if isinstance(figures, Mapping) and all(isinstance(k, str) for k in figures): return figures
-        raise ConfigError(f"evaluate gave a {type(figures).__name__} after step {step}: it must give a dictionary from "
-                          "names to figures, or None")
-
-    def notes(self) -> dict:
-        "What a checkpoint must remember."
-        kept = {"snapshots": list(self.policy.snapshots)} if self.keep else {}
-        return {"evaluated": self.done, "evaluate": code_marks(self.evaluate), **kept}
-
-    def resume(self, notes: dict) -> None:
-        """Go on where a run stopped. Warns where figures in its history were made by another `evaluate`, since no
-        policy depends on that; raises `StageError` where a snapshot is damaged."""
-        if self.evaluate and notes["evaluated"] and notes.get("evaluate") != code_marks(self.evaluate):
-            warnings.warn(f"{self.policy.name}: the figures after the steps {notes['evaluated']} were made by another "
-                          "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
-                          stacklevel=3)
-        self.done = notes["evaluated"]
-        if self.keep: self.policy.snapshots = {s: self._read_snapshot(s) for s in notes["snapshots"]}
-
-    def _read_snapshot(self, step):
-        "The adapter kept after a step, from its file."
-        from safetensors.torch import load_file
-        path = self.folder / "snapshots" / f"step-{step}" / "adapter.safetensors"
-        what = f"{self.policy.name}: {path}, the policy after a step of this run,"
-        remedy = f"Remove {self.folder} to train again, or give another run_dir. Nothing was trained."
-        try: state = load_file(path)
-        except Exception as error: raise StageError(f"{what} cannot be read ({error}). {remedy}") from error
-        shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
-        if shapes(state) != shapes(self.policy.backbone.adapters.state(self.policy.role)):
-            raise StageError(f"{what} holds another adapter than this run trains. {remedy}")
-        return state
-
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #export-def-train-ppo-model
 def train_ppo(
     model: Model,                # the policy to start from, and to stay near; its adapter is copied
@@ -560,7 +231,7 @@ def train_ppo(
                 rewards = reward_of(rollout.table)
                 if scale is None: scale = measured_scale(rewards)
                 scaled = scale_rewards(rewards, scale, name)
-                warned = warned or _lost_in_rounding(name, rewards, scaled)
+                warned = warned or lost_in_rounding(name, rewards, scaled)
                 scores = torch.tensor(scaled - config.stop_penalty * ~rollout.finished, dtype=torch.float32,
                                       device=backbone.device)
                 advantages = ppo_advantages(rollout, scores, rollout_values(value, rollout, config), kl_coef, config)

@@ -17,19 +17,23 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import ConfigError, StageError, as_path, atomic_write, seed_for
-from ..training.learner import (Learner, Settings, new_role, precision_for, processes, reading,
-                                            resumed_notes, start_of, steps_noted)
+from ..core import ConfigError, StageError, seed_for
+from ..files import as_path, atomic_write
 from ..fingerprints import table_marks
 from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
-from .ppo import StepEvaluation, deal
 from .reward import as_reward, reward_marks
+from .rollout import deal
 from .sft import ADAPTER_RATES, take, warn_if_policy_still
+from .step_evaluation import StepEvaluation
 from ..models.batches import Batch, check_prompts
+from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions
-from ..models.policy import Model, check_policy
+from ..training.checkpoints import resumed_notes, steps_noted
+from ..training.config import Settings
+from ..training.learner import Learner, processes
+from ..training.start import new_role, precision_for, reading, start_of
 
 # %% auto #0
 __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']

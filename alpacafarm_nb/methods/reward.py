@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..core import FarmError, seed_for, varies
-from ..training.learner import (Learner, Settings, base_content, encode_examples, in_single_precision,
-                                            length_batches, new_role, precision_for, start_of)
+from ..training.learner import Learner
+from ..training.start import base_content, in_single_precision, new_role, precision_for, start_of
+from ..training.batches import encode_examples, length_batches
+from ..training.config import Settings
 from ..fingerprints import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
 from .memory import check_memory, most_tokens

@@ -14,8 +14,11 @@ import pandas as pd
 import torch
 
 from ..core import ModelError, RecordError
-from ..training.learner import (History, Learner, Settings, encode_examples, length_batches, new_role,
-                                            precision_for, reading, start_of)
+from ..training.history import History
+from ..training.learner import Learner
+from ..training.start import new_role, precision_for, reading, start_of
+from ..training.batches import encode_examples, length_batches
+from ..training.config import Settings
 from .losses import sft_loss
 from .memory import check_memory, most_tokens
 from ..models.batches import Batch, pad_batch

@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from ..core import FarmError, ModelError, as_path, atomic_folder, quiet, restore_swapped
+from ..core import FarmError, ModelError, quiet
+from ..files import as_path, atomic_folder, restore_swapped
 from .backbone import Backbone, as_dtype, find_after_head
 from .cache import next_logits, read_prompts, rows_at_a_time
 from .compatibility import (calm, check_kind, check_precision, check_stored, check_tokenizer,

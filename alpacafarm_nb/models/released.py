@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import ModelError, as_path, atomic_folder, progress, read_object
+from ..core import ModelError, progress
+from ..files import as_path, atomic_folder, read_object
 from .reward_model import RewardModel
 from .loading import load_backbone
 from ..records import check_outputs

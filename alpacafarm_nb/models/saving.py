@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import ModelError, as_json, atomic_folder, restore_swapped, stable_hash
+from ..core import ModelError, as_json, stable_hash
+from ..files import atomic_folder, restore_swapped
 from .adapter_files import AdapterFile
 from .backbone import Backbone
 from .compatibility import calm

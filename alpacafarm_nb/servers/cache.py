@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..core import FarmError, as_path
+from ..core import FarmError
+from ..files import as_path
 
 # %% ../../nbs/api/30_servers/02_cache.ipynb #schema
 _SCHEMA = """

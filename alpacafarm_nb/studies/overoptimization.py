@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from ..annotators.simulated import PERSONAS, Farmhand
 from ..annotators.pool import AnnotatorPool
-from ..core import ConfigError, Stages, as_json, atomic_write, data_path, seed_for
+from ..core import ConfigError, as_json, data_path, seed_for
+from ..files import atomic_write
+from ..runs import Stages
 from ..evaluation import best_of_n_curve, bootstrap
 from ..farm.leaderboard import judge_pairs
 from ..farm.worlds import Farm, load_farm

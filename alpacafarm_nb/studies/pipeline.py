@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core import StageError, Stages, check_seed, seed_for, stable_hash
+from ..core import StageError, check_seed, seed_for, stable_hash
+from ..runs import Stages
 from ..evaluation import agreement_rate
 from ..farm.leaderboard import Leaderboard, leaderboard
 from ..farm.worlds import Farm, fingerprint, load_farm
 from ..farm.training_curves import REWARD, WORDS, Look, best_of_n_points
 from ..farm.report import (agreement_figure, outputs_side_by_side, overoptimization_figure,
                                        training_figure, write_report)
-from ..training.learner import History, Settings
+from ..training.history import History
+from ..training.config import Settings
 from ..fingerprints import marks_of
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo

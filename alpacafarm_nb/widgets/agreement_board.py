@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import ConfigError, check_counts, decimals_for, figure_text, plot_theme, seed_for
+from ..core import ConfigError, check_counts, seed_for
+from ..display import decimals_for, figure_text, plot_theme
 from ..annotators.pool import flip_with
 from ..evaluation.reliability import agreement, bias_and_variance, likings
 from ..records import check_pairs

@@ -21,7 +21,8 @@ import pandas as pd
 import traitlets
 
 import alpacafarm_nb
-from ..core import NEUTRAL, PALETTE, FarmError, escape
+from ..display import NEUTRAL, PALETTE, escape
+from ..core import FarmError
 
 # %% ../../nbs/api/90_widgets/01_base.ipynb #files
 FOLDER = Path(alpacafarm_nb.__file__).with_name("widgets") / "static"   # scripts and style sheet

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import DASHES, NEUTRAL, ConfigError, RecordError, figure_text, plot_theme
+from ..display import DASHES, NEUTRAL, figure_text, plot_theme
+from ..core import ConfigError, RecordError
 from ..evaluation.overoptimization import fit_overoptimization
 from ..farm.leaderboard import judge_looks, plot_text
 from ..farm.training_curves import AXES, MEASURES, WIN_RATE, curve_points

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import traitlets
 
-from ..core import ConfigError, RecordError, escape
+from ..core import ConfigError, RecordError
+from ..display import escape
 from ..records import preference_probability, read_table, require_columns
 from .base import FarmWidget, Page, script
 

@@ -18,7 +18,8 @@ import traitlets
 from ..core import ConfigError, FarmError, check_seed, seed_for
 from ..farm.leaderboard import Leaderboard, judge_pairs, leaderboard
 from ..farm.worlds import Farm, load_farm
-from ..training.learner import Settings, watching
+from ..training.config import Settings
+from ..training.learner import watching
 from ..methods.binary import train_feedme, train_reward_conditioning
 from ..methods.bestofn import best_of_n
 from ..methods.dpo import PREFERENCE_LOSSES, DPOConfig, train_dpo

@@ -16,7 +16,9 @@ import pandas as pd
 from ..annotators.local import HumanLabels
 from ..annotators.human import KeptLabels
 from ..servers.cache import Answers
-from ..core import ConfigError, RecordError, as_path, escape, seed_for
+from ..core import ConfigError, RecordError, seed_for
+from ..files import as_path
+from ..display import escape
 from ..evaluation.rates import PAIR_KEY, agreement_rate, instruction_ids, share_interval
 from ..farm.leaderboard import judge_pairs
 from ..records import check_pairs, save_table

@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from ..core import ConfigError, FarmError, StageError, check_counts, without_bars
-from ..training.learner import History, Learner, watching
+from ..training.history import History
+from ..training.learner import Learner, watching
 from ..models.policy import Model, instruction_table
 from .explorer import differing_words
 from .base import FarmWidget, page_table, script
