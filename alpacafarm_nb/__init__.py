@@ -56,7 +56,7 @@ _MODULES = {
     "farm.worlds": "load_farm make_farm Farm",
     "studies.pipeline": "Loop LoopSettings run_demo",
     "farm.training_curves": "Look best_of_n_points best_of_n_samples",
-    "studies.overoptimization": "repeat",
+    "studies.repeat_seeds": "repeat",
     "farm.leaderboard": "leaderboard load_leaderboard Leaderboard",
     "widgets.explorer": "explore",
     "widgets.label": "label",

@@ -68,7 +68,7 @@ def reward(outputs):
 def in_order(job, backbone, table):
     "The rows in the order of our batches, and how many tokens they have."
     from alpacafarm_nb.training.batches import encode_examples, length_batches
-    from alpacafarm_nb.methods.reward import EncodedPairs
+    from alpacafarm_nb.methods.pair_batches import EncodedPairs
     if job == "rloo": return table, None
     if job == "sft":
         prompts, outputs = encode_examples(backbone, table, "output")

@@ -133,7 +133,7 @@ class Farm:
         from alpacafarm_nb.training.batches import length_batches
         from alpacafarm_nb.methods.dpo import pair_logps
         from alpacafarm_nb.methods.losses import dpo_loss
-        from alpacafarm_nb.methods.reward import EncodedPairs, pair_answer_logps
+        from alpacafarm_nb.methods.pair_batches import EncodedPairs, pair_answer_logps
         config = DPOConfig.make(DPOConfig.paper(), lr=lr)
         pairs = EncodedPairs.of(self.start.backbone, self.pairs[0])
         ref = pair_logps(self.start, pairs)
@@ -185,7 +185,7 @@ class SmolLM2:
 
     def held_margins(self, lr, train):
         "Margin and accuracy on held-out pairs."
-        from alpacafarm_nb.methods.reward import EncodedPairs
+        from alpacafarm_nb.methods.pair_batches import EncodedPairs
         margins = train(lr, EncodedPairs.of(self.base.backbone, self.data["pairs_held"]))
         accuracy, error = self.tools.share(margins > 0)
         return {"margin": float(margins.mean()), "accuracy": accuracy, "error": error}

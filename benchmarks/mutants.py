@@ -236,7 +236,7 @@ MUTANTS = {
         ("crossed error: rest added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
          "ms_seeds + ms_instructions + ms_rest, ms_rest"),
     ],
-    "20_evaluation/05_length": [
+    "20_evaluation/06_length": [
         ("length: sign", "(lengths[0] - lengths[1]).to_numpy", "(lengths[1] - lengths[0]).to_numpy"),
         ("length: no tanh", "features = [np.tanh(x)", "features = [x"),
         ("length: another deviation", "difference.std(ddof=1) if", "difference.std(ddof=0) if"),
@@ -250,7 +250,7 @@ MUTANTS = {
         ("interval around the penalised", "win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0])",
          "win_rate=float(rates[0]), unpenalised=float(rates[0])"),
     ],
-    "20_evaluation/06_reliability": [
+    "20_evaluation/07_reliability": [
         ("half: ties match nothing", '.5 if ties == "half" else 0.', "0."),
         ("own label among the others", "others = self.counts - np.eye(3)[k]", "others = self.counts"),
         ("split majorities count fully", "leads * self.match[k]).sum(1) / leads.sum(1)",
@@ -263,7 +263,7 @@ MUTANTS = {
         ("likings: the shorter", "second == (gap > 0)", "second == (gap < 0)"),
         ("annotators forgotten", "beyond = max(u - common, 0.)", "beyond = 0."),
     ],
-    "20_evaluation/07_rankings": [
+    "20_evaluation/08_rankings": [
         ("winner and loser exchanged", "fit(winner.tolist(), loser.tolist()", "fit(loser.tolist(), winner.tolist()"),
         ("ties lost", "np.add.at(beaten, (j, i), 1 - score)", "np.add.at(beaten, (j, i), score == 0)"),
         ("natural logarithm", "400 * np.log10(", "400 * np.log("),
@@ -273,20 +273,20 @@ MUTANTS = {
         ("tau without ties", "np.sqrt((s * s).sum((-1, -2)) * (t * t).sum((-1, -2)))",
          "(s.shape[-1] * (s.shape[-1] - 1))"),
     ],
-    "20_evaluation/08_corrected": [
+    "20_evaluation/09_corrected": [
         ("correction: sign", "lam * rest.mean() + gap.mean()", "lam * rest.mean() - gap.mean()"),
         ("error: judge's part forgotten", "np.hypot(lam * judged,", "np.hypot(0 * judged,"),
         ("weight: not shrunk", "((1 + len(y) / N) * spread), 0, 1)", "spread, 0, 1)"),
         ("plan: correlation not squared", "gain = 1 - rho**2 *", "gain = 1 - rho *"),
     ],
-    "20_evaluation/09_overoptimization": [
+    "20_evaluation/10_overoptimization": [
         ("peak of the other form", "at = alpha / (2 * beta) if", "at = alpha / beta if"),
         ("independent points", "np.cov((table @ solve.T).T) / len(table)", "solve @ np.diag(error**2) @ solve.T"),
         ("KL, not its root", "d = np.sqrt(kl)\n", "d = kl\n"),
         ("end of the data forgotten", "np.minimum(_turn(coefficients, form), last)",
          "np.minimum(_turn(coefficients, form), 9e9)"),
     ],
-    "20_evaluation/10_scoreboards": [
+    "20_evaluation/11_scoreboards": [
         ("other names skipped", "if twice := [k for k in map(tuple, other.figures[key].to_numpy()) if k in have]:",
          "if twice := []:"),
         ("compared the other way", "paired_difference(self.verdicts(a, annotator), self.verdicts(b, annotator))",

@@ -291,7 +291,7 @@ class Run:
     def train_reward(self):
         "A reward model, and how often it prefers what was preferred, beside the rule that longer is better."
         from alpacafarm_nb import train_reward_model
-        from alpacafarm_nb.methods.reward import EncodedPairs
+        from alpacafarm_nb.methods.pair_batches import EncodedPairs
         from alpacafarm_nb.records import side_of, training_pairs
         args, held = self.args, training_pairs(self.data["pairs_held"])
         tokens = args.pair_epochs * sum(EncodedPairs.of(self.base.backbone, self.data["pairs"]).lengths)
@@ -309,7 +309,7 @@ class Run:
         "DPO, and the implied rewards of held-out pairs."
         from alpacafarm_nb import train_dpo
         from alpacafarm_nb.methods.dpo import pair_logps
-        from alpacafarm_nb.methods.reward import EncodedPairs
+        from alpacafarm_nb.methods.pair_batches import EncodedPairs
         args, backbone = self.args, self.base.backbone
         train, held = (EncodedPairs.of(backbone, self.data[name]) for name in ("pairs", "pairs_held"))
         with Clock() as clock:

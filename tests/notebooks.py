@@ -56,7 +56,7 @@ def _drop_filters():
 
 def end_boards():
     "Stop a training that a board still shows: its thread would draw from the generators of what comes next."
-    from alpacafarm_nb.widgets.training_board import Run
+    from alpacafarm_nb.widgets.background import Run
     if Run._last is not None and Run._last.running:
         Run._last.stop()
         Run._last.wait()

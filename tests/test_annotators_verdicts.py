@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alpacafarm_nb.annotators import verdicts as module
+from alpacafarm_nb.annotators import parsers as module
 from alpacafarm_nb.annotators.judges import load_judges
 from alpacafarm_nb.annotators.parsers import LONGEST, Unparsed, make_parser, parse_reasoned, parse_regex
 from alpacafarm_nb.core import ConfigError

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers as T
 
-from alpacafarm_nb.methods.reward import answer_rows, pair_answer_logps, shares_prompts
+from alpacafarm_nb.methods.pair_batches import answer_rows, pair_answer_logps, shares_prompts
 from alpacafarm_nb.models.backbone import Backbone, token_logps
 from alpacafarm_nb.models.loading import new_tokenizer
 from alpacafarm_nb.models.reward_model import RewardModel

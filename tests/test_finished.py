@@ -16,7 +16,8 @@ from alpacafarm_nb.methods.bestofn import BestOfN  # noqa: E402
 from alpacafarm_nb.methods.binary import train_feedme, train_reward_conditioning  # noqa: E402
 from alpacafarm_nb.methods.dpo import train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
-from alpacafarm_nb.methods.reward import EncodedPairs, reward_accuracy, train_reward_model  # noqa: E402
+from alpacafarm_nb.methods.pair_batches import EncodedPairs  # noqa: E402
+from alpacafarm_nb.methods.reward import reward_accuracy, train_reward_model  # noqa: E402
 from alpacafarm_nb.methods.sft import train_sft  # noqa: E402
 from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
 from alpacafarm_nb.models.loading import new_backbone  # noqa: E402

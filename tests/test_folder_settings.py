@@ -16,7 +16,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast, modeling_utils  # noqa: E402
 from transformers.integrations import hub_kernels  # noqa: E402
 
-from alpacafarm_nb.models.backbone import compatibility as kinds, backbone as models  # noqa: E402
+from alpacafarm_nb.models import compatibility as kinds, loading as models  # noqa: E402
 from alpacafarm_nb.core import ConfigError, FarmError, ModelError  # noqa: E402
 from alpacafarm_nb.models.reward_model import RewardModel, scalar_head  # noqa: E402
 from alpacafarm_nb.models.loading import load_backbone, new_backbone  # noqa: E402

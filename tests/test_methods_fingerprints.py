@@ -678,7 +678,7 @@ def test_a_library_is_what_is_installed(tmp_path, monkeypatch):
     import types
 
     import alpacafarm_nb
-    from alpacafarm_nb import marks
+    from alpacafarm_nb import fingerprints as marks
     mark = lambda f: stable_hash(marks_of(f))
     own, site = alpacafarm_nb.__path__[0], sysconfig.get_paths()["purelib"]
     for file in ("/home/me/my_rewards.py", f"{own}_rewards.py", f"{own}_study/my_rewards.py", f"{site}/my_rewards.py"):

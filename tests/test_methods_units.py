@@ -178,7 +178,8 @@ def test_units_of_the_reward(policy):
 
 def test_a_reward_model_without_spread(policy):
     "A reward model that scores everything alike is centered and not divided by rounding."
-    from alpacafarm_nb.methods.reward import EncodedPairs, _normalise
+    from alpacafarm_nb.methods.pair_batches import EncodedPairs
+    from alpacafarm_nb.methods.reward import _normalise
 
     class Constant(RewardModel):
         def score_ids(self, prompts, outputs): return .3 + 1e-16 * (np.arange(len(prompts)) % 2)

@@ -53,7 +53,7 @@ class Left(logging.Filter):
     def filter(self, record): return len(PREFERENCE_LOSSES) > 0
 logging.getLogger("asyncio").addFilter(Left())
 import time
-from alpacafarm_nb.widgets.training_board import Run
+from alpacafarm_nb.widgets.background import Run
 def go_on(run, nap=time.sleep):   # what it needs outlives the notebook, as in a training
     while not run.stopping: nap(.01)
 Run(go_on, "left").start()"""

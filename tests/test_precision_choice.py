@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from alpacafarm_nb.models.backbone import kernels, backbone as models
+from alpacafarm_nb.models import kernels, loading as models
 from alpacafarm_nb.core import ModelError
 from alpacafarm_nb.models.kernels import bf16_units, fast_half
 from alpacafarm_nb.training.learner import make_accelerator

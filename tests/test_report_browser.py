@@ -8,8 +8,8 @@ import pytest
 from payloads import PAYLOADS
 
 from alpacafarm_nb.farm.leaderboard import leaderboard
-from alpacafarm_nb.farm.report import (agreement_figure, outputs_side_by_side, overoptimization_figure, training_figure,
-                                       write_report)
+from alpacafarm_nb.farm.figures import agreement_figure, overoptimization_figure, training_figure
+from alpacafarm_nb.farm.report import outputs_side_by_side, write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -8,7 +8,7 @@ import torch
 
 from alpacafarm_nb.core import ModelError
 from alpacafarm_nb.models.kernels import ATTENTION, bf16_units
-from alpacafarm_nb.methods.reward import shares_prompts
+from alpacafarm_nb.methods.pair_batches import shares_prompts
 from alpacafarm_nb.models.reward_model import RewardModel
 from alpacafarm_nb.models.backbone import sequence_logps, token_logps
 from alpacafarm_nb.models.batches import pad_batch

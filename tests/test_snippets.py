@@ -137,7 +137,7 @@ def test_readme(reader, farm):
             run(block, reader)
             if "scoreboard(" in block: reader["board"] = board        # README's two boards have one name
             ran += 1
-    from alpacafarm_nb.widgets.training_board import Run
+    from alpacafarm_nb.widgets.background import Run
     Run._last.wait()
     assert ran == len(blocks) >= 6 and reader["board"].models and len(reader["ppo"].history)
 

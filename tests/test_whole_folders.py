@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from alpacafarm_nb import core
+from alpacafarm_nb import files
 from alpacafarm_nb.files import FolderLock, atomic_folder, restore_swapped, sweep_leftovers
-from alpacafarm_nb.core import StageError
+from alpacafarm_nb.core import FarmError, StageError
 from alpacafarm_nb.runs import Stages
 
 
@@ -27,11 +27,11 @@ def python(code, *arguments, **how):
 REPLACE = """
     import sys
     from pathlib import Path
-    from alpacafarm_nb import core
-    core._exchange = core._exchange if sys.argv[2] == "exchange" else lambda one, other: False
+    from alpacafarm_nb import files
+    files._exchange = files._exchange if sys.argv[2] == "exchange" else lambda one, other: False
     print("begin", flush=True)
     for k in range(int(sys.argv[3])):
-        with core.atomic_folder(sys.argv[1]) as f: (f / "a.txt").write_text(str(k))
+        with files.atomic_folder(sys.argv[1]) as f: (f / "a.txt").write_text(str(k))
     print("end", flush=True)
 """
 
@@ -39,7 +39,7 @@ REPLACE = """
 def test_a_reader_finds_a_folder_at_any_moment_of_its_replacement(tmp_path):
     folder = tmp_path / "adapter"
     with atomic_folder(folder) as f: (f / "a.txt").write_text("first")
-    if not core._exchange(folder, _empty(tmp_path / "other")): pytest.skip("this file system cannot exchange folders")
+    if not files._exchange(folder, _empty(tmp_path / "other")): pytest.skip("this file system cannot exchange folders")
     writer = python(REPLACE, folder, "exchange", 300)
     assert writer.stdout.readline() == "begin\n"
     absent = 0
@@ -56,16 +56,16 @@ def _empty(folder):
 
 KILLED = """
     import os, sys
-    from alpacafarm_nb import core
+    from alpacafarm_nb import files
     at, count, real = int(sys.argv[2]), 0, os.replace
     def counted(a, b):
         global count
         count += 1
         if count == at: os.kill(os.getpid(), 9)
         real(a, b)
-    core._exchange = lambda one, other: False
+    files._exchange = lambda one, other: False
     os.replace = counted
-    with core.atomic_folder(sys.argv[1]) as f: (f / "a.txt").write_text("new")
+    with files.atomic_folder(sys.argv[1]) as f: (f / "a.txt").write_text("new")
     os.kill(os.getpid(), 9)
 """
 
@@ -157,13 +157,13 @@ TRY = """
 
 def test_one_process_judges_a_dead_lock(tmp_path, monkeypatch):
     "Two that find it dead at once: the slower must not take the new lock of the quicker for it."
-    said, alive = [], core._alive
+    said, alive = [], files._alive
 
     def slow(pid):
         if not said: said.append(python(TRY, tmp_path).communicate(timeout=60)[0])
         return alive(pid)
 
-    monkeypatch.setattr(core, "_alive", slow)
+    monkeypatch.setattr(files, "_alive", slow)
     (tmp_path / ".lock").write_text(json.dumps({"host": platform.node(), "pid": 2**30}))
     with FolderLock(tmp_path): assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert "in use by another run" in said[0]
@@ -172,14 +172,14 @@ def test_one_process_judges_a_dead_lock(tmp_path, monkeypatch):
 
 def test_a_lock_that_was_taken_before_a_word_was_in_it_is_acquired_again(tmp_path, monkeypatch):
     "A process that the system kept waiting between making the file and writing it."
-    lock, flock, calls = tmp_path / ".lock", core._flock, []
+    lock, flock, calls = tmp_path / ".lock", files._flock, []
 
     def late(file, wait=False):
         calls.append(wait)
         if len(calls) == 1: lock.unlink()   # another run found it empty for too long
         return flock(file, wait)
 
-    monkeypatch.setattr(core, "_flock", late)
+    monkeypatch.setattr(files, "_flock", late)
     with FolderLock(tmp_path): assert json.loads(lock.read_text())["pid"] == os.getpid()
     assert calls == [True, True]
 
@@ -223,7 +223,7 @@ def test_an_adapter_s_files_are_the_same_bytes_from_run_to_run(tmp_path):
 
 
 def test_the_lock_is_written_by_one_who_may(tmp_path):
-    with pytest.raises(core.FarmError, match="could not be written"), FolderLock("/proc/1"): pass
+    with pytest.raises(FarmError, match="could not be written"), FolderLock("/proc/1"): pass
 
 
 def test_a_thread_keeps_another_out_of_its_run(tmp_path):

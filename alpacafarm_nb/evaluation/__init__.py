@@ -8,10 +8,11 @@ from pathlib import Path
 
 # module: what other notebooks and users take from it
 _MODULES = {
-    "rates": "INSTRUCTION_KEY PAIR_KEY Estimate clustered_error instruction_ids WinRate win_rate win_rate_interval "
-             "win_rates unit_scores score_matrix PairedDifference paired_difference power_of instructions_needed "
-             "Bootstrap bootstrap crossed_error order_weights BestOfNCurve best_of_n_curve best_of_n_kl Agreement "
-             "agreement_rate Calibration calibration",
+    "rates": "Estimate clustered_error instruction_ids WinRate win_rate win_rate_interval win_rates",
+    "paired": "unit_scores score_matrix PairedDifference paired_difference power_of instructions_needed",
+    "uncertainty": "Bootstrap bootstrap crossed_error",
+    "best_of_n": "order_weights BestOfNCurve best_of_n_curve best_of_n_kl",
+    "agreement_rates": "Agreement agreement_rate Calibration calibration",
     "length": "LengthControl length_controlled_win_rate",
     "reliability": "label_table AgreementReport agreement cohen_kappa judge_agreement bias_and_variance likings "
                    "order_accuracy",

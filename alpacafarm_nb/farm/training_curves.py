@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ..core import ConfigError, check_counts
-from ..evaluation.rates import best_of_n_curve, best_of_n_kl, clustered_error, instruction_ids
-from .leaderboard import judge_pairs
+from ..evaluation.best_of_n import best_of_n_curve, best_of_n_kl
+from ..evaluation.rates import clustered_error, instruction_ids
+from ..annotators.judging import judge_pairs
 from ..methods.bestofn import pick_best
 from ..methods.reward import as_reward
 from ..records import check_demonstrations

@@ -21,7 +21,7 @@ from ..fingerprints import marks_of
 from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
                                           simpo_loss)
 from .memory import check_memory
-from .reward import EncodedPairs, pair_answer_logps
+from .pair_batches import EncodedPairs, pair_answer_logps
 from .sft import ADAPTER_RATES, how_far, warn_if_still
 from ..models.policy import Model, check_policy
 

@@ -5,10 +5,8 @@
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import FarmError, seed_for, varies
-from ..training.learner import Learner
-from ..training.start import base_content, in_single_precision, new_role, precision_for, start_of
-from ..training.batches import encode_examples, length_batches
-from ..training.config import Settings
 from ..fingerprints import KNOWN_MARKS, marks_of
 from .losses import bradley_terry_loss
-from .memory import check_memory, most_tokens
-from .sft import ADAPTER_RATES, warn_if_still, with_something_said
+from .memory import check_memory
+from .pair_batches import EncodedPairs, pair_scores
+from .sft import ADAPTER_RATES, warn_if_still
 from ..models.backbone import Backbone
-from ..models.reward_model import RewardModel, scalar_head
-from ..records import located_pairs, side_of, training_pairs
 from ..models.policy import Model, check_policy
+from ..models.reward_model import RewardModel, scalar_head
+from ..records import side_of, training_pairs
+from ..training.batches import length_batches
+from ..training.config import Settings
+from ..training.learner import Learner
+from ..training.start import base_content, new_role, precision_for, start_of
 
 # %% auto #0
-__all__ = ['KNOWN_MARKS', 'RewardConfig', 'AnswerRows', 'answer_rows', 'pair_answer_logps', 'grouped_logps', 'pair_scores',
-           'shares_prompts', 'EncodedPairs', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
+__all__ = ['KNOWN_MARKS', 'RewardConfig', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
@@ -62,139 +60,6 @@ class RewardConfig(Settings):
         "The settings of AlpacaFarm: one epoch, 3e-6 for all weights (or LoRA's rate), batches of 16, 512 tokens."
         return cls(epochs=1, batch_size=16, lr=ADAPTER_RATES["reward"] if lora else 3e-6, schedule="cosine",
                    warmup=.03, max_length=512)
-
-# %% ../../nbs/api/60_methods/05_reward.ipynb #export-dataclass-class-answerrows-a
-@dataclass
-class AnswerRows:
-    "A answers to N prompts as rows of token ids, and the places where they are read."
-    ids: Tensor        # [B, T]
-    lengths: Tensor    # [B] of what is not padding
-    mask: Tensor | None       # [B, 1, T, T] true where a query may look; None for a plain causal one
-    positions: Tensor | None  # [B, T]; None for the plain ones
-    before: Tensor     # [M] places, in the flattened rows, from which the answers' tokens are predicted
-    tokens: Tensor     # [M] these tokens
-    owner: Tensor      # [M] the answer that each belongs to, 0 to A - 1
-    last: Tensor       # [A] place of each answer's last token
-
-    def to(self, device) -> "AnswerRows":
-        "The same on another device."
-        return AnswerRows(*(x if x is None else x.to(device) for x in vars(self).values()))
-
-    def states(self, backbone, net: nn.Module, at: Tensor) -> Tensor:
-        "Last hidden states [len(at), D] at some places of the flattened rows."
-        return backbone.states(net, self.ids, self.lengths, at, self.mask, self.positions)
-
-def answer_rows(
-    prompts: list[list[int]],   # token ids of N prompts
-    columns: list[list[list[int]]],  # k lists: the first answer to each prompt, the second, and so on
-    pad_id: int = 0,            # fills up short rows
-    shared: bool = True,        # one row a prompt; False: one row an answer
-    by_prompt: bool = False,    # answers are numbered prompt by prompt; False: column by column
-) -> AnswerRows:
-    "Put prompts and answers into rows."
-    n, k = len(prompts), len(columns)
-    order = [divmod(a, k) for a in range(n * k)] if by_prompt else [divmod(a, n)[::-1] for a in range(n * k)]
-    if shared: rows = [[*p, *chain(*(c[i] for c in columns))] for i, p in enumerate(prompts)]
-    else: rows = [[*prompts[i], *columns[j][i]] for i, j in order]
-    width, places = max(map(len, rows)), []
-    ends = np.cumsum([[len(p), *(len(c[i]) for c in columns)] for i, p in enumerate(prompts)], axis=1)   # [N, k + 1]
-    for a, (i, j) in enumerate(order):   # in its row, an answer follows its prompt's last token
-        row, start = (i, ends[i, j]) if shared else (a, len(prompts[i]))
-        places.append([row * width + t for t in (len(prompts[i]) - 1, *range(start, start + len(columns[j][i])))])
-    mask, positions = _shared_mask(torch.tensor(ends), width) if shared else (None, None)
-    answers, flat = [columns[j][i] for i, j in order], lambda lists: torch.tensor([int(x) for xs in lists for x in xs])
-    return AnswerRows(torch.tensor([r + [pad_id] * (width - len(r)) for r in rows]),
-                      torch.tensor(list(map(len, rows))), mask, positions,
-                      before=flat(p[:-1] for p in places), tokens=flat(answers),
-                      owner=torch.repeat_interleave(torch.tensor([len(a) for a in answers])),
-                      last=torch.tensor([p[-1] for p in places]))
-
-def _shared_mask(ends, width):
-    "Who may look at whom [N, 1, width, width], and positions [N, width]; prompt and answers end at `ends` [N, k + 1]."
-    at = torch.arange(width).expand(len(ends), -1)
-    part = (at[:, :, None] >= ends[:, None, :-1]).sum(-1)                     # 0 in the prompt, j in answer j
-    mask = (at[:, None, :] <= at[:, :, None]) & ((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))
-    before = ends.gather(1, (part - 1).clamp_min(0)) - ends[:, :1]            # tokens of other answers in between
-    return mask[:, None], torch.where(at < ends[:, -1:], at - before, 0)      # padding asks for no position of its own
-
-# %% ../../nbs/api/60_methods/05_reward.ipynb #export-def-pair-answer-logps
-def pair_answer_logps(
-    backbone,           # whose head is used
-    net: nn.Module,     # its network, as lent by `using` or `inference`
-    batch: AnswerRows,  # N pairs
-) -> Tensor:
-    "Log-probabilities of the answers [2N], first the chosen, then the rejected."
-    logps = backbone.logps(net, batch.states(backbone, net, batch.before), batch.tokens)
-    return logps.new_zeros(len(batch.last)).index_add(0, batch.owner, logps)
-
-def grouped_logps(
-    backbone,           # whose head is used
-    net: nn.Module,     # its network, as lent by `using` or `inference`
-    prompts: list[list[int]],  # token ids, one for each answer; those of a group are equal
-    outputs: list[list[int]],  # token ids of the answers, the groups one after the other
-    group: int,         # answers to each prompt, side by side
-    temperature: float = 1.,  # the logits are divided by it
-) -> Tensor:
-    "Log-probabilities of the answers' tokens [M], answer after answer, each prompt read once."
-    columns = [outputs[j::group] for j in range(group)]
-    batch = answer_rows(prompts[::group], columns, backbone.codec.pad_id, by_prompt=True).to(backbone.device)
-    return backbone.logps(net, batch.states(backbone, net, batch.before), batch.tokens, temperature)
-
-def pair_scores(
-    reward: RewardModel,  # whose head is used
-    net: nn.Module,       # its backbone's network, as lent by `using` or `inference`
-    batch: AnswerRows,    # N pairs
-) -> Tensor:
-    "Scores of the answers before normalisation [2N], first the chosen, then the rejected."
-    return in_single_precision(reward.head, batch.states(reward.backbone, net, batch.last))[:, 0]
-
-def shares_prompts(backbone) -> bool:
-    "Whether the backbone reads answers that share a row as it does alone."
-    return backbone.reads_masks()
-
-# %% ../../nbs/api/60_methods/05_reward.ipynb #export-dataclass-class-encodedpairs-pref
-@dataclass
-class EncodedPairs:
-    "Preference pairs as token ids."
-    prompts: list[list[int]]   # N
-    chosen: list[list[int]]    # N
-    rejected: list[list[int]]  # N
-    target: Tensor             # [N] probability that the chosen answer is the better one
-
-    @classmethod
-    def of(cls, backbone, preferences, ties: str = "drop", max_length: int | None = None,
-           control: str = "") -> "EncodedPairs":
-        "Encode the pairs of a table of preferences that have a verdict."
-        pairs, origin = located_pairs(preferences, ties)
-        pairs = with_something_said(pairs, ("chosen", "rejected"))
-        prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin, control)
-        _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin, control)
-        if cut := sum(c == r for c, r in zip(chosen, rejected)):
-            warnings.warn(f"{cut} of {len(pairs)} pairs differ only in what was cut off: nothing can be learned from "
-                          "them", stacklevel=3)
-        return cls(prompts, chosen, rejected, torch.tensor(pairs["target"].to_numpy(dtype=np.float32)))
-
-    def __len__(self): return len(self.prompts)
-
-    @property
-    def lengths(self) -> list[int]:
-        "Tokens of each pair's row."
-        return [len(p) + len(c) + len(r) for p, c, r in zip(self.prompts, self.chosen, self.rejected)]
-
-    @property
-    def longest(self) -> tuple[int, int]:
-        "Tokens of the longest prompt and of the longest answer."
-        return most_tokens(self.prompts), most_tokens(self.chosen + self.rejected)
-
-    def batch(self, rows, backbone) -> AnswerRows:
-        "Some of the pairs, on the backbone's device."
-        prompts, *columns = ([ids[i] for i in rows] for ids in (self.prompts, self.chosen, self.rejected))
-        return answer_rows(prompts, columns, backbone.codec.pad_id, shares_prompts(backbone)).to(backbone.device)
-
-    @property
-    def content(self) -> list:
-        "All that training depends on, to be hashed."
-        return [self.prompts, self.chosen, self.rejected, self.target]
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-def-train-reward-model
 def train_reward_model(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import seed_for
-from .reward import grouped_logps, shares_prompts
+from .pair_batches import grouped_logps, shares_prompts
 from .sft import take
 from ..models.backbone import token_logps
 from ..models.batches import Batch, masked_mean

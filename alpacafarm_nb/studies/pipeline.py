@@ -19,8 +19,8 @@ from ..evaluation import agreement_rate
 from ..farm.leaderboard import Leaderboard, leaderboard
 from ..farm.worlds import Farm, fingerprint, load_farm
 from ..farm.training_curves import REWARD, WORDS, Look, best_of_n_points
-from ..farm.report import (agreement_figure, outputs_side_by_side, overoptimization_figure,
-                                       training_figure, write_report)
+from ..farm.figures import agreement_figure, overoptimization_figure, training_figure
+from ..farm.report import outputs_side_by_side, write_report
 from ..training.history import History
 from ..training.config import Settings
 from ..fingerprints import marks_of

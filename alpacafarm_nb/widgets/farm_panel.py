@@ -16,7 +16,8 @@ import pandas as pd
 import traitlets
 
 from ..core import ConfigError, FarmError, check_seed, seed_for
-from ..farm.leaderboard import Leaderboard, judge_pairs, leaderboard
+from ..farm.leaderboard import Leaderboard, leaderboard
+from ..annotators.judging import judge_pairs
 from ..farm.worlds import Farm, load_farm
 from ..training.config import Settings
 from ..training.learner import watching
@@ -30,7 +31,7 @@ from ..methods.reward import train_reward_model
 from ..methods.sft import train_sft
 from ..models.policy import Model, load_base, sample_pairs
 from .explorer import ORDERS, PAGE, RELATIONS, START, PairTable, explorer_view
-from .training_board import LiveWidget, Pace, Run, Watch, curves_view, step_text, told
+from .background import LiveWidget, Pace, Run, Watch, curves_view, step_text, told
 from .base import Page, script
 
 # %% ../../nbs/api/90_widgets/08_farm_panel.ipynb #sizes

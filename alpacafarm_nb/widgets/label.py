@@ -19,8 +19,10 @@ from ..servers.cache import Answers
 from ..core import ConfigError, RecordError, seed_for
 from ..files import as_path
 from ..display import escape
-from ..evaluation.rates import PAIR_KEY, agreement_rate, instruction_ids, share_interval
-from ..farm.leaderboard import judge_pairs
+from ..records import PAIR_KEY
+from ..evaluation.agreement_rates import agreement_rate
+from ..evaluation.rates import instruction_ids, share_interval
+from ..annotators.judging import judge_pairs
 from ..records import check_pairs, save_table
 from .base import FarmWidget, Page, page_table, script
 
