@@ -38,7 +38,8 @@ setup(
     entry_points={"console_scripts": cfg["console_scripts"].split("\n")},
     packages=[*find_packages(include=["alpacafarm_nb", "alpacafarm_nb.*"]), *OUTSIDE],
     package_dir={"alpacafarm_nb": "alpacafarm_nb", **OUTSIDE},
-    package_data={"alpacafarm_nb": ["**/*.js", "**/*.css"], **{package: ["**/*"] for package in OUTSIDE}},
+    package_data={"alpacafarm_nb": ["**/*.js", "**/*.css", "**/*.pyi", "py.typed"],
+                  **{package: ["**/*"] for package in OUTSIDE}},
     include_package_data=False,
     zip_safe=False,
 )

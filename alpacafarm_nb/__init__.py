@@ -10,61 +10,12 @@ with it every figure, stays the same. Where torch was imported first, nothing is
 
 __version__ = "0.1.0"
 
-import importlib
 import os
 import sys
-from pathlib import Path
+
+import lazy_loader
 
 SPIN = "5000"  # rounds that a thread waits for the others before it sleeps; GNU's default is 300000
-
-# module: the names of it that users type
-_MODULES = {
-    "core": "FarmError RecordError ModelError ConfigError StageError stable_hash seed_for data_path",
-    "runs": "Stages",
-    "display": "plot_theme",
-    "records": "as_table check_instructions check_demonstrations check_pairs check_preferences check_outputs training_pairs",
-    "prompts": "PromptFormat ChatFormat",
-    "sources": "load_alpaca_farm load_alpaca_farm_splits load_chat_pairs load_hh load_llmfao load_cross_annotations",
-    "evaluation": "win_rate WinRate win_rate_interval win_rates paired_difference instructions_needed bootstrap "
-                  "best_of_n_curve agreement_rate length_controlled_win_rate agreement cohen_kappa judge_agreement "
-                  "bias_and_variance likings bradley_terry elo rank_correlation paper_results corrected_win_rate "
-                  "labels_needed fit_overoptimization scoreboard Scoreboard load_published",
-    "models.backbone": "Backbone",
-    "models.loading": "load_backbone",
-    "models.reward_model": "RewardModel",
-    "models.policy": "Model load_base load_model ask sample_pairs",
-    "models.released": "recover_weights load_released_reward",
-    "training.learner": "Learner",
-    "training.history": "History",
-    "methods.memory": "estimate_memory MemoryEstimate",
-    "methods.sft": "train_sft SFTConfig",
-    "methods.reward": "train_reward_model RewardConfig",
-    "methods.bestofn": "best_of_n BestOfN",
-    "methods.expert": "train_expert_iteration ExpertConfig",
-    "methods.dpo": "train_dpo DPOConfig PREFERENCE_LOSSES PreferenceLoss",
-    "methods.ppo": "train_ppo PPOConfig",
-    "methods.quark": "train_quark QuarkConfig",
-    "methods.binary": "train_feedme FeedMEConfig train_reward_conditioning RewardConditioningConfig asking",
-    "servers.cache": "Answers",
-    "servers.endpoint": "Endpoint EndpointError BudgetSpent",
-    "annotators.pool": "AnnotatorPool",
-    "annotators.judges": "Judge load_judges",
-    "annotators.endpoint_pool": "EndpointPool load_pool",
-    "annotators.local": "RuleJudge RewardJudge ModelJudge HumanLabels",
-    "annotators.human": "KeptLabels",
-    "annotators.simulated": "Gold farmyard_pool",
-    "farm.worlds": "load_farm make_farm Farm",
-    "studies.pipeline": "Loop LoopSettings run_demo",
-    "farm.training_curves": "Look best_of_n_points best_of_n_samples",
-    "studies.repeat_seeds": "repeat",
-    "farm.leaderboard": "leaderboard load_leaderboard Leaderboard",
-    "widgets.explorer": "explore",
-    "widgets.label": "label",
-    "widgets.training_board": "training_board",
-    "widgets.farm_panel": "farm_panel",
-    "widgets.agreement_board": "agreement_board",
-    "widgets.curves": "curves",
-}
 
 
 def _bound_spin():
@@ -75,21 +26,5 @@ def _bound_spin():
 
 _bound_spin()
 
-
-def _built(module):
-    place = Path(__file__).parent.joinpath(*module.split("."))
-    return place.with_suffix(".py").exists() or place.is_dir()
-
-
-_HOME = {name: module for module, names in _MODULES.items() if _built(module) for name in names.split()}
-__all__ = [*_HOME, "__version__"]
-
-
-def __getattr__(name):
-    if name not in _HOME: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+# the names are in the stub beside this file, where editors find them, too
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -175,8 +175,8 @@ def check(
     file: Annotated[Path, typer.Argument(help="The file of answers; it stays as it is.")] = Path("annotations.sqlite"),
 ):
     "Count what a file of answers holds, and look whether each row is as it was written; exit code 1 where one is not."
-    from alpacafarm_nb.servers.cache import check_answers
-    found = check_answers(file)
+    from alpacafarm_nb.servers.cache import check_cache
+    found = check_cache(file)
     typer.echo(repr(found))
     if not found.good: raise typer.Exit(1)
 

@@ -29,7 +29,7 @@ from typing import Any
 from .core import ConfigError, stable_hash
 
 # %% auto #0
-__all__ = ['KNOWN_MARKS', 'in_library', 'Reader', 'marks_of', 'code_marks', 'table_marks']
+__all__ = ['KNOWN_FINGERPRINTS', 'in_library', 'Reader', 'fingerprint_of', 'code_fingerprint', 'table_fingerprint']
 
 # %% ../nbs/api/02_fingerprints.ipynb #export-in-library
 _LIBRARIES = tuple({Path(p).resolve() for p in (
@@ -76,7 +76,7 @@ def _by_name(kind, obj):
     return {kind: name, "of": release} if release else {kind: name}
 
 # %% ../nbs/api/02_fingerprints.ipynb #export-reader
-KNOWN_MARKS: dict[type, Callable[[Any], Any]] = {}  # kinds whose marks other modules know: of an object, to be hashed
+KNOWN_FINGERPRINTS: dict[type, Callable[[Any], Any]] = {}  # kinds that other modules know: of an object, to be hashed
 _PLAIN = (bool, int, float, str, bytes, complex)
 
 class Reader:
@@ -101,7 +101,7 @@ class Reader:
 
     def read(self, obj: Any) -> Any:
         "The marks of what is not plain, by its kind."
-        for kind, marks in KNOWN_MARKS.items():
+        for kind, marks in KNOWN_FINGERPRINTS.items():
             if isinstance(obj, kind): return {kind.__name__: marks(obj) if self.strict else None}
         for kinds, read in _READERS:
             if isinstance(obj, kinds): return read(self, obj)
@@ -370,7 +370,7 @@ _READERS = [   # the first kind that fits counts
 ]
 
 # %% ../nbs/api/02_fingerprints.ipynb #export-marks
-def marks_of(
+def fingerprint_of(
     obj: Any,  # a function or an object
     name: str = "function",  # what messages call it, such as "reward"
 ) -> Any:  # values that `stable_hash` takes
@@ -381,14 +381,14 @@ def marks_of(
     except RecursionError as error:
         raise ConfigError(f"the {name} is nested too deeply to be read: give it an attribute `version`.") from error
 
-def code_marks(
+def code_fingerprint(
     obj: Any,  # a function or an object
 ) -> str:  # digits
     "What `obj` does, without the lists, sets and dictionaries that it fills; nothing is ever refused."
     try: return stable_hash(Reader(strict=False).of(obj))
     except (ConfigError, RecursionError): return type(obj).__qualname__
 
-def table_marks(
+def table_fingerprint(
     table,  # a DataFrame: what a method was given
     name: str = "table of instructions",  # what messages call it
 ) -> list:  # values that `stable_hash` takes

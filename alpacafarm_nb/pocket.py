@@ -12,9 +12,9 @@ import numpy as np
 from .core import ConfigError
 
 # %% auto #0
-__all__ = ['WORDS', 'QUESTIONS', 'THINGS', 'Listing', 'Answers', 'list_answers', 'log_softmax', 'answer_logps', 'kl_divergence',
-           'pass_through', 'policy_gradient', 'optimal_logps', 'logits_of', 'best_of_n_logps', 'all_pairs',
-           'pocket_utility', 'Pocket']
+__all__ = ['WORDS', 'QUESTIONS', 'THINGS', 'Listing', 'AnnotationCache', 'list_answers', 'log_softmax', 'answer_logps',
+           'kl_divergence', 'pass_through', 'policy_gradient', 'optimal_logps', 'logits_of', 'best_of_n_logps',
+           'all_pairs', 'pocket_utility', 'Pocket']
 
 # %% ../nbs/api/06_pocket.ipynb #export-dataclass-frozen-true-class
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _spell(listing, length):
     return np.arange(base ** length)[:, None] // base ** np.arange(length - 1, -1, -1) % base + 1
 
 @dataclass(frozen=True)
-class Answers:
+class AnnotationCache:
     "The table of all answers of a `Listing`: A answers of at most L words."
     tokens: np.ndarray    # [A, L] words, 0 at and after the end
     mask: np.ndarray      # [A, L] True where a word (or the end sign) was chosen
@@ -57,7 +57,7 @@ class Answers:
     def lengths(self) -> np.ndarray: return self.mask.sum(1)
     def __len__(self): return len(self.tokens)
 
-def list_answers(listing: Listing) -> Answers:
+def list_answers(listing: Listing) -> AnnotationCache:
     "All answers: the finished ones in the order of their prefixes, then those that were cut off."
     n, length = listing.n_answers, listing.max_length
     tokens = np.zeros((n, length), dtype=np.int64)
@@ -68,7 +68,7 @@ def list_answers(listing: Listing) -> Answers:
         n_chosen[row:row + len(words)] = min(k + 1, length)
         row += len(words)
     mask = np.arange(length) < n_chosen[:, None]
-    return Answers(tokens, mask, _prefix_numbers(listing, tokens, mask), np.arange(n) < listing.n_prefixes)
+    return AnnotationCache(tokens, mask, _prefix_numbers(listing, tokens, mask), np.arange(n) < listing.n_prefixes)
 
 def _prefix_numbers(listing, tokens, mask):
     "Number of the prefix before each word [A, L]; 0 off the mask."
@@ -86,7 +86,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:  # [..., V]
 
 def answer_logps(
     logits: np.ndarray,  # [S, V] one row a prefix
-    answers: Answers,    # the table of all answers
+    answers: AnnotationCache,    # the table of all answers
 ) -> np.ndarray:
     "Log-probability of every answer [A]: the sum over its words of log pi(word | prefix)."
     return np.where(answers.mask, log_softmax(logits)[answers.prefixes, answers.tokens], 0.).sum(1)
@@ -101,7 +101,7 @@ def kl_divergence(
 
 # %% ../nbs/api/06_pocket.ipynb #export-def-pass-through-answers
 def pass_through(
-    answers: Answers,    # the table of all answers
+    answers: AnnotationCache,    # the table of all answers
     weight: np.ndarray,  # [A] a number for every answer
     n_words: int,        # size of the vocabulary
 ) -> np.ndarray:
@@ -114,7 +114,7 @@ def pass_through(
 def policy_gradient(
     logits: np.ndarray,  # [S, V]
     reward: np.ndarray,  # [A] a reward for every answer
-    answers: Answers,    # the table of all answers
+    answers: AnnotationCache,    # the table of all answers
 ) -> np.ndarray:
     "Exact gradient in the logits of the expected reward [S, V]."
     through = pass_through(answers, np.exp(answer_logps(logits, answers)) * reward, logits.shape[1])
@@ -131,7 +131,7 @@ def optimal_logps(
 
 def logits_of(
     logps: np.ndarray,  # [A] log-probabilities of any distribution over the answers
-    answers: Answers,   # the table of all answers
+    answers: AnnotationCache,   # the table of all answers
     n_words: int,       # size of the vocabulary
 ) -> np.ndarray:
     "Logits [S, V] of the policy whose answers have this distribution (prefixes never visited get even odds)."

@@ -30,14 +30,14 @@ def moved(model, start, table):
     "How far the log-probability of a token of some outputs has moved, in the mean, in nats."
     import torch
     from alpacafarm_nb.training.batches import encode_examples
-    from alpacafarm_nb.methods.sft import take
+    from alpacafarm_nb.methods.sft import collate
     from alpacafarm_nb.models.backbone import token_logps
     prompts, outputs = encode_examples(model.backbone, table)
     found = []
     for one in (model, start):
         backbone = one.backbone
-        batch = take(prompts, outputs, range(len(prompts)), backbone)
-        with backbone.inference(one.role) as net, torch.no_grad():
+        batch = collate(prompts, outputs, range(len(prompts)), backbone)
+        with backbone.inference(one.adapter) as net, torch.no_grad():
             found.append(token_logps(backbone, net, batch)[batch.output_mask])
     return (found[0] - found[1]).abs().mean().item()
 
@@ -102,14 +102,14 @@ class Farm:
         from alpacafarm_nb import SFTConfig
         from alpacafarm_nb.training.batches import encode_examples, length_batches
         from alpacafarm_nb.methods.losses import sft_loss
-        from alpacafarm_nb.methods.sft import take
+        from alpacafarm_nb.methods.sft import collate
         from alpacafarm_nb.models.backbone import token_logps
         config = SFTConfig.make(SFTConfig.paper(), lr=lr)
         prompts, outputs = encode_examples(self.base.backbone, self.farm.sft)
         batches = length_batches([len(p) + len(o) for p, o in zip(prompts, outputs)], 16, config.epochs, self.seed)
 
         def loss(backbone, net, rows):
-            batch = take(prompts, outputs, rows, backbone)
+            batch = collate(prompts, outputs, rows, backbone)
             return sft_loss(token_logps(backbone, net, batch), batch.output_mask).sum() / batch.output_mask.sum()
         model = train_all_weights(self.base, batches, list(map(len, outputs)), config, loss, self.seed)
         return self.figures(model, self.base)

@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from test_annotators_verdicts import HOSTILE, PARSERS, both_ways  # noqa: E402
 
 from alpacafarm_nb.annotators.judges import load_judges  # noqa: E402
-from alpacafarm_nb.annotators.parsers import LONGEST, Unparsed, make_parser  # noqa: E402
+from alpacafarm_nb.annotators.parsers import LONGEST, ParseError, make_parser  # noqa: E402
 from alpacafarm_nb.servers.endpoint import Answer  # noqa: E402
 
 MORE = ["The second is green, and longer. ", '{"better": "a"}, ', "1: a\n", "Verdict: (a)\n"]
@@ -25,7 +25,7 @@ MORE = ["The second is green, and longer. ", '{"better": "a"}, ', "1: a\n", "Ver
 def seconds(parse, text):
     start = time.thread_time()
     try: parse(Answer(text), 1)
-    except Unparsed: pass
+    except ParseError: pass
     return time.thread_time() - start
 
 

@@ -174,14 +174,14 @@ def response_losses(model, table, batch_size):
     import numpy as np
     import torch
     from alpacafarm_nb.training.batches import encode_examples, length_batches
-    from alpacafarm_nb.methods.sft import take
+    from alpacafarm_nb.methods.sft import collate
     from alpacafarm_nb.models.backbone import token_logps
     backbone = model.backbone
     prompts, outputs = encode_examples(backbone, table, "output")
     losses, n = np.zeros(len(table)), np.array([len(o) for o in outputs])
-    with backbone.inference(model.role) as net, torch.no_grad():
+    with backbone.inference(model.adapter) as net, torch.no_grad():
         for rows in length_batches([len(p) + len(o) for p, o in zip(prompts, outputs)], batch_size):
-            batch = take(prompts, outputs, rows, backbone)
+            batch = collate(prompts, outputs, rows, backbone)
             losses[rows] = -token_logps(backbone, net, batch).sum(1).cpu().numpy()
     return losses, n
 
@@ -213,9 +213,9 @@ class Run:
 
     def __init__(self, args):
         from alpacafarm_nb import load_base
-        from alpacafarm_nb.runs import Stages
+        from alpacafarm_nb.runs import RunFolder
         self.args, self.precision, self.figures = args, args.only, {}
-        self.stages = Stages(args.out / self.precision, {"precision": self.precision, **settings(args)})
+        self.stages = RunFolder(args.out / self.precision, {"precision": self.precision, **settings(args)})
         with Meter() as meter:
             how = PRECISIONS[self.precision]
             if self.precision == "nf4": how = how | {"dtype": half()}

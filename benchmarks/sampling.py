@@ -51,11 +51,11 @@ def compare(model, reward, prompts, n, turns):
     backbone, best, kept = model.backbone, {}, []
 
     def ours():
-        with backbone.inference(model.role) as net: kept[:] = sample_ids(backbone, net, prompts, n, **HOW).ids
+        with backbone.inference(model.adapter) as net: kept[:] = sample_ids(backbone, net, prompts, n, **HOW).ids
         return sum(len(x) for xs in kept for x in xs)
 
     def theirs(live, rows):
-        with (backbone.using if live else backbone.inference)(model.role) as net:
+        with (backbone.using if live else backbone.inference)(model.adapter) as net:
             return generate(model, net, prompts, n, rows)
 
     def scored():
@@ -96,7 +96,7 @@ def main():
         farm = load_farm("farmyard")
         model, asked = train_sft(load_base(farm.model), farm.sft, epochs=1), farm.eval
     backbone = model.backbone
-    reward = RewardModel(backbone, backbone.adapters.add("reward", copy_from=model.role))
+    reward = RewardModel(backbone, backbone.adapters.add("reward", copy_from=model.adapter))
     prompts = sorted(backbone.codec.encode_prompts(asked.head(args.rows)), key=len)
     print(backbone)
     for n in args.samples: compare(model, reward, prompts[::n], n, args.turns)

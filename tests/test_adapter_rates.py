@@ -61,7 +61,7 @@ def by_transformers(model, question, answer):
     "Log-probabilities of an answer's tokens, from the logits."
     backbone = model.backbone
     prompt, output = backbone.codec.encode_prompt(question), backbone.codec.encode_output(answer)
-    with backbone.inference(model.role) as net, torch.no_grad():
+    with backbone.inference(model.adapter) as net, torch.no_grad():
         logps = net(input_ids=torch.tensor([prompt + output])).logits[0].log_softmax(-1)
     return [logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(output)]
 

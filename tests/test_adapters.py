@@ -79,10 +79,10 @@ def digest(net):
 def logits(net): return net(input_ids=IDS).logits
 
 
-def read(backbone, role):
+def read(backbone, adapter):
     "Logits as they are sampled from, and as they are trained on."
-    with backbone.inference(role) as net: folded = logits(net)
-    with backbone.using(role, train=True) as net: return folded, logits(net)
+    with backbone.inference(adapter) as net: folded = logits(net)
+    with backbone.using(adapter, train=True) as net: return folded, logits(net)
 
 
 RIGHT = {
@@ -115,11 +115,11 @@ def test_read_as_peft_reads_it(name, llama, base, tmp_path):
     state = torch.get_rng_state()
     model = af.load_model(tmp_path, base)
     assert torch.equal(torch.get_rng_state(), state)
-    for mine in read(base.backbone, model.role): torch.testing.assert_close(mine, want, atol=2e-5, rtol=0)
-    assert (want - read(base.backbone, other.role)[0]).abs().max() > .01   # it does something, and to itself alone
+    for mine in read(base.backbone, model.adapter): torch.testing.assert_close(mine, want, atol=2e-5, rtol=0)
+    assert (want - read(base.backbone, other.adapter)[0]).abs().max() > .01   # it does something, and to itself alone
     assert digest(base.backbone.net) == before
     model.save(tmp_path / "again")
-    for mine in read(base.backbone, af.load_model(tmp_path / "again", base).role):
+    for mine in read(base.backbone, af.load_model(tmp_path / "again", base).adapter):
         torch.testing.assert_close(mine, want, atol=2e-5, rtol=0)
     again = peft.PeftModel.from_pretrained(T.AutoModelForCausalLM.from_pretrained(llama), tmp_path / "again").eval()
     torch.testing.assert_close(logits(again), want, atol=2e-5, rtol=0)
@@ -175,7 +175,7 @@ def test_after_what_was_refused_the_base_trains_and_samples(llama, tmp_path):
         written(tmp_path / name, llama, **REFUSED[name])
         with pytest.raises(af.ModelError): af.load_model(tmp_path / name, base)
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
-    mine, want = (m.backbone.adapters.state(m.role) for m in (model, fresh))
+    mine, want = (m.backbone.adapters.state(m.adapter) for m in (model, fresh))
     assert all(torch.equal(mine[k], want[k]) for k in want)
     assert len(model.sample(["Name an animal."], max_new_tokens=3)) == 1
 
@@ -189,7 +189,7 @@ def test_a_converted_pissa_adapter_is_one_of_the_plain_base(llama, base, tmp_pat
             if "lora_" in name: p.add_(.05 * torch.sin(torch.arange(p.numel())).view(p.shape))
     net.save_pretrained(tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
     model = af.load_model(tmp_path / "plain", base)
-    for mine in read(base.backbone, model.role): torch.testing.assert_close(mine, logits(net), atol=1e-4, rtol=0)
+    for mine in read(base.backbone, model.adapter): torch.testing.assert_close(mine, logits(net), atol=1e-4, rtol=0)
 
 
 EDITED = {   # what is changed in the configuration, in the weights, and what is said
@@ -253,7 +253,7 @@ def test_an_expression_from_a_file_is_never_run(llama, base, tmp_path):
     want = logits(written(tmp_path, llama))
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": r"(\w+\.?)+#"}))   # would take years
-    torch.testing.assert_close(read(base.backbone, af.load_model(tmp_path, base).role)[0], want, atol=2e-5, rtol=0)
+    torch.testing.assert_close(read(base.backbone, af.load_model(tmp_path, base).adapter)[0], want, atol=2e-5, rtol=0)
 
 
 def test_what_peft_breaks_off_is_taken_back(llama, tmp_path):
@@ -273,12 +273,12 @@ def test_no_handle_comes_alive_again(base):
     before = base.branch("policy")
     before.free()
     after = base.branch("policy")
-    assert after.role != before.role and after.name == before.name == "policy"
+    assert after.adapter != before.adapter and after.name == before.name == "policy"
     with pytest.raises(af.ModelError, match="there is no adapter 'policy'"): before.sample(["Hi"], max_new_tokens=2)
     with pytest.raises(af.ModelError, match="there is no adapter 'policy'"): before.free()
     assert len(after.sample(["Hi"], max_new_tokens=2)) == 1
-    base.backbone.adapters.remove(after.role)
-    assert base.branch("policy").role not in ("policy", after.role)
+    base.backbone.adapters.remove(after.adapter)
+    assert base.branch("policy").adapter not in ("policy", after.adapter)
 
 
 @pytest.mark.parametrize("maps", [["q_proj"], ["q_proj", "w1", "w2", "w3"]], ids=["attention", "experts"])
@@ -286,10 +286,10 @@ def test_mixtures_of_experts(maps, mixtral, tmp_path):
     want = logits(written(tmp_path, mixtral, target_modules=maps))
     base = af.load_base(mixtral, prompts="plain")
     before, model = digest(base.backbone.net), af.load_model(tmp_path, base)
-    torch.testing.assert_close(read(base.backbone, model.role)[0], want, atol=2e-5, rtol=0)
+    torch.testing.assert_close(read(base.backbone, model.adapter)[0], want, atol=2e-5, rtol=0)
     assert digest(base.backbone.net) == before
     again = af.load_model(model.save(tmp_path / "again"), base)
-    torch.testing.assert_close(read(base.backbone, again.role)[0], want, atol=2e-5, rtol=0)
+    torch.testing.assert_close(read(base.backbone, again.adapter)[0], want, atol=2e-5, rtol=0)
 
 
 def test_experts_that_do_not_fit_leave_nothing(mixtral, tmp_path):
@@ -308,14 +308,14 @@ def test_transposed_maps(tmp_path):
     source = made(tmp_path / "base", T.GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **ids))
     want = logits(written(tmp_path / "adapter", source, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True))
     base = af.load_base(source, prompts="plain")
-    for mine in read(base.backbone, af.load_model(tmp_path / "adapter", base).role):
+    for mine in read(base.backbone, af.load_model(tmp_path / "adapter", base).adapter):
         torch.testing.assert_close(mine, want, atol=2e-5, rtol=0)
 
 
 def test_of_a_revision_that_nobody_fetched(llama, tmp_path):
     written(tmp_path, llama, revision="v2")
     with pytest.raises(af.ModelError, match="made for revision 'v2'"): af.load_model(tmp_path)
-    assert af.load_model(tmp_path, af.load_base(llama, prompts="plain")).role
+    assert af.load_model(tmp_path, af.load_base(llama, prompts="plain")).adapter
 
 
 @pytest.mark.parametrize("family", [T.FalconConfig, T.Llama4TextConfig], ids=["falcon", "llama4"])
@@ -325,11 +325,11 @@ def test_maps_that_are_an_architecture_s_own(family):
     config = family(**SIZES, **extra) if family is T.Llama4TextConfig else family(
         **{k: v for k, v in SIZES.items() if k not in ("intermediate_size", "num_key_value_heads")})
     base = af.Model(Backbone(T.AutoModelForCausalLM.from_config(config), TOKENIZER, PLAIN))
-    role = base.branch("policy").role
+    adapter = base.branch("policy").adapter
     assert any("mlp" in p or "feed_forward" in p for p in base.backbone.adapters.layers)
     assert not any(p.endswith("router") for p in base.backbone.adapters.layers)
     model = af.train_sft(base, DEMOS, batch_size=2, epochs=1)
-    assert base.backbone.adapters.state(model.role).keys() == base.backbone.adapters.state(role).keys()
+    assert base.backbone.adapters.state(model.adapter).keys() == base.backbone.adapters.state(adapter).keys()
 
 
 def test_a_reward_model_with_a_spoiled_head_leaves_nothing(llama, tmp_path):

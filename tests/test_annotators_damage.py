@@ -16,7 +16,7 @@ from test_annotators_faults import annotate, make_pairs, pool, truth
 from alpacafarm_nb.annotators.judges import load_judges
 from alpacafarm_nb.annotators.human import KeptLabels
 from alpacafarm_nb.annotators.endpoint_pool import load_pool
-from alpacafarm_nb.servers.cache import Answers, check_answers
+from alpacafarm_nb.servers.cache import AnnotationCache, check_cache
 from alpacafarm_nb.core import ConfigError
 
 AT = dict(token="Output", logprob=-.1)
@@ -105,9 +105,9 @@ def test_a_damaged_row_is_missing_is_said_and_is_asked_for_again(tmp_path, kind)
     pairs, path = make_pairs(12), tmp_path / "a.sqlite"
     with Server(longer) as server:
         annotate(pool(server, path), pairs)
-        assert check_answers(path).good
+        assert check_cache(path).good
         with closing(sqlite3.connect(path)) as db: db.execute(DAMAGE[kind]); db.commit()
-        found = check_answers(path)
+        found = check_cache(path)
         assert found.damaged or found.loose
         asked = server.requests
         with pytest.warns(UserWarning, match="answers check"): labels = pool(server, path).annotate_pairs(pairs)
@@ -118,7 +118,7 @@ def test_a_damaged_row_is_missing_is_said_and_is_asked_for_again(tmp_path, kind)
             warnings.simplefilter("error")
             pool(server, path).annotate_pairs(pairs)
         assert server.requests == healed   # what was asked again is whole
-    assert not check_answers(path).damaged
+    assert not check_cache(path).damaged
 
 
 def check(path):
@@ -130,7 +130,7 @@ def check(path):
 
 def test_the_command_counts_and_fails_where_a_row_is_damaged(tmp_path):
     path = tmp_path / "a.sqlite"
-    with closing(Answers(path)) as kept:
+    with closing(AnnotationCache(path)) as kept:
         for i in range(5): kept.put(f"k{i}", dict(text="1: a"), parts=[f"p{i}"])
         kept.put_failure("f", "http 500", "down")
         assert check(path) == (0, f"{path}: layout 3, 5 answers, 1 failures\nEvery answer that has a digest is as it "
@@ -145,12 +145,12 @@ def test_the_command_counts_and_fails_where_a_row_is_damaged(tmp_path):
 
 def test_a_file_that_is_torn_is_said_to_be(tmp_path):
     path = tmp_path / "a.sqlite"
-    with closing(Answers(path)) as kept:
+    with closing(AnnotationCache(path)) as kept:
         for i in range(300): kept.put(f"k{i}", dict(text="1: a" * 50))
     data = bytearray(path.read_bytes())
     data[8192:20480] = b"\xff" * 12288
     path.write_bytes(data)
-    found = check_answers(path)
+    found = check_cache(path)
     assert not found.good and found.problem and "recover" in repr(found)
 
 
@@ -166,14 +166,14 @@ def test_a_file_of_an_earlier_version_is_read_and_its_broken_rows_are_missing(tm
             insert into answers values ('k', 'j', 'm', 's', 0, 1, 't', 'null', '{"text": "1: a"}', .1, 1);
             insert into answers values ('l', 'j', 'm', 's', 0, 1, 't', 'null', '{"text": ', .1, 1);
             insert into parts values ('p', 'k', 0, 1), ('q', 'l', 0, 1); pragma user_version = 2;""")
-    found = check_answers(path)
+    found = check_cache(path)
     assert (found.unchecked, found.damaged, found.layout) == (2, ("l",), 2)
-    with closing(Answers(path)) as kept, pytest.warns(UserWarning, match="not as it was written"):
+    with closing(AnnotationCache(path)) as kept, pytest.warns(UserWarning, match="not as it was written"):
         assert set(kept.get_parts(["p", "q"])) == {"p"}
         assert kept.table()["answer"].tolist() == [{"text": "1: a"}, None]
         kept.put("l", dict(text="1: b"), parts=["q"])
         assert set(kept.get_parts(["p", "q"])) == {"p", "q"}
-    assert check_answers(path).unchecked == 1
+    assert check_cache(path).unchecked == 1
 
 
 @pytest.mark.parametrize("limit", ["max_new_tokens", "max_tokens_to_sample", "max_output_tokens"])

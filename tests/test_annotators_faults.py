@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 from servers import FAULTS, Server, longer, transient
 
-from alpacafarm_nb.annotators.judges import Frame, Judge
+from alpacafarm_nb.annotators.judges import PromptTemplate, Judge
 from alpacafarm_nb.annotators.endpoint_pool import EndpointPool
-from alpacafarm_nb.servers.cache import Answers
+from alpacafarm_nb.servers.cache import AnnotationCache
 from alpacafarm_nb.core import FarmError
 from alpacafarm_nb.servers.endpoint import Endpoint
 
-FRAME = Frame((("user", "{pairs}\nWhich is better?"),), "{instruction}\n(a) {output_1}\n(b) {output_2}")
+FRAME = PromptTemplate((("user", "{pairs}\nWhich is better?"),), "{instruction}\n(a) {output_1}\n(b) {output_2}")
 JUDGES = [Judge("one", FRAME, dict(kind="numbered"), "m", dict(temperature=1., max_tokens=9)),
           Judge("five", FRAME, dict(kind="numbered"), "m", dict(temperature=1., max_tokens=50), batch_size=5)]
 
@@ -104,7 +104,7 @@ def test_a_killed_client_pays_nothing_twice(tmp_path):
             time.sleep(rng.uniform(0, .15))
             process.send_signal(signal.SIGKILL)
             process.wait()
-            committed = set(Answers(path).table()["key"])
+            committed = set(AnnotationCache(path).table()["key"])
             assert kept <= committed, "an answer that was committed is gone"
             kept = committed
         killed = server.requests
@@ -115,7 +115,7 @@ def test_a_killed_client_pays_nothing_twice(tmp_path):
     assert 10 <= killed < counts["requests"], "the kills came too late or too early"
     assert counts["repeated"] <= 10 * 16, counts    # no more than were under way at each kill
     assert counts["repeated"] > 0, "no kill fell into a request"
-    assert len(Answers(path)) == counts["different"]
+    assert len(AnnotationCache(path)) == counts["different"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
@@ -129,10 +129,10 @@ def test_an_interrupted_client_stops_at_once_and_goes_on(tmp_path):
         process.send_signal(signal.SIGINT)
         said = process.communicate()[1]
         assert "KeyboardInterrupt" in said and server.requests < 400, said   # of some 900
-        kept = len(Answers(path))
+        kept = len(AnnotationCache(path))
         assert server.requests - 16 <= kept <= server.requests
         assert subprocess.run(command).returncode == 0
-        assert server.counts()["repeated"] <= 16 and len(Answers(path)) == server.counts()["different"]
+        assert server.counts()["repeated"] <= 16 and len(AnnotationCache(path)) == server.counts()["different"]
 
 
 def test_a_planted_key_is_nowhere(tmp_path, capfd, caplog):

@@ -17,7 +17,7 @@ import pytest
 from servers import Server, longer, transient
 from test_annotators_faults import JUDGES, annotate, make_pairs, pool
 
-from alpacafarm_nb.servers.cache import Answers, check_answers
+from alpacafarm_nb.servers.cache import AnnotationCache, check_cache
 from alpacafarm_nb.core import ConfigError, FarmError
 from alpacafarm_nb.servers.endpoint import BudgetSpent, Endpoint, EndpointError
 from alpacafarm_nb.servers.ledger import Bill, Habit, Ledger
@@ -76,7 +76,7 @@ def test_limits_hold_over_reruns(tmp_path):
 
 
 def test_a_file_from_before_the_ledger_counts(tmp_path):
-    Answers(tmp_path / "a.sqlite").put("x", 1, model="m", price=.5)
+    AnnotationCache(tmp_path / "a.sqlite").put("x", 1, model="m", price=.5)
     with Server(longer, prices=PRICES) as server:
         error, bill = run(server, tmp_path / "a.sqlite", make_pairs(5), max_cost=.5)
         assert type(error) is BudgetSpent and server.requests == 0 and (bill.calls, bill.dollars) == (1, .5)
@@ -117,11 +117,11 @@ def test_two_processes_share_the_work_and_pay_nothing_twice(tmp_path):
     with Server(longer, latency=.02, prices=PRICES) as server:
         one, two = go(*(start(server, tmp_path / "a.sqlite") for _ in range(2)))
         counts = server.counts()
-        assert counts["repeated"] == 0 and counts["requests"] == len(Answers(tmp_path / "a.sqlite"))
+        assert counts["repeated"] == 0 and counts["requests"] == len(AnnotationCache(tmp_path / "a.sqlite"))
         assert one[0] == two[0] and "nan" not in one[0]
         asked = [int(lines[1].split()[0]) for lines in (one, two)]
         assert sum(asked) == counts["requests"] and min(asked) > 0
-        assert Ledger(Answers(tmp_path / "a.sqlite")).bill().dollars == pytest.approx(server.billed)
+        assert Ledger(AnnotationCache(tmp_path / "a.sqlite")).bill().dollars == pytest.approx(server.billed)
 
 
 def test_two_processes_keep_to_one_limit(tmp_path):
@@ -139,14 +139,14 @@ def test_what_a_killed_process_had_under_way_stays_booked_and_its_claims_are_fre
         while server.requests < 12: time.sleep(.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        under_way = server.requests - len(Answers(tmp_path / "a.sqlite"))
+        under_way = server.requests - len(AnnotationCache(tmp_path / "a.sqlite"))
         while server.under_way: time.sleep(.05)   # the server ends what it began, and bills it
-        bill = Ledger(Answers(tmp_path / "a.sqlite")).bill()
+        bill = Ledger(AnnotationCache(tmp_path / "a.sqlite")).bill()
         assert under_way > 0 and bill.held > 0 and server.billed <= bill.dollars + bill.held
         server.latency = 0.
         said, = go(start(server, tmp_path / "a.sqlite", n=40))
         assert "nan" not in said[0] and server.counts()["repeated"] <= under_way
-        bill = Ledger(Answers(tmp_path / "a.sqlite")).bill()
+        bill = Ledger(AnnotationCache(tmp_path / "a.sqlite")).bill()
         assert server.billed <= bill.dollars + bill.held
 
 
@@ -154,7 +154,7 @@ def test_an_answer_counts_by_its_usage_when_it_holds_no_choice(tmp_path):
     with Server(longer, faults=lambda n, body: "no choices", prices=PRICES) as server:
         error, bill = run(server, tmp_path / "a.sqlite", make_pairs(4), retries=1)
         assert bill.dollars == pytest.approx(server.billed) and bill.calls == server.requests and bill.unsure == 0
-        failed = Answers(tmp_path / "a.sqlite").table(failures=True)
+        failed = AnnotationCache(tmp_path / "a.sqlite").table(failures=True)
         assert failed["price"].sum() == pytest.approx(server.billed)
 
 
@@ -201,7 +201,7 @@ def test_the_limit_is_a_ceiling_where_usage_is_told_in_part(tmp_path, told):
             assert type(error) is BudgetSpent and 0 < server.billed <= bill.dollars + 1e-9 <= .005 + 1e-9, error
         sure = told in ("no prompt, and the total", "the prompt and the total")
         assert bill.unsure == pytest.approx(0 if sure else bill.dollars)
-        assert len(Answers(tmp_path / "a.sqlite")) == server.requests
+        assert len(AnnotationCache(tmp_path / "a.sqlite")) == server.requests
 
 
 def test_only_the_total_bounds_what_is_hidden(tmp_path):
@@ -215,7 +215,8 @@ def test_counts_of_tokens_that_cannot_be_cost_no_answer(tmp_path, told):
     with Tells(TOLD[told]) as server:
         error, bill = run(server, tmp_path / "a.sqlite", make_pairs(12))
         asked = server.requests
-        assert error is None and len(Answers(tmp_path / "a.sqlite")) == asked and server.billed <= bill.dollars < .1
+        assert error is None and len(AnnotationCache(tmp_path / "a.sqlite")) == asked
+        assert server.billed <= bill.dollars < .1
         assert run(server, tmp_path / "a.sqlite", make_pairs(12))[0] is None and server.requests == asked
 
 
@@ -235,9 +236,9 @@ def test_what_cannot_be_booked_ends_the_run_and_no_answer_is_lost(tmp_path, monk
             patched.setattr(Ledger, "settle", fails)
             error, bill = run(server, path, make_pairs(60), concurrency=concurrency, max_cost=1.)
         assert type(error) is EndpointError and "could not be booked" in str(error)
-        assert len(Answers(path)) == (2 if fault else server.requests) and server.billed <= bill.dollars
+        assert len(AnnotationCache(path)) == (2 if fault else server.requests) and server.billed <= bill.dollars
         faults[0] = lambda *about: None
-        asked = server.requests - len(Answers(path))
+        asked = server.requests - len(AnnotationCache(path))
         assert run(server, path, make_pairs(60), max_cost=1.)[0] is None and server.counts()["repeated"] <= asked
 
 
@@ -250,17 +251,17 @@ WRONG = [("money", f"update money set {column} = {value}") for value in ("'x'", 
 @pytest.mark.parametrize("table, damage", WRONG)
 def test_a_ledger_that_cannot_be_true_is_said_and_nothing_is_asked(tmp_path, table, damage):
     path = tmp_path / "a.sqlite"
-    with closing(Answers(path)) as kept:
+    with closing(AnnotationCache(path)) as kept:
         kept.put("x", 1, model="m", price=.25)
         ledger = Ledger(kept)
         ledger.claim(["k"]), ledger.close()
-        assert check_answers(path).good
+        assert check_cache(path).good
         kept._write((damage, ()))
         for look in (ledger.bill, lambda: ledger.habit("m"), lambda: ledger.book("m", lambda: 1., lambda *_: True)):
             with pytest.raises(FarmError, match=f"rows of the table {table} hold"): look()
         kept._write(("drop table " + table, ()))   # what the message says
         assert Ledger(kept).book("m", lambda: 1., lambda *_: True) and Ledger(kept).bill() == Bill(2, .25, held=1.)
-    assert "no sum of money" not in repr(check_answers(path))
+    assert "no sum of money" not in repr(check_cache(path))
 
 
 def test_a_damaged_ledger_ends_a_run_and_the_check_says_it(tmp_path):
@@ -274,13 +275,13 @@ def test_a_damaged_ledger_ends_a_run_and_the_check_says_it(tmp_path):
             crowd = pool(server, path, judges=JUDGES, prices={"m": PRICES}, max_cost=1.)
             with pytest.raises(FarmError, match=said): crowd.annotate_pairs(make_pairs(9))
             with pytest.raises(FarmError): crowd.estimate(make_pairs(9))
-            assert said in repr(check_answers(path)) and not check_answers(path).good
+            assert said in repr(check_cache(path)) and not check_cache(path).good
         for damage in ("drop table money", "drop table exposures", "drop table owners; drop table claims"):
             with closing(sqlite3.connect(path)) as db: db.executescript(damage)
-            assert "is missing" in repr(check_answers(path)) and server.requests == asked
+            assert "is missing" in repr(check_cache(path)) and server.requests == asked
             annotate(pool(server, path, judges=JUDGES, prices={"m": PRICES}, max_cost=1.), make_pairs(5))
-            with closing(Answers(path)) as kept: Ledger(kept).claim(["k"])   # makes what is missing
-            assert Ledger(Answers(path)).bill().dollars == pytest.approx(server.billed)
+            with closing(AnnotationCache(path)) as kept: Ledger(kept).claim(["k"])   # makes what is missing
+            assert Ledger(AnnotationCache(path)).bill().dollars == pytest.approx(server.billed)
 
 
 def test_nothing_is_waited_for_where_nothing_is_under_way():

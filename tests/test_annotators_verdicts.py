@@ -14,7 +14,7 @@ import pytest
 
 from alpacafarm_nb.annotators import parsers as module
 from alpacafarm_nb.annotators.judges import load_judges
-from alpacafarm_nb.annotators.parsers import LONGEST, Unparsed, make_parser, parse_reasoned, parse_regex
+from alpacafarm_nb.annotators.parsers import LONGEST, ParseError, make_parser, parse_reasoned, parse_regex
 from alpacafarm_nb.core import ConfigError
 from alpacafarm_nb.servers.endpoint import Answer
 from alpacafarm_nb.evaluation import order_accuracy
@@ -23,7 +23,7 @@ from alpacafarm_nb.evaluation import order_accuracy
 def reading(parse, said, n=1, **how):
     "The verdicts, or None where there is none."
     try: return parse(Answer(said, **how), n)
-    except Unparsed: return None
+    except ParseError: return None
 
 
 # Written for these tests, in the ways in which judges write.
@@ -154,7 +154,7 @@ def test_garbled_answers_of_every_judge_say_what_they_said_or_nothing(name):
     for _ in range(400):
         text = garble(said, rng)
         try: found = judge.verdicts(Answer(text, rng.choice(["stop", "length"])), n)
-        except Unparsed: continue
+        except ParseError: continue
         assert found == [1] * n, (text, found)
 
 
@@ -338,7 +338,7 @@ def test_brackets_that_cost_the_whole_text_each_are_given_up():
     "Nested a thousand deep, each of them fails at a cost that grows by the thousand: in proportion, and too slow."
     for text in ("[" * 40_000, "[1, " * 10_000, '{"a": ' * 10_000, '[["a' * 10_000):
         for kind in ("json", "ranking"):
-            with pytest.raises(Unparsed, match="nested beyond reading"):
+            with pytest.raises(ParseError, match="nested beyond reading"):
                 make_parser(kind, **PARSERS[kind])(Answer(text), 1)
     prose = "f(x) = a[i] + {y | y > 0} [sic] " * 2000 + '{"better": "b"}'
     assert reading(make_parser("json", **PARSERS["json"]), prose) == [2]
@@ -346,8 +346,8 @@ def test_brackets_that_cost_the_whole_text_each_are_given_up():
 
 def test_what_is_too_long_is_said_to_be():
     text = "Output (a) is better. " + "x" * LONGEST
-    with pytest.raises(Unparsed, match=f"{len(text):,} characters long"): parse_reasoned(Answer(text), 1)
-    with pytest.raises(Unparsed, match="characters long"):
+    with pytest.raises(ParseError, match=f"{len(text):,} characters long"): parse_reasoned(Answer(text), 1)
+    with pytest.raises(ParseError, match="characters long"):
         make_parser("json", key="better", values={"a": 1})(Answer(arguments=(text,)), 1)
 
 
@@ -363,7 +363,7 @@ def test_a_pattern_that_explodes_is_stopped_and_other_threads_go_on(monkeypatch)
     clock.start()
     pattern = {1: r"(?:a|aa)+$", 2: r"(?:a|aa)+c$"}
     try:
-        with pytest.raises(Unparsed, match="was stopped after 0.3 s"):
+        with pytest.raises(ParseError, match="was stopped after 0.3 s"):
             parse_regex(Answer("a" * 40 + "bc"), 1, pattern)
         assert ticks["n"] > 5   # the interpreter was free meanwhile, and Ctrl-C would have been heard
         for _ in range(5): assert reading(make_parser("regex", patterns=pattern), "a" * 40 + "bc") is None

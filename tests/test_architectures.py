@@ -75,18 +75,19 @@ def test_greedy_sampling_is_generate_and_log_probabilities_are_the_models(backbo
 
 
 def test_folding_and_shared_prompts_change_nothing(backbone):
-    role = Model(backbone).branch("policy").role
+    adapter = Model(backbone).branch("policy").adapter
     noise = torch.Generator().manual_seed(0)
-    state = backbone.adapters.state(role)
-    backbone.adapters.load_state(role, {k: w + .05 * torch.randn(w.shape, generator=noise) for k, w in state.items()})
+    state = backbone.adapters.state(adapter)
+    moved = {k: w + .05 * torch.randn(w.shape, generator=noise) for k, w in state.items()}
+    backbone.adapters.load_state(adapter, moved)
     prompts = [p for p in PROMPTS for _ in range(3)]
     outputs = [list(range(10, 14 + k)) for k in range(len(prompts))]
-    batch, reward = pad_batch(prompts, outputs), RewardModel(backbone, role)
+    batch, reward = pad_batch(prompts, outputs), RewardModel(backbone, adapter)
     torch.nn.init.normal_(reward.head.weight, generator=noise)
-    with torch.no_grad(), backbone.using(role) as live:
+    with torch.no_grad(), backbone.using(adapter) as live:
         logps, scores = token_logps(backbone, live, batch), reward.raw(live, batch)
     with backbone.inference(None) as net: assert (token_logps(backbone, net, batch) - logps).abs().max() > .01
-    with backbone.inference(role) as net: folded = token_logps(backbone, net, batch)
+    with backbone.inference(adapter) as net: folded = token_logps(backbone, net, batch)
     torch.testing.assert_close(folded, logps, atol=2e-5, rtol=0)
     np.testing.assert_allclose(reward.score_ids(prompts, outputs), scores.numpy(), atol=5e-5)
 

@@ -21,9 +21,9 @@ from test_annotators_faults import annotate, make_pairs, pool
 from alpacafarm_nb.servers import endpoint as module
 from alpacafarm_nb.annotators.endpoint_pool import load_pool
 from alpacafarm_nb.core import FarmError
-from alpacafarm_nb.servers.endpoint import Endpoint, EndpointError, Refused, in_parallel, wait_for
+from alpacafarm_nb.servers.endpoint import Endpoint, EndpointError, RequestError, in_parallel, wait_for
 
-BODY = dict(model="m", messages=[dict(role="user", content="Which?")], max_tokens=5, temperature=0.)
+BODY = dict(model="m", messages=[dict(adapter="user", content="Which?")], max_tokens=5, temperature=0.)
 GOOD = json.dumps(completion("Output (a)", BODY)).encode()
 KEY = "sk-planted/4711+" + "x7Q" * 8
 
@@ -73,7 +73,7 @@ def ask(url, n=1, body=BODY, **settings):
 
     async def one(_):
         try: found.append(await asked.ask(body))
-        except Refused as error: found.append(error)
+        except RequestError as error: found.append(error)
 
     async def work():
         async with asked: await in_parallel(range(n), one, asked.concurrency)
@@ -130,8 +130,8 @@ def test_what_never_ends_or_makes_no_sense_is_bounded(name, monkeypatch):
     prices = {"m": (1., 1.)}
     timeout = 1. if kind == "timeout" else 60.   # a busy machine may take its time for the others
     with Raw(reply) as server: found, asked = ask(server.url, timeout=timeout, retries=0, prices=prices)
-    assert isinstance(found[0], (Refused, EndpointError)) and len(server.seen) == 1
-    if isinstance(found[0], Refused): assert found[0].kind == kind, found
+    assert isinstance(found[0], (RequestError, EndpointError)) and len(server.seen) == 1
+    if isinstance(found[0], RequestError): assert found[0].kind == kind, found
     else: assert {"not JSON": "no such server", "nothing": "sends empty answers",
                   "stream": "switch streaming off"}[kind] in str(found[0])
     assert asked.cost > 0, "an answer that was lost on the way back may have been paid"
@@ -156,7 +156,7 @@ def test_an_answer_packed_in_pieces_is_read_whole(name):
 def test_many_pieces_are_bounded(monkeypatch):
     monkeypatch.setattr(module, "MOST", 2**20)
     for piece, n, kind in ((b"", 20_000, "not JSON"), (b" " * 2**18, 5, "too long"), (b" " * 2**18, 4, "not JSON")):
-        with pytest.raises(Refused) as found:
+        with pytest.raises(RequestError) as found:
             data = module._unpacked(gzip.compress(piece) * n, "gzip")
             module.read_answer(data or b"?")
         assert found.value.kind in (kind, "nothing") and (kind != "too long" or found.value.kind == kind)

@@ -13,7 +13,7 @@ import pytest
 
 from alpacafarm_nb.core import FarmError
 from alpacafarm_nb.files import atomic_folder, atomic_write
-from alpacafarm_nb.runs import Stages
+from alpacafarm_nb.runs import RunFolder
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_full_disk_while_safetensors_are_saved(small_disk):
 
 
 def test_a_stage_on_a_full_disk_is_done_again(small_disk):
-    stages = Stages(small_disk / "run")
+    stages = RunFolder(small_disk / "run")
     save, load = lambda x, folder: (folder / "x").write_bytes(b"x" * x), lambda folder: (folder / "x").stat().st_size
     with pytest.raises(FarmError, match="disk is full"): stages.run("sft", 1, lambda: 2_000_000, save, load)
     assert everything(small_disk) == ["run", "run/manifest.json"]

@@ -38,7 +38,7 @@ def saved(tmp_path_factory):
     base.branch("policy").save(place / "policy")
     head = scalar_head(base.backbone)
     torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
-    RewardModel(base.backbone, base.branch("reward").role, head, "reward", None, .5, 2.).save(place / "reward")
+    RewardModel(base.backbone, base.branch("reward").adapter, head, "reward", None, .5, 2.).save(place / "reward")
     return SimpleNamespace(base=place / "base", policy=place / "policy", reward=place / "reward")
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from alpacafarm_nb import evaluation, prompts, records, sources
 from alpacafarm_nb.annotators.judges import load_evaluator, load_judges
-from alpacafarm_nb.servers.cache import Answers
+from alpacafarm_nb.servers.cache import AnnotationCache
 from alpacafarm_nb.core import ConfigError, FarmError, RecordError, data_path
 from alpacafarm_nb.display import figure_text, plain_cell
 from alpacafarm_nb.evaluation.scoreboards import board_figures
@@ -257,7 +257,7 @@ CALLS = {
                           seed=seeds),
     "judge_agreement": call(E.judge_agreement, tables(), tables(), ties=ties, level=levels, cluster=names),
     "bias_and_variance": call(E.bias_and_variance, tables(), tables(), ties=ties, level=levels),
-    "likings": call(E.likings, tables(), level=levels, apart=some(0, 3)),
+    "likings": call(E.preference_biases, tables(), level=levels, apart=some(0, 3)),
     "order_accuracy": call(E.order_accuracy, orders(), mostly(st.one_of(st.just("preference"), arrays(1, 2, 1.5))),
                            missing=some("drop", "wrong"), level=levels),
     "bradley_terry": call(E.bradley_terry, tables(), level=levels, cluster=names, prior=numbers, replicates=some(50),
@@ -606,7 +606,7 @@ def test_numbers_that_are_none(value):
     "Settings that no sentence could print, or that would take all memory."
     for function, args, setting in ((E.bootstrap, [[1., 2.]], "replicates"), (E.agreement, [ONE], "replicates"),
                                     (E.elo, [ONE], "orders"), (E.win_rate_interval, [ONE, "bootstrap"], "replicates"),
-                                    (E.likings, [ONE], "apart")):
+                                    (E.preference_biases, [ONE], "apart")):
         if setting == "apart" and value in (10**400, 10**5000): continue   # a distance that no two lengths have
         with pytest.raises(ConfigError, match="whole number"): function(*args, **{setting: value})
     if value not in (10**400, 10**5000):   # of a seed, any size will do
@@ -667,7 +667,7 @@ BY_TABLE = {
     "length_controlled_win_rate": lambda t, c: E.length_controlled_win_rate(t, replicates=50, penalty=None),
     "label_table": lambda t, c: E.label_table(t, keep=c), "agreement": lambda t, c: E.agreement(t, replicates=100),
     "judge_agreement": lambda t, c: E.judge_agreement(t.query("annotator != 'bob'"), t),
-    "bias_and_variance": lambda t, c: E.bias_and_variance(t, t), "likings": lambda t, c: E.likings(t),
+    "bias_and_variance": lambda t, c: E.bias_and_variance(t, t), "likings": lambda t, c: E.preference_biases(t),
     "elo": lambda t, c: E.elo(t, orders=2), "scoreboard": lambda t, c: E.scoreboard(t),
     "bradley_terry": lambda t, c: E.bradley_terry(t, prior=1., replicates=50), "cluster_ids": cluster_ids,
     "corrected_win_rate": lambda t, c: E.corrected_win_rate(t[:9], t), "board_figures": lambda t, c: board_figures(t),
@@ -718,7 +718,7 @@ def test_one_instruction_tells_no_error(verdicts, ties):
     assert np.isnan([E.win_rate(table).standard_error, E.win_rate_interval(table).standard_error]).all()
     assert E.win_rates(table, "generator_2")["standard_error"].isna().all()
     assert E.scoreboard(table).figures["standard_error"].isna().all()
-    assert E.likings(table)["standard_error"].isna().all()
+    assert E.preference_biases(table)["standard_error"].isna().all()
     with warnings.catch_warnings(action="ignore"):   # that both say the same
         both = [E.cohen_kappa(verdicts[:1], verdicts[-1:], ties, replicates=100), E.bootstrap([verdicts[0]]),
                 E.bootstrap([[v] for v in verdicts])]
@@ -871,14 +871,14 @@ def test_files_of_answers(tmp_path_factory, at, lost, put, cut):
     "A damaged file of answers is read, or refused in a sentence."
     folder = tmp_path_factory.mktemp("answers")
     path, damaged = folder / "a.sqlite", folder / "b.sqlite"
-    kept = Answers(path)
+    kept = AnnotationCache(path)
     for k in range(3): kept.put(f"key {k}", {"text": "x" * 200}, judge="j", request={"n": k}, parts=[f"part {k}"])
     kept.close()
     data = path.read_bytes()
     damaged.write_bytes(data[:at] + put + (b"" if cut else data[at + lost:]))
 
     def read():
-        found = Answers(damaged)
+        found = AnnotationCache(damaged)
         try: return len(found), found.get(["key 0"]), found.get_parts(["part 2"]), found.table(), found.table(True)
         finally: found.close()
     tried(read, ())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alpacafarm_nb.models.kernels import fused_layers
-from alpacafarm_nb.training.start import new_role, reading
+from alpacafarm_nb.training.start import new_adapter, reading
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.sft import SFTConfig
 from alpacafarm_nb.models.reward_model import RewardModel
@@ -33,10 +33,10 @@ def folder(tmp_path_factory):
 def pushed(folder, dtype, size=2e-5):
     "A policy whose small update raises one direction of the states everywhere, on a base of some precision."
     backbone = load_backbone(folder, dtype=dtype, device="cpu")
-    role, draw = backbone.adapters.add("policy", rank=4), torch.Generator().manual_seed(0)
+    adapter, draw = backbone.adapters.add("policy", rank=4), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in backbone.adapters.parameters(role): p.copy_(torch.randn(p.shape, generator=draw) * size ** .5)
-    return Model(backbone, role, "policy")
+        for p in backbone.adapters.parameters(adapter): p.copy_(torch.randn(p.shape, generator=draw) * size ** .5)
+    return Model(backbone, adapter, "policy")
 
 
 def rows(backbone, copies=1):
@@ -54,18 +54,18 @@ def logps(backbone, net):
 def change(model):
     "How far an adapter moves the log-probabilities of tokens, as the model is read."
     with model.backbone.inference(None) as bare: before = logps(model.backbone, bare)
-    with model.backbone.inference(model.role) as net: return logps(model.backbone, net) - before
+    with model.backbone.inference(model.adapter) as net: return logps(model.backbone, net) - before
 
 
 @pytest.mark.filterwarnings("ignore:rounding to")
 @pytest.mark.parametrize("dtype", HALVES)
 def test_what_is_read_is_what_was_trained(folder, dtype):
     model = pushed(folder, dtype)
-    with model.backbone.using(model.role, train=True) as net, fused_layers(net): trained = logps(model.backbone, net)
-    with model.backbone.inference(model.role) as net: read = logps(model.backbone, net)
+    with model.backbone.using(model.adapter, train=True) as net, fused_layers(net): trained = logps(model.backbone, net)
+    with model.backbone.inference(model.adapter) as net: read = logps(model.backbone, net)
     assert torch.equal(read, trained)
-    with reading(model.backbone, model.role, "no") as net: assert torch.equal(logps(model.backbone, net), trained)
-    plain = model.backbone.adapters.merge(model.role, dtype=HALVES[dtype])   # what half precision would give
+    with reading(model.backbone, model.adapter, "no") as net: assert torch.equal(logps(model.backbone, net), trained)
+    plain = model.backbone.adapters.merge(model.adapter, dtype=HALVES[dtype])   # what half precision would give
     assert not torch.equal(logps(model.backbone, plain), trained)
 
 
@@ -73,14 +73,14 @@ def gains(folder, dtype, lr):
     "Mean gain of the log-probability of what was taught in two steps: as read, merged, and in single precision."
     model = Model(load_backbone(folder, dtype=dtype, device="cpu"), None, "base")
     backbone, batch = model.backbone, rows(model.backbone, 8)
-    with new_role(backbone, "taught", rank=8) as (role, net):
-        optimizer = torch.optim.AdamW(backbone.adapters.parameters(role), lr=lr)
+    with new_adapter(backbone, "taught", rank=8) as (adapter, net):
+        optimizer = torch.optim.AdamW(backbone.adapters.parameters(adapter), lr=lr)
         for _ in range(2):
             (-token_logps(backbone, net, batch)[batch.output_mask].mean()).backward()
             optimizer.step(), optimizer.zero_grad()
     exact = load_backbone(folder, dtype="fp32", device="cpu")
-    exact.adapters.load_state(exact.adapters.add("taught", rank=8), backbone.adapters.state(role))
-    taught, merged = Model(backbone, role, "taught"), Model(backbone, role, "taught").merge()
+    exact.adapters.load_state(exact.adapters.add("taught", rank=8), backbone.adapters.state(adapter))
+    taught, merged = Model(backbone, adapter, "taught"), Model(backbone, adapter, "taught").merge()
     with exact.inference(None) as net: before = logps(exact, net)
     with merged.backbone.inference(None) as net: whole = logps(merged.backbone, net) - before
     return [x.mean().item() for x in (change(taught), whole, change(Model(exact, "taught", "taught")))]
@@ -102,26 +102,26 @@ def test_recorded_log_probabilities_are_those_of_the_model(folder):
     def gap(net):
         with torch.no_grad(): again = token_logps(model.backbone, net, batch)[batch.output_mask]
         return (again - drawn).abs().mean().item()
-    with model.backbone.inference(model.role) as net: live = gap(net)
+    with model.backbone.inference(model.adapter) as net: live = gap(net)
     with model.backbone.inference(None) as net: other = gap(net)
-    folded = gap(model.backbone.adapters.merge(model.role, dtype=torch.bfloat16))
+    folded = gap(model.backbone.adapters.merge(model.adapter, dtype=torch.bfloat16))
     assert live < .9 * folded < other / 10, (live, folded, other)   # rounding alone, whatever the processor's is
 
 
 def test_scores_merged_and_exported_models_lose_nothing(folder, tmp_path):
     model = pushed(folder, "bf16")
     backbone, exact = model.backbone, pushed(folder, "fp32")
-    with exact.backbone.inference(exact.role) as net: want = logps(exact.backbone, net)
+    with exact.backbone.inference(exact.adapter) as net: want = logps(exact.backbone, net)
     merged, exported = model.merge(), load_base(model.export(tmp_path / "whole"), device="cpu")
     again = load_model(model.save(tmp_path / "adapter"), backbone)
     for whole in (merged, exported):
         assert whole.backbone.dtype == torch.float32
         with whole.backbone.inference(None) as net: torch.testing.assert_close(logps(whole.backbone, net), want)
-    kept, mine = (backbone.adapters.parameters(m.role) for m in (again, model))
+    kept, mine = (backbone.adapters.parameters(m.adapter) for m in (again, model))
     assert all(torch.equal(a, b) for a, b in zip(kept, mine))
-    own = backbone.merged_copy(model.role)
+    own = backbone.merged_copy(model.adapter)
     for path, layer in backbone.adapters.layers.items():
-        want = layer.base_layer.weight.float() + layer.get_delta_weight(model.role)
+        want = layer.base_layer.weight.float() + layer.get_delta_weight(model.adapter)
         assert torch.equal(own.get_submodule(path).weight, want)
     assert {p.dtype for p in own.parameters()} == {torch.float32} and backbone.dtype == torch.bfloat16
     assert own.lm_head.weight is own.model.embed_tokens.weight     # what was tied is tied
@@ -132,12 +132,12 @@ def test_a_reward_model_scores_with_what_it_learned(folder, tmp_path):
     table = pd.DataFrame({"instruction": TEXTS * 8, "output": [f"The hen eats {i} cows." for i in range(16)]})
     found = []
     for m in (model, exact):
-        reward = RewardModel(m.backbone, m.role)
+        reward = RewardModel(m.backbone, m.adapter)
         torch.nn.init.normal_(reward.head.weight, std=1., generator=torch.Generator().manual_seed(1))
         bare = RewardModel(m.backbone, None, reward.head)
         found.append(torch.tensor(reward.score(table) - bare.score(table)))
     assert torch.corrcoef(torch.stack(found))[0, 1] > .9, found
-    reward = RewardModel(model.backbone, model.role, reward.head)
+    reward = RewardModel(model.backbone, model.adapter, reward.head)
     again = load_model(reward.save(tmp_path / "reward"), model.backbone)
     assert (again.score(table) == reward.score(table)).all()
 
@@ -160,5 +160,5 @@ def test_no_memory_is_reckoned_for_copies_that_are_not_made(folder):
     parts = {d: estimate_memory(pushed(folder, d), "sft", SFTConfig()).parts for d in ("fp32", "bf16")}
     assert "folded copies" in parts["fp32"] and "folded copies" not in parts["bf16"]
     model = pushed(folder, "bf16")
-    with model.backbone.inference(model.role) as net: assert net is model.backbone.net
+    with model.backbone.inference(model.adapter) as net: assert net is model.backbone.net
     assert not model.backbone.adapters._merged

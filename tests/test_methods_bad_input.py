@@ -62,7 +62,7 @@ def test_nothing_to_tell_apart(name, verdict, base):
 
 def trained(model):
     "Weights and losses of a model, which is freed."
-    weights, losses = model.backbone.adapters.state(model.role), model.history["loss"]
+    weights, losses = model.backbone.adapters.state(model.adapter), model.history["loss"]
     model.free()
     return weights, losses
 
@@ -109,8 +109,8 @@ def test_a_policy_that_says_nothing(name, base):
     model = ONLINE[name](silent, length, QUESTIONS, **FEW)
     assert model.history["n_tokens"] == [1.] and model.history["reward"] == [0.]
     before = silent.branch("before")   # nothing was better than anything else: nothing was learned
-    for key, weight in silent.backbone.adapters.state(model.role).items():
-        torch.testing.assert_close(weight, silent.backbone.adapters.state(before.role)[key], rtol=0, atol=1e-5)
+    for key, weight in silent.backbone.adapters.state(model.adapter).items():
+        torch.testing.assert_close(weight, silent.backbone.adapters.state(before.adapter)[key], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ON_PAIRS, *ONLINE])
@@ -121,7 +121,8 @@ def test_no_pad_token(name):
     with_pad = tiny()
     again = ON_PAIRS[name](with_pad, PAIRS, epochs=1) if name in ON_PAIRS else \
         ONLINE[name](with_pad, length, QUESTIONS, **FEW)
-    for a, b in zip(base.backbone.adapters.parameters(model.role), with_pad.backbone.adapters.parameters(again.role)):
+    of = lambda model: model.backbone.adapters.parameters(model.adapter)
+    for a, b in zip(of(model), of(again)):
         assert torch.allclose(a, b, atol=1e-6)  # what fills up short rows is never read
 
 
@@ -132,7 +133,7 @@ def test_a_loss_that_is_no_number(name, base, tmp_path):
     train = lambda **more: ON_PAIRS[name](broken, PAIRS, epochs=3, batch_size=2, lr=1e-3, **more) if name in ON_PAIRS \
         else ONLINE[name](broken, length, QUESTIONS, **{**FEW, "steps": 3}, **more)
     from alpacafarm_nb.training.learner import Learner
-    whole, calls = Learner.advance, []
+    whole, calls = Learner.log_step, []
 
     def then_break(self, **figures):
         row = whole(self, **figures)
@@ -149,9 +150,9 @@ def test_a_loss_that_is_no_number(name, base, tmp_path):
 
 
 def test_an_adapter_of_another_base(base, tmp_path):
-    role = train_sft(base, pd.DataFrame(dict(instruction=QUESTIONS, input="", output=ANSWERS)), epochs=1)
-    role.save(tmp_path / "adapter")
-    role.free()
+    adapter = train_sft(base, pd.DataFrame(dict(instruction=QUESTIONS, input="", output=ANSWERS)), epochs=1)
+    adapter.save(tmp_path / "adapter")
+    adapter.free()
     for other in (tiny(seed=4), tiny(hidden=64)):
         with pytest.raises(ModelError, match="another base"): load_model(tmp_path / "adapter", other)
         assert other.backbone.adapters.names == []

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import ConfigError, StageError, stable_hash  # noqa: E402
-from alpacafarm_nb.fingerprints import marks_of  # noqa: E402
+from alpacafarm_nb.fingerprints import fingerprint_of  # noqa: E402
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES, PreferenceLoss, train_dpo  # noqa: E402
 from alpacafarm_nb.methods.expert import train_expert_iteration  # noqa: E402
 from alpacafarm_nb.methods.ppo import train_ppo  # noqa: E402
@@ -248,10 +248,10 @@ def stopping(*ids):
 
 def scaled(base, alpha):
     "A role of which nothing but its scale is another."
-    role = base.backbone.adapters.add("scaled", seed=1, alpha=alpha)
+    adapter = base.backbone.adapters.add("scaled", seed=1, alpha=alpha)
     with torch.no_grad():
-        for p in base.backbone.adapters.parameters(role): p.copy_(torch.ones_like(p) / 50)
-    return Model(base.backbone, role, "scaled", decoding=base.decoding)
+        for p in base.backbone.adapters.parameters(adapter): p.copy_(torch.ones_like(p) / 50)
+    return Model(base.backbone, adapter, "scaled", decoding=base.decoding)
 
 
 TABLE = pd.DataFrame({"instruction": QUESTIONS, "input": "", "gold": ANSWERS})
@@ -282,7 +282,7 @@ def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
     except StageError as error: assert "not the same" in str(error)
     else:   # winners are drawn anew; where they are the same, so is what is learned from them
         assert name == "expert" and made != [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*.json*"))]
-    for role in set(base.backbone.adapters.names) - set(roles): base.backbone.adapters.remove(role)
+    for adapter in set(base.backbone.adapters.names) - set(roles): base.backbone.adapters.remove(adapter)
 
 
 def test_another_scale_of_the_reference_is_refused(base, tmp_path):
@@ -290,7 +290,7 @@ def test_another_scale_of_the_reference_is_refused(base, tmp_path):
                                     minibatch=4, checkpoint_every=1, run_dir=tmp_path)
     train(16), train(16)
     with pytest.raises(StageError, match="not the same: start"): train(64)
-    for role in list(base.backbone.adapters.names): base.backbone.adapters.remove(role)
+    for adapter in list(base.backbone.adapters.names): base.backbone.adapters.remove(adapter)
 
 
 def test_a_column_that_cannot_be_read(base, tmp_path):
@@ -366,7 +366,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("change", NETWORKS)
 def test_a_network_is_all_that_it_holds(change):
-    mark = lambda reward: stable_hash(marks_of(reward, "reward"))
+    mark = lambda reward: stable_hash(fingerprint_of(reward, "reward"))
     one, two = NETWORKS[change]
     assert mark(one()) == mark(one()) != mark(two())
     inside = lambda net: (lambda table: net(table))
@@ -679,7 +679,7 @@ def test_a_library_is_what_is_installed(tmp_path, monkeypatch):
 
     import alpacafarm_nb
     from alpacafarm_nb import fingerprints as marks
-    mark = lambda f: stable_hash(marks_of(f))
+    mark = lambda f: stable_hash(fingerprint_of(f))
     own, site = alpacafarm_nb.__path__[0], sysconfig.get_paths()["purelib"]
     for file in ("/home/me/my_rewards.py", f"{own}_rewards.py", f"{own}_study/my_rewards.py", f"{site}/my_rewards.py"):
         def make(w, file=file):
@@ -703,7 +703,7 @@ def test_a_proxy_answers_to_any_name():
         def __init__(self, w): self.w = w
         def __getattr__(self, name): return self.w
     def around(proxy): return lambda t: proxy.any * len(t)
-    mark = lambda w: stable_hash(marks_of(around(Proxy(w))))
+    mark = lambda w: stable_hash(fingerprint_of(around(Proxy(w))))
     assert mark(1.) == mark(1.) != mark(2.)
 
 
@@ -770,24 +770,24 @@ def test_things_that_contain_themselves():
     def odd(n): return n != 0 and even(n - 1)
     loop = [1]
     loop.append(loop)
-    assert stable_hash(marks_of(even)) == stable_hash(marks_of(even)) != stable_hash(marks_of(odd))
-    assert stable_hash(marks_of(lambda: loop)) == stable_hash(marks_of(lambda: loop))
+    assert stable_hash(fingerprint_of(even)) == stable_hash(fingerprint_of(even)) != stable_hash(fingerprint_of(odd))
+    assert stable_hash(fingerprint_of(lambda: loop)) == stable_hash(fingerprint_of(lambda: loop))
 
 
 def test_annotators_are_known_by_what_they_say(tmp_path):
     "A pool of judges by its judges and models, whatever it has cached; the farm's own annotators by the farm."
     from alpacafarm_nb import load_pool
     from alpacafarm_nb.farm.worlds import load_farm
-    from alpacafarm_nb.studies.pipeline import _annotator_marks
+    from alpacafarm_nb.studies.pipeline import _annotator_fingerprint
     pool = lambda model, file: load_pool("single", base_url="http://127.0.0.1:9/v1", models={"strong": model},
                                          answers=tmp_path / file, api_key="k")
-    farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(marks_of(annotator, "annotator"))
+    farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(fingerprint_of(annotator, "annotator"))
     one = pool("m", "a.sqlite")
     assert mark(one) == mark(pool("m", "b.sqlite")) != mark(pool("n", "a.sqlite"))
     before = mark(one)
     one.report = {"spent": 3.}
     assert mark(one) == before
-    assert _annotator_marks(farm, farm.simulated) is None
-    assert _annotator_marks(farm, farm.gold) != _annotator_marks(farm, one)
+    assert _annotator_fingerprint(farm, farm.simulated) is None
+    assert _annotator_fingerprint(farm, farm.gold) != _annotator_fingerprint(farm, one)
     scored = lambda annotator: (lambda table: annotator)
     assert mark(scored(one)) == mark(scored(pool("m", "c.sqlite"))) != mark(scored(pool("n", "a.sqlite")))

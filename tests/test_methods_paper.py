@@ -101,8 +101,8 @@ def test_the_token_stands_in_front(base, monkeypatch, tmp_path):
     def keep(prompts, outputs, rows, b):
         read.append(prompts)
         return taken(prompts, outputs, rows, b)
-    taken = quark.take
-    monkeypatch.setattr(quark, "take", keep)
+    taken = quark.collate
+    monkeypatch.setattr(quark, "collate", keep)
     length = lambda table: table["output"].str.len().to_numpy(dtype=float)
     trained = train_quark(base, length, QUESTIONS, QuarkConfig.paper("all"), steps=1, rollouts=4, batch_size=4,
                           accumulation=1, max_new_tokens=5)

@@ -40,7 +40,7 @@ def test_the_methods_in_low_precision(folder, precision):
     shown = pd.DataFrame({"instruction": QUESTIONS * 4, "input": "", "output": ANSWERS[::2] * 4})
     sft = train_sft(base, shown, epochs=16, batch_size=8, lr=1e-2)
     assert sum(sft.history["loss"][-2:]) < .9 * sum(sft.history["loss"][:2])   # the last epoch and the first
-    assert {p.dtype for p in base.backbone.adapters.parameters(sft.role)} == {torch.float32}
+    assert {p.dtype for p in base.backbone.adapters.parameters(sft.adapter)} == {torch.float32}
 
     polite, plain = ANSWERS[:4:2], ANSWERS[1:4:2]
     pairs = pd.DataFrame([dict(instruction=q, input="", output_1=a, output_2=b, preference=1.)
@@ -56,7 +56,7 @@ def test_the_methods_in_low_precision(folder, precision):
         assert abs(ppo.history["kl"][0]) < .02 and ppo.history["clipped"][0] < .1
         gaps = [x or 0. for x in ppo.history["sampling_gap"]]  # what is sampled is what is trained, but for rounding
         assert max(gaps) < .02 and (max(gaps) > 0) == (base.backbone.dtype == torch.bfloat16)
-        now, then = (base.backbone.adapters.parameters(m.role) for m in (ppo, sft))
+        now, then = (base.backbone.adapters.parameters(m.adapter) for m in (ppo, sft))
         assert max((a - b).abs().max().item() for a, b in zip(now, then)) > 1e-5
     assert len(best_of_n(sft, reward, 2).sample(QUESTIONS).output) == 4
 
@@ -79,7 +79,7 @@ def test_the_methods_in_low_precision(folder, precision):
 
 def state(base, model):
     "The adapter of a model, flat."
-    return torch.cat([p.detach().flatten().clone() for p in base.backbone.adapters.parameters(model.role)])
+    return torch.cat([p.detach().flatten().clone() for p in base.backbone.adapters.parameters(model.adapter)])
 
 
 def _injected(key, net):

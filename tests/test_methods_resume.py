@@ -55,7 +55,7 @@ METHODS = {
 
 def ended(model):
     "All that a run ends with: its weights and its history, but for the seconds."
-    weights = [p.detach().clone() for p in model.backbone.adapters.parameters(model.role)]
+    weights = [p.detach().clone() for p in model.backbone.adapters.parameters(model.adapter)]
     if hasattr(model, "head"): weights.append(model.head.weight.detach().clone())
     history = [{k: v for k, v in row.items() if k != "seconds"} for row in model.history.rows]
     model.free()

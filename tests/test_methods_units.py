@@ -23,10 +23,10 @@ ANSWERS = ["Eggs.", "Milk.", "The sheep.", "The cows do."]
 def policy():
     "A policy away from its base, so that there is a KL to pay for."
     backbone = new_backbone(QUESTIONS + ANSWERS, vocab=300, hidden=32, context=80, seed=3)
-    role, generator = backbone.adapters.add("moved", seed=1), torch.Generator().manual_seed(0)
+    adapter, generator = backbone.adapters.add("moved", seed=1), torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in backbone.adapters.parameters(role): p.copy_(.3 * torch.randn(p.shape, generator=generator))
-    return Model(backbone, role, "moved", decoding=Decoding(max_new_tokens=8))
+        for p in backbone.adapters.parameters(adapter): p.copy_(.3 * torch.randn(p.shape, generator=generator))
+    return Model(backbone, adapter, "moved", decoding=Decoding(max_new_tokens=8))
 
 
 def gradient(policy, reward, **settings):
@@ -82,7 +82,7 @@ def test_rounding_is_no_reward(advantage, scale, policy):
     assert all(abs(row["objective"]) < 1 and row.get("value_loss", 0) < 1 for row in rows)
     if advantage != "gae" or scale == "first rollout":   # of a raw constant, the value function must learn what it is
         of = policy.backbone.adapters.parameters
-        for a, b in zip(of(trained.role), of(policy.role)):
+        for a, b in zip(of(trained.adapter), of(policy.adapter)):
             assert torch.equal(a, b), "nothing was to be learned"
     trained.free()
 
@@ -157,8 +157,8 @@ def scaled(policy, reward, **settings):
 def test_units_of_the_reward(policy):
     head = scalar_head(policy.backbone)
     with torch.no_grad(): head.weight.normal_(generator=torch.Generator().manual_seed(0))
-    plain = RewardModel(policy.backbone, policy.role, head)
-    own = RewardModel(policy.backbone, policy.role, head, mean=2., scale=5.)
+    plain = RewardModel(policy.backbone, policy.adapter, head)
+    own = RewardModel(policy.backbone, policy.adapter, head, mean=2., scale=5.)
     raw = scaled(policy, plain, reward_scale="raw")
     np.testing.assert_allclose(raw, plain.score(policy.sample(QUESTIONS, seed=0)), rtol=1e-12)
     np.testing.assert_allclose(scaled(policy, own, reward_scale="raw"), raw, rtol=1e-6)
@@ -184,7 +184,7 @@ def test_a_reward_model_without_spread(policy):
     class Constant(RewardModel):
         def score_ids(self, prompts, outputs): return .3 + 1e-16 * (np.arange(len(prompts)) % 2)
     pairs = EncodedPairs([[1, 5]] * 4, [[6, 2]] * 4, [[7, 2]] * 4, torch.ones(4))
-    reward = Constant(policy.backbone, policy.role)
+    reward = Constant(policy.backbone, policy.adapter)
     assert reward.score_ids([0] * 4, []).std() > 0
     _normalise(reward, pairs)
     assert reward.scale == 1 and reward.mean == pytest.approx(.3)

@@ -55,6 +55,29 @@ def test_every_name_resolves():
     with pytest.raises(AttributeError, match="no_such_name"): alpacafarm_nb.no_such_name  # noqa: B018
 
 
+@pytest.mark.parametrize("code, known", [
+    ("import alpacafarm_nb\nalpacafarm_nb.", ["train_ppo", "PPOConfig", "leaderboard", "explore"]),
+    ("from alpacafarm_nb import Backbone\nBackbone.", ["inference", "logps", "merged_copy", "checkpointing"]),
+    ("from alpacafarm_nb import Learner\nLearner.", ["step", "fit", "optimizer_step"]),
+    ("from alpacafarm_nb import PPOConfig\nPPOConfig().", ["steps", "kl_coef", "advantage", "paper"]),
+    ("from alpacafarm_nb import PPOConfig\nPPOConfig(", ["steps=", "kl_coef=", "advantage="]),
+    ("from alpacafarm_nb.evaluation import win_rate\nwin_rate(", ["annotations="])])
+def test_an_editor_completes_names(code, known, tmp_path):
+    "Without running anything, from the stubs and the classes alone."
+    jedi = pytest.importorskip("jedi")
+    found = jedi.Script(code, path=tmp_path / "x.py", project=jedi.Project(ROOT)).complete()
+    assert set(known) <= {completion.name for completion in found}
+
+
+def test_a_class_stands_whole():
+    "No method is attached to a class from elsewhere: editors and readers would not find it."
+    modules = sorted((ROOT / "alpacafarm_nb").rglob("*.py"))
+    attached = [f"{path.relative_to(ROOT)}: {ast.unparse(node)}" for path in modules
+                for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.Assign)
+                for target in ast.walk(ast.Tuple(node.targets, ast.Load())) if isinstance(target, ast.Attribute)]
+    assert not attached
+
+
 def test_no_submodule_bears_the_name_of_a_function():
     modules = {m.name for m in pkgutil.iter_modules(alpacafarm_nb.__path__)}
     assert not modules & ({*TYPED, *alpacafarm_nb.__all__})

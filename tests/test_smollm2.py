@@ -67,9 +67,9 @@ def train(model, answer, steps, lr=1e-3):
     "Teach one answer; returns the loss before and after."
     backbone, losses = model.backbone, []
     batch = pad_batch([backbone.codec.encode_prompt(QUESTION)], [backbone.codec.encode_output(answer)])
-    optimizer = torch.optim.AdamW(backbone.adapters.parameters(model.role), lr=lr)
+    optimizer = torch.optim.AdamW(backbone.adapters.parameters(model.adapter), lr=lr)
     for _ in range(steps):
-        with backbone.using(model.role, train=True) as net:
+        with backbone.using(model.adapter, train=True) as net:
             loss = -token_logps(backbone, net, batch).sum() / batch.output_mask.sum()
             loss.backward()
         optimizer.step()
@@ -85,7 +85,7 @@ def test_adapters_train_save_load_and_export(base, tmp_path):
     assert last < first / 2
     taught = ask(policy, QUESTION, greedy=True, max_new_tokens=6)
     assert taught == "Hay!" and ask(base, QUESTION, greedy=True, max_new_tokens=6) == before
-    reward = RewardModel(base.backbone, base.backbone.adapters.add("reward", copy_from=policy.role))
+    reward = RewardModel(base.backbone, base.backbone.adapters.add("reward", copy_from=policy.adapter))
     torch.nn.init.normal_(reward.head.weight, std=.02, generator=torch.Generator().manual_seed(0))
     assert reward.score(policy.sample([QUESTION], n=3, max_new_tokens=6)).shape == (1, 3)
     policy.save(tmp_path / "policy")
@@ -112,8 +112,8 @@ def test_nf4(base, tmp_path):
     unquantized = load_model(tmp_path / "policy", base)  # the adapter of the 4-bit base fits the same base in bf16
     batch = pad_batch([base.backbone.codec.encode_prompt(QUESTION)], [base.backbone.codec.encode_output("Hay!")])
     logps = []
-    for role in (None, unquantized.role):
-        with base.backbone.inference(role) as net: logps.append(sequence_logps(base.backbone, net, batch).item())
+    for adapter in (None, unquantized.adapter):
+        with base.backbone.inference(adapter) as net: logps.append(sequence_logps(base.backbone, net, batch).item())
     assert logps[1] > logps[0] + 1
     unquantized.free()
 

@@ -145,7 +145,7 @@ def test_the_gradient_of_answers_compared(advantage, start, tmp_path, monkeypatc
         return kept["rollout"]
 
     def keep_gradient(self, batch=None):
-        names = policy.backbone.adapters.state(policy.role)
+        names = policy.backbone.adapters.state(policy.adapter)
         kept["ours"] = {k: p.grad.clone() for k, p in zip(names, self.groups["policy"])}
         return {}
     rolled = ppo.roll_out

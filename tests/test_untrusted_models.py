@@ -16,7 +16,7 @@ from alpacafarm_nb import prompts as prompts_module  # noqa: E402
 from alpacafarm_nb.core import ConfigError, ModelError  # noqa: E402
 from alpacafarm_nb.models.reward_model import RewardModel  # noqa: E402
 from alpacafarm_nb.models.loading import load_backbone, new_backbone  # noqa: E402
-from alpacafarm_nb.models.saving import load_role, save_role  # noqa: E402
+from alpacafarm_nb.models.saving import load_adapter, save_adapter  # noqa: E402
 from alpacafarm_nb.prompts import PLAIN, ChatFormat, PromptFormat  # noqa: E402
 from alpacafarm_nb.models.released import ReleasedReward  # noqa: E402
 from alpacafarm_nb.models.policy import Model, load_base  # noqa: E402
@@ -90,15 +90,15 @@ def test_prompts_are_the_same_tomorrow_and_a_folder_keeps_their_day(tmp_path):
     again = load_backbone(tmp_path / "base")
     assert (again.prompts.system, again.prompts.date) == ("Be brief.", "2025-01-31")
     assert again.codec.encode_prompt("Name an animal.") == ids
-    role = again.adapters.add("policy")
-    save_role(again, role, tmp_path / "adapter", kind="policy", name="policy")
+    adapter = again.adapters.add("policy")
+    save_adapter(again, adapter, tmp_path / "adapter", kind="policy", name="policy")
     assert json.loads((tmp_path / "adapter" / "alpacafarm.json").read_text())["chat"]["date"] == "2025-01-31"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load_role(tmp_path / "adapter", again)
+        load_adapter(tmp_path / "adapter", again)
     again.codec.prompts = ChatFormat(again.tokenizer)
     with pytest.warns(UserWarning, match="date='2025-01-31'; this base shows .*2024-07-26"):
-        load_role(tmp_path / "adapter", again)
+        load_adapter(tmp_path / "adapter", again)
 
 
 def llama_like(unigram):

@@ -15,7 +15,7 @@ import pytest
 from alpacafarm_nb import files
 from alpacafarm_nb.files import FolderLock, atomic_folder, restore_swapped, sweep_leftovers
 from alpacafarm_nb.core import FarmError, StageError
-from alpacafarm_nb.runs import Stages
+from alpacafarm_nb.runs import RunFolder
 
 
 def python(code, *arguments, **how):
@@ -103,7 +103,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_dead(tmp_path):
     holder = python(HOLD, tmp_path)
     try:
         assert holder.stdout.readline() == "held\n"
-        stages, ran = Stages(tmp_path, {}), []
+        stages, ran = RunFolder(tmp_path, {}), []
         compute = lambda: ran.append(1)
         run = lambda: stages.run("sft", 1, compute, lambda result, f: (f / "x").touch(), lambda f: None)
         with pytest.raises(StageError, match=f"in use by another run .process {holder.pid} on .*another folder"): run()

@@ -181,11 +181,11 @@ def test_agreement_board(lab, theme):
         expect(cell(3, 2)).to_be_focused()
         page.keyboard.press("Enter")
         expect(root.locator("h4", has_text="disagree")).to_have_text("Where strong_3 and strong_2 disagree")
-        slider, calm = root.get_by_label("labels flipped"), cell(0, 1).text_content()
+        slider, quiet_transformers = root.get_by_label("labels flipped"), cell(0, 1).text_content()
         slider.focus()
         for _ in range(10): page.keyboard.press("ArrowRight")
         expect(root.locator(".af-field output")).to_have_text("50 %")
-        expect(cell(0, 1)).not_to_have_text(calm)
+        expect(cell(0, 1)).not_to_have_text(quiet_transformers)
         becomes(page, "board.flip", .5)
         assert abs(sum(matrix()[0][1:]) / 4 - 50) < 10, "half of the labels turned round is chance"
         dots = root.locator(".af-chart .af-dot[role=img]")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from .judges import SEEN
-from ..servers.cache import Answers
+from ..servers.cache import AnnotationCache
 from ..core import ConfigError, FarmError, stable_hash
 from ..records import preference_probability
 
@@ -23,8 +23,8 @@ class KeptLabels:
     "Labels of people in a file of answers."
 
     def __init__(self,
-        answers: Answers | str | Path = "annotations.sqlite",  # the file, which judges may share
-    ): self.answers = answers if isinstance(answers, Answers) else Answers(answers)
+        answers: AnnotationCache | str | Path = "annotations.sqlite",  # the file, which judges may share
+    ): self.answers = answers if isinstance(answers, AnnotationCache) else AnnotationCache(answers)
 
     def put(self,
         labeller: str,  # who says so

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .judges import SEEN, Frame
+from .judges import SEEN, PromptTemplate
 from .pool import Annotates, LogOddsAnnotator, flip_with, same_kind
 from ..core import FarmError, progress, seed_for
 from ..records import check_pairs, check_preferences, side_of
@@ -51,7 +51,7 @@ class RewardJudge(LogOddsAnnotator):
         return (score("output_2") - score("output_1")) / self.temperature
 
 # %% ../../nbs/api/70_annotators/05_local.ipynb #model
-ASK = Frame((("user", "{pairs}\n\nWhich output is better? Answer with \"Output (a)\" or \"Output (b)\"."),),
+ASK = PromptTemplate((("user", "{pairs}\n\nWhich output is better? Answer with \"Output (a)\" or \"Output (b)\"."),),
             "Instruction:\n{fence}\n{instruction}\n{fence}\n{?input}\nInput:\n{fence}\n{input}\n{fence}\n{/input}\n"
             "Output (a):\n{fence}\n{output_1}\n{fence}\nOutput (b):\n{fence}\n{output_2}\n{fence}")
 
@@ -60,7 +60,7 @@ class ModelJudge(LogOddsAnnotator):
     def __init__(self,
         model,  # a `Model`: a base, an adapter, anything that load_base or load_model gives
         name: str = "model",  # name in tables
-        frame: Frame = ASK,  # how a pair is shown
+        frame: PromptTemplate = ASK,  # how a pair is shown
         verdicts: tuple[str, str] = ("Output (a)", "Output (b)"),  # what says that the first, the second is better
         temperature: float = 1.0,  # divides the log-odds
         deterministic: bool = False,  # True: always the likelier verdict
@@ -93,7 +93,7 @@ class ModelJudge(LogOddsAnnotator):
         check_prompts(backbone, prompts)
         said = backbone.codec.encode_outputs(list(self.verdicts), eos=False)
         order, odds = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), np.zeros(len(prompts))
-        with torch.inference_mode(), backbone.inference(self.model.role) as net:
+        with torch.inference_mode(), backbone.inference(self.model.adapter) as net:
             for at in progress(range(0, len(order), self.batch_size), desc=f"{self.name} judges", unit="batch"):
                 part = order[at:at + self.batch_size]
                 batch = pad_batch([prompts[i] for i in part for _ in said], said * len(part), backbone.codec.pad_id)

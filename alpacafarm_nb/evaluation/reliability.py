@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIES', 'label_table', 'match_weights', 'ItemSums', 'item_counts', 'AgreementReport', 'agreement', 'cohen_kappa',
-           'judge_agreement', 'bias_and_variance', 'likings', 'order_accuracy']
+           'judge_agreement', 'bias_and_variance', 'preference_biases', 'order_accuracy']
 
 # %% ../../nbs/api/20_evaluation/07_reliability.ipynb #imports
 import re
@@ -406,7 +406,7 @@ def _majorities_match(a, b, match):
 # %% ../../nbs/api/20_evaluation/07_reliability.ipynb #likings
 _LIST = re.compile(r"^[^\S\n]*(?:[-*•‣◦]|\d{1,3}[.)])\s+\S", re.MULTILINE)
 
-def likings(
+def preference_biases(
     annotations,  # table (or path, records, dataset) with output_1, output_2, preference, and maybe presented_first
     level: float = .95,  # of Wilson's interval
     apart: int = 30,  # characters by which the lengths must differ

@@ -98,5 +98,5 @@ def asking(
     name: str | None = None,  # of the model that asks; None for the same
 ) -> Model:
     "The same policy, asked for another kind of answer: it shares the adapter."
-    return Model(model.backbone, model.role, name or model.name, model.history,
+    return Model(model.backbone, model.adapter, name or model.name, model.history,
                  replace(model.decoding, control=control))

@@ -14,10 +14,10 @@ import torch
 
 from ..core import ConfigError, progress
 from ..training.learner import Learner
-from ..training.start import new_role, precision_for, reading, start_of
+from ..training.start import new_adapter, precision_for, reading, start_of
 from ..training.batches import length_batches
 from ..training.config import Settings
-from ..fingerprints import marks_of
+from ..fingerprints import fingerprint_of
 from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
                                           simpo_loss)
 from .memory import check_memory
@@ -40,7 +40,7 @@ class PairTerms:
     chosen_length: torch.Tensor    # tokens of the chosen answer
     rejected_length: torch.Tensor  # tokens of the rejected answer
     target: torch.Tensor        # probability that the chosen answer is the better one
-    drift: torch.Tensor         # [] mean log-ratio of answers to other prompts, 0 or more; 0 where the loss needs none
+    kl_baseline: torch.Tensor         # [] mean log-ratio of answers to other prompts, 0 or more; 0 where not needed
 
     @property
     def chosen_ratio(self): return self.chosen - self.ref_chosen
@@ -61,7 +61,7 @@ class PreferenceLoss:
     "A loss of pairs, what it takes an answer to be worth, its beta, and what has to be read for it."
     of: Callable[[PairTerms, "DPOConfig"], torch.Tensor]  # losses [B]
     reference: bool = True  # whether it needs the reference
-    drift: bool = False     # whether it needs the drift
+    kl_baseline: bool = False     # whether it needs the KL baseline
     reward: Callable = log_ratio_reward  # of logps [B], ref_logps [B], tokens [B] and beta: rewards [B] of the answers
     beta: float = .1        # where the settings give none
 
@@ -79,8 +79,8 @@ PREFERENCE_LOSSES = {
         t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c.beta, t.target),
         reward=mean_ratio_reward, beta=1.),
     # its paper's
-    "kto": PreferenceLoss(lambda t, c: kto_loss(t.chosen_ratio, t.rejected_ratio, t.drift, c.beta, t.target),
-                          drift=True),
+    "kto": PreferenceLoss(lambda t, c: kto_loss(t.chosen_ratio, t.rejected_ratio, t.kl_baseline, c.beta, t.target),
+                          kl_baseline=True),
     # its paper's (2 to 2.5): with the margin .5 it asks for a quarter of a nat a token; .1 would ask for 5
     "simpo": PreferenceLoss(lambda t, c: simpo_loss(t.chosen_mean, t.rejected_mean, c.beta, c.margin, t.target),
                             reference=False, reward=mean_reward, beta=2.),
@@ -138,7 +138,7 @@ def pair_logps(
     backbone, order = model.backbone, np.argsort(pairs.lengths, kind="stable")
     batch_size = batch_size or (32 if backbone.n_parameters < 1e9 else 4)
     result = torch.zeros(len(pairs), 2)
-    with reading(backbone, model.role, precision) as net, torch.no_grad():
+    with reading(backbone, model.adapter, precision) as net, torch.no_grad():
         for i in progress(range(0, len(order), batch_size), desc=f"{model.name} reads", unit="batch"):
             rows = order[i:i + batch_size]
             result[rows] = pair_answer_logps(backbone, net, pairs.batch(rows, backbone)).float().cpu().view(2, -1).T
@@ -167,21 +167,23 @@ def train_dpo(
     ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
     batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)
     lengths = torch.tensor([[len(c), len(r)] for c, r in zip(pairs.chosen, pairs.rejected)], device=backbone.device)
-    with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
+    with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
         def loss_fn(rows):
             chosen, rejected = pair_answer_logps(backbone, net, pairs.batch(rows, backbone)).chunk(2)
-            drift = _drift(backbone, net, strangers, rows, ref) if loss.drift else chosen.new_zeros(())
+            kl_baseline = chosen.new_zeros(())
+            if loss.kl_baseline: kl_baseline = _kl_baseline(backbone, net, strangers, rows, ref)
             terms = PairTerms(chosen, rejected, *ref[rows, :2].T, *lengths[rows].T,
-                              pairs.target[rows].to(chosen.device), drift)
+                              pairs.target[rows].to(chosen.device), kl_baseline)
             return loss.of(terms, config).mean(), _figures(terms, loss, config.beta)
 
-        learner = Learner(backbone.adapters.parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
-                          clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
+        learner = Learner(backbone.adapters.parameters(adapter), config.lr, schedule=config.schedule,
+                          warmup=config.warmup, clip=config.clip, weight_decay=config.weight_decay, name=name,
+                          seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, ref, run_dir and marks_of(loss, "loss"),
-                                       start_of(backbone, role)])
+                          fingerprint=[config, seed, pairs.content, ref, run_dir and fingerprint_of(loss, "loss"),
+                                       start_of(backbone, adapter)])
         learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
-    policy = Model(backbone, role, name, learner.history, replace(model.decoding))
+    policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
     moved = how_far(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
     warn_if_still(moved, name, config.lr, learner.history)
     return policy
@@ -210,11 +212,11 @@ def _reference_logps(reference, pairs, loss, precision):
     "Log-probabilities under the reference [N, 4]: of the pair, and of answers to another prompt; zeros if not needed."
     found = torch.zeros(len(pairs), 4)
     if loss.reference: found[:, :2] = pair_logps(reference, pairs, precision=precision)
-    if loss.drift: found[:, 2:] = pair_logps(reference, _strangers(pairs), precision=precision)
+    if loss.kl_baseline: found[:, 2:] = pair_logps(reference, _strangers(pairs), precision=precision)
     return found
 
 @torch.no_grad()
-def _drift(backbone, net, strangers, rows, ref):
+def _kl_baseline(backbone, net, strangers, rows, ref):
     "Mean log-ratio [] of answers to other prompts, 0 or more."
     own = pair_answer_logps(backbone, net, strangers.batch(rows, backbone)).view(2, -1).T
     return (own - ref[rows, 2:]).mean().clamp_min(0)

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ..core import ConfigError, RecordError, check_seed, seed_for
-from ..runs import Stages
+from ..runs import RunFolder
 from ..training.history import History
-from ..fingerprints import marks_of, table_marks
+from ..fingerprints import fingerprint_of, table_fingerprint
 from .bestofn import BestOfN, pick_best
-from .reward import as_reward, reward_marks
+from .reward import as_reward, reward_fingerprint
 from .sft import SFTConfig, sft_settings, train_sft
 from ..models.reward_model import RewardModel
 from ..records import check_instructions, read_table, require_columns, save_table
@@ -70,7 +70,8 @@ def train_expert_iteration(
     as_reward(reward)
     config, table, policy = ExpertConfig.make(config, **overrides), check_instructions(instructions), model
     if table.empty: raise ConfigError(f"{name}: there are no instructions: the table has no rows")
-    history, stages = History(name=name), run_dir and Stages(run_dir, {"method": "expert iteration", "config": config})
+    about, history = {"method": "expert iteration", "config": config}, History(name=name)
+    stages = run_dir and RunFolder(run_dir, about)
     for k in range(1, config.rounds + 1):
         winners = _winners(policy, reward, table, config, seed_for(seed, "candidates", k), stages, k)
         before, start = policy, model if config.learn_from == "start" else policy
@@ -94,8 +95,8 @@ def _winners(policy, reward, table, config, seed, stages, k):
         kept = kept[["instruction", "input", "output", "finished", "score"]]
         return kept.assign(mean_score=[np.mean(s) for s in pool["score"]])
     if not stages: return compute()
-    depends_on = [config, seed, "finished", table_marks(table), policy.backbone.codec.encode_prompts(
-        table, policy.decoding.control), marks_of(policy), reward_marks(reward)]
+    depends_on = [config, seed, "finished", table_fingerprint(table), policy.backbone.codec.encode_prompts(
+        table, policy.decoding.control), fingerprint_of(policy), reward_fingerprint(reward)]
     return stages.run(f"winners-{k}", depends_on, compute, lambda t, f: save_table(t, f / "winners.jsonl"),
                       lambda f: _read_winners(f / "winners.jsonl", table))
 

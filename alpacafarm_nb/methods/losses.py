@@ -16,7 +16,7 @@ from ..models.batches import masked_mean
 
 # %% auto #0
 __all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
-           'log_odds', 'orpo_loss', 'kl_estimate', 'to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef',
+           'log_odds', 'orpo_loss', 'kl_estimate', 'reward_to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef',
            'at_last_token', 'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages',
            'grpo_advantages_with_kl', 'ppo_policy_loss', 'value_loss', 'explained_variance']
 
@@ -82,12 +82,12 @@ def ipo_loss(
 def kto_loss(
     chosen: Tensor,    # [B] log-ratio of policy and reference, of the chosen answer
     rejected: Tensor,  # [B] the same of the rejected answer
-    drift: Tensor,     # [] or [B] mean log-ratio of answers to other prompts, not below 0 (no gradient)
+    kl_baseline: Tensor,     # [] or [B] mean log-ratio of answers to other prompts, not below 0 (no gradient)
     beta: float = .1,  # how soon an answer is good or bad enough
     target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
 ) -> Tensor:
     "Kahneman-Tversky optimisation, equation 8, the mean of a good and a bad answer [B]."
-    z = drift.detach()
+    z = kl_baseline.detach()
     value = lambda good, bad: 1 - .5 * torch.sigmoid(beta * (good - z)) - .5 * torch.sigmoid(beta * (z - bad))
     return either_way(value, chosen, rejected, target)
 
@@ -131,7 +131,7 @@ def kl_estimate(
     raise ValueError(f"unknown KL estimator {kind!r}: choose k1, k2 or k3")
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-to-go-x
-def to_go(
+def reward_to_go(
     x: Tensor,  # [B, T] a number for each token, zero off the mask
 ) -> Tensor:
     "Sum from each position to the end [B, T]."
@@ -145,7 +145,7 @@ def kl_surrogate_loss(
 ) -> Tensor:
     """A loss for each token [B, T] whose gradient is that of KL(policy || reference) while the policy is the one
     that was sampled from; later steps on the same samples are near it. Its value means nothing."""
-    ahead = to_go(kl_estimate(old_logps, ref_logps, mask)).detach()
+    ahead = reward_to_go(kl_estimate(old_logps, ref_logps, mask)).detach()
     return torch.exp((logps - old_logps) * mask) * ahead * mask
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-full-kl-logits

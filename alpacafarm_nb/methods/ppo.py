@@ -17,15 +17,15 @@ from torch import Tensor
 
 from ..core import ConfigError, FarmError, seed_for
 from ..files import as_path
-from ..fingerprints import table_marks
+from ..fingerprints import table_fingerprint
 from .advantages import (Advantages, given_scale, lost_in_rounding, measured_scale,
                                               ppo_advantages, scale_rewards)
 from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogate_loss,
                                           ppo_policy_loss, value_loss)
 from .memory import check_memory, longest_answer, most_tokens
-from .reward import as_reward, reward_marks
-from .rollout import Rollout, deal, minibatches, roll_out, rollout_logps
-from .sft import ADAPTER_RATES, take, warn_if_policy_still
+from .reward import as_reward, reward_fingerprint
+from .rollout import Rollout, instruction_order, minibatches, roll_out, rollout_logps
+from .sft import ADAPTER_RATES, collate, warn_if_policy_still
 from .step_evaluation import StepEvaluation
 from .value import NoValue, ValueAdapter, ValueHead, rollout_values, value_function
 from ..models.batches import check_prompts, masked_mean
@@ -35,7 +35,7 @@ from ..records import check_instructions
 from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import Settings
 from ..training.learner import Learner, processes
-from ..training.start import new_role, precision_for, start_of
+from ..training.start import new_adapter, precision_for, start_of
 
 # %% auto #0
 __all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
@@ -133,10 +133,10 @@ def ppo_step(
     backbone, figures = policy.backbone, Counter()
     groups = rows.reshape(-1, config.answers_each)
     for part in map(np.ravel, np.array_split(groups, min(config.accumulation, len(groups)))):
-        batch = take(rollout.prompts, rollout.outputs, part, backbone)
+        batch = collate(rollout.prompts, rollout.outputs, part, backbone)
         mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
         mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
-        with learner.own_randomness(), backbone.using(policy.role, train=True) as net:
+        with learner.own_randomness(), backbone.using(policy.adapter, train=True) as net:
             with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
             losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(found.advantages), mask, config.clip)
             if config.kl_in == "loss":
@@ -149,7 +149,7 @@ def ppo_step(
             with learner.autocast(): now = value.values(part, batch)
             losses = value_loss(now, cut(found.values), cut(found.returns), mask, config.value_clip)
             figures["value_loss"] += learner.backward(mean(losses), part)
-    return {**figures, **learner.descend(rows)}
+    return {**figures, **learner.optimizer_step(rows)}
 
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #metrics
 def rollout_metrics(
@@ -182,9 +182,9 @@ class PPOModel(Model):
         if step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none"
             raise FarmError(f"{self.name}: step {step} was not kept (kept: {kept}); name it in evaluate_at")
-        role = self.backbone.adapters.add(f"{self.name}_at_{step}", copy_from=self.role)
-        self.backbone.adapters.load_state(role, self.snapshots[step])
-        return Model(self.backbone, role, f"{self.name}_at_{step}", self.history, replace(self.decoding))
+        adapter = self.backbone.adapters.add(f"{self.name}_at_{step}", copy_from=self.adapter)
+        self.backbone.adapters.load_state(adapter, self.snapshots[step])
+        return Model(self.backbone, adapter, f"{self.name}_at_{step}", self.history, replace(self.decoding))
 
 # %% ../../nbs/api/60_methods/11_ppo.ipynb #export-def-train-ppo-model
 def train_ppo(
@@ -213,9 +213,9 @@ def train_ppo(
     run_dir, reward_of = run_dir and as_path(run_dir), as_reward(reward)
     kl_coef, scale, warned = config.kl_coef, given_scale(reward, config.reward_scale), False
     read = reward if isinstance(reward, RewardModel) and reward.backbone is backbone else reference
-    with (new_role(backbone, name, model.role, seed) as (role, _),
-          value_function(config, backbone, read.role, seed) as value):
-        policy = PPOModel(backbone, role, name, decoding=replace(model.decoding))
+    with (new_adapter(backbone, name, model.adapter, seed) as (adapter, _),
+          value_function(config, backbone, read.adapter, seed) as value):
+        policy = PPOModel(backbone, adapter, name, decoding=replace(model.decoding))
         evaluation = StepEvaluation(policy, evaluate, evaluate_at, 0, config.steps, run_dir, keep=True)
         learner = _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir)
         notes = lambda: {"kl_coef": kl_coef, "scale": scale, **evaluation.notes()}
@@ -225,8 +225,8 @@ def train_ppo(
                 evaluation.resume(found)
             evaluation(learner)
             for step in range(learner.done, config.steps):
-                asked = table.iloc[np.repeat(deal(len(table), config.rollouts // config.answers_each, step, seed),
-                                             config.answers_each)]
+                order = instruction_order(len(table), config.rollouts // config.answers_each, step, seed)
+                asked = table.iloc[np.repeat(order, config.answers_each)]
                 rollout = roll_out(policy, reference, asked, config, seed_for(seed, "rollout", step))
                 rewards = reward_of(rollout.table)
                 if scale is None: scale = measured_scale(rewards)
@@ -239,7 +239,7 @@ def train_ppo(
                            for rows in minibatches(rollout.lengths, config, seed_for(seed, "minibatches", step))]
                 metrics = rollout_metrics(rollout, rewards, scores, advantages, kl_coef)
                 if config.kl_target is not None: kl_coef = adapt_kl_coef(kl_coef, metrics["kl"], config.kl_target)
-                learner.advance(**metrics, **pd.DataFrame(updates).mean().to_dict())
+                learner.log_step(**metrics, **pd.DataFrame(updates).mean().to_dict())
                 evaluation(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
@@ -257,10 +257,10 @@ RESUMED = dict(kl_coef=_is_number, scale=_is_scale, evaluated=steps_noted, snaps
 def _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir) -> Learner:
     "The learner of policy and value function; a run is resumed where all in its fingerprint is the same."
     backbone = policy.backbone
-    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
-                       start=[[start_of(backbone, m.role) for m in (policy, reference)], policy.decoding],
-                       reward=run_dir and reward_marks(reward))
-    return Learner({"policy": backbone.adapters.parameters(policy.role), "value": value.parameters()},
+    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
+                       start=[[start_of(backbone, m.adapter) for m in (policy, reference)], policy.decoding],
+                       reward=run_dir and reward_fingerprint(reward))
+    return Learner({"policy": backbone.adapters.parameters(policy.adapter), "value": value.parameters()},
                    {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
                    precision=precision_for(backbone, config.precision), name=policy.name, seed=seed,
                    fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,

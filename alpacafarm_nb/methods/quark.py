@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..core import ConfigError, StageError, seed_for
 from ..files import as_path, atomic_write
-from ..fingerprints import table_marks
+from ..fingerprints import table_fingerprint
 from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
-from .reward import as_reward, reward_marks
-from .rollout import deal
-from .sft import ADAPTER_RATES, take, warn_if_policy_still
+from .reward import as_reward, reward_fingerprint
+from .rollout import instruction_order
+from .sft import ADAPTER_RATES, collate, warn_if_policy_still
 from .step_evaluation import StepEvaluation
 from ..models.batches import Batch, check_prompts
 from ..models.policy import Model, check_policy
@@ -33,7 +33,7 @@ from ..records import check_instructions
 from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import Settings
 from ..training.learner import Learner, processes
-from ..training.start import new_role, precision_for, reading, start_of
+from ..training.start import new_adapter, precision_for, reading, start_of
 
 # %% auto #0
 __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']
@@ -190,18 +190,19 @@ def quark_step(
     plain, total = backbone.codec.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
     for part in np.array_split(rows, min(config.accumulation, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
-        with reading(backbone, reference.role, config.precision) as net, torch.no_grad():
-            read = take([backbone.codec.with_control(p, plain) for p in prompts], outputs, range(len(part)), backbone)
+        with reading(backbone, reference.adapter, config.precision) as net, torch.no_grad():
+            bare = [backbone.codec.with_control(p, plain) for p in prompts]
+            read = collate(bare, outputs, range(len(part)), backbone)
             ref_logits, _ = _logits(backbone, net, read, config)
         asked = [backbone.codec.with_control(p, controls[i]) for p, i in zip(prompts, part)]
-        with learner.own_randomness(), backbone.using(policy.role, train=True) as net:
-            batch = take(asked, outputs, range(len(part)), backbone)
+        with learner.own_randomness(), backbone.using(policy.adapter, train=True) as net:
+            batch = collate(asked, outputs, range(len(part)), backbone)
             with learner.autocast(): logits, tokens = _logits(backbone, net, batch, config)
             kl = full_kl(logits, ref_logits, config.kl_first)
             nll = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
             learner.backward((nll + config.kl_coef * kl).sum() / total, part)
         figures.update(nll=nll.sum().item() / total, kl=kl.sum().item() / len(rows))
-    return {**figures, **learner.descend(rows)}
+    return {**figures, **learner.optimizer_step(rows)}
 
 def _logits(backbone, net, batch: Batch, config) -> tuple[Tensor, Tensor]:
     "Logits [M, V] from which the answers' tokens [M] were drawn, row after row, at the temperature of the sampling."
@@ -233,8 +234,8 @@ def train_quark(
     prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, best))
     check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of, pool = run_dir and as_path(run_dir), as_reward(reward), Pool()
-    with new_role(backbone, name, model.role, seed) as (role, _):
-        policy = Model(backbone, role, name, decoding=replace(model.decoding, control=best))
+    with new_adapter(backbone, name, model.adapter, seed) as (adapter, _):
+        policy = Model(backbone, adapter, name, decoding=replace(model.decoding, control=best))
         evaluation = StepEvaluation(policy, evaluate, evaluate_at, 1, config.steps)
         learner = _learner(policy, model, reward, table, prompts, config, seed, run_dir)
         with learner.running(run_dir, evaluation.notes) as bar:
@@ -244,7 +245,7 @@ def train_quark(
                     pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollouts, backbone.vocab_size, name)
             for step in range(learner.done, config.steps):
                 if config.clear_pool: pool = Pool()
-                asked = table.iloc[deal(len(table), config.rollouts, step, seed)]
+                asked = table.iloc[instruction_order(len(table), config.rollouts, step, seed)]
                 answers = (policy if step else model).sample(
                     asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                     seed=seed_for(seed, "rollout", step), return_ids=True)
@@ -254,7 +255,7 @@ def train_quark(
                 learned, controls = learned_rows(pool, config), learned_controls(pool, config, backbone, start)
                 updates = [quark_step(learner, policy, model, pool, rows, controls, config)
                            for rows in learned_batches(learned, config, seed_for(seed, "batches", step))]
-                learner.advance(reward=float(rewards.mean()), n_tokens=float(answers["n_tokens"].mean()),
+                learner.log_step(reward=float(rewards.mean()), n_tokens=float(answers["n_tokens"].mean()),
                                 finished=float(answers["finished"].mean()), pool=len(pool),
                                 kept_reward=float(np.mean([pool.scores[i] for i in learned])),
                                 **pd.DataFrame(updates).mean().to_dict())
@@ -268,10 +269,10 @@ def train_quark(
 def _learner(policy, reference, reward, table, prompts, config, seed, run_dir) -> Learner:
     "The learner of the policy; a run is resumed where all in its fingerprint is the same."
     backbone = policy.backbone
-    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_marks(table), prompts],
-                       start=[[start_of(backbone, m.role) for m in (policy, reference)], reference.decoding],
-                       reward=run_dir and reward_marks(reward))
-    return Learner(backbone.adapters.parameters(policy.role), config.lr, config.steps, config.schedule, config.warmup,
-                   config.clip, precision_for(backbone, config.precision), name=policy.name, seed=seed,
+    fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
+                       start=[[start_of(backbone, m.adapter) for m in (policy, reference)], reference.decoding],
+                       reward=run_dir and reward_fingerprint(reward))
+    return Learner(backbone.adapters.parameters(policy.adapter), config.lr, config.steps, config.schedule,
+                   config.warmup, config.clip, precision_for(backbone, config.precision), name=policy.name, seed=seed,
                    fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
                    schedule_steps=config.schedule_steps)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core import FarmError, seed_for, varies
-from ..fingerprints import KNOWN_MARKS, marks_of
+from ..fingerprints import KNOWN_FINGERPRINTS, fingerprint_of
 from .losses import bradley_terry_loss
 from .memory import check_memory
 from .pair_batches import EncodedPairs, pair_scores
@@ -29,10 +29,10 @@ from ..records import side_of, training_pairs
 from ..training.batches import length_batches
 from ..training.config import Settings
 from ..training.learner import Learner
-from ..training.start import base_content, new_role, precision_for, start_of
+from ..training.start import base_content, new_adapter, precision_for, start_of
 
 # %% auto #0
-__all__ = ['KNOWN_MARKS', 'RewardConfig', 'train_reward_model', 'reward_accuracy', 'reward_marks', 'as_reward']
+__all__ = ['KNOWN_FINGERPRINTS', 'RewardConfig', 'train_reward_model', 'reward_accuracy', 'reward_fingerprint', 'as_reward']
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
@@ -80,8 +80,8 @@ def train_reward_model(
     check_memory(backbone, "reward", config, *pairs.longest)
     held = None if validation is None else EncodedPairs.of(backbone, validation, "drop", config.max_length)
     batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)
-    with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
-        reward = RewardModel(backbone, role, _small_head(backbone, seed), name)
+    with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
+        reward = RewardModel(backbone, adapter, _small_head(backbone, seed), name)
         few = range(min(4, len(pairs)))
         before = np.concatenate(_pair_scores(reward, pairs, few))
 
@@ -90,11 +90,11 @@ def train_reward_model(
             loss = bradley_terry_loss(chosen, rejected, pairs.target[rows].to(chosen.device)).mean()
             return loss, {"accuracy": (chosen > rejected).float().mean(), "margin": (chosen - rejected).mean()}
 
-        learner = Learner({"": backbone.adapters.parameters(role), "head": reward.head.parameters()}, config.lr,
+        learner = Learner({"": backbone.adapters.parameters(adapter), "head": reward.head.parameters()}, config.lr,
                           schedule=config.schedule, warmup=config.warmup, clip=config.clip, name=name, seed=seed,
                           weight_decay=config.weight_decay, precision=precision_for(backbone, config.precision),
                           optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, held and held.content, start_of(backbone, role)])
+                          fingerprint=[config, seed, pairs.content, held and held.content, start_of(backbone, adapter)])
         each_epoch = _validation(reward, held, -(-len(batches) // (config.epochs * config.accumulation)))
         reward.history = learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every,
                                      each_epoch)
@@ -143,22 +143,22 @@ def reward_accuracy(
     pairs, score = training_pairs(preferences), as_reward(reward)
     return _accuracy(score(side_of(pairs, "chosen")), score(side_of(pairs, "rejected")))
 
-def _model_marks(model):
+def _model_fingerprint(model):
     "A policy or a reward model: its kind, weights, head and plain settings (the name is none)."
     names = set(vars(model)) - {"name", "role"}
     plain = {k: vars(model)[k] for k in names if isinstance(vars(model)[k], (bool, int, float, str))}
     head = getattr(model, "head", None)
-    return [marks_of(type(model)), start_of(model.backbone, model.role), plain,
+    return [fingerprint_of(type(model)), start_of(model.backbone, model.adapter), plain,
             getattr(model, "decoding", None), head and {k: v.float() for k, v in head.state_dict().items()}]
 
-KNOWN_MARKS |= {Backbone: base_content, Model: _model_marks, RewardModel: _model_marks}
+KNOWN_FINGERPRINTS |= {Backbone: base_content, Model: _model_fingerprint, RewardModel: _model_fingerprint}
 
-def reward_marks(
+def reward_fingerprint(
     reward,  # a reward model, or a function (or anything with `.score`) from a table to an array
 ) -> Any:  # to be hashed
     """What a result depends on in a reward: weights, head, mean and scale of a reward model; code, constants, closure
     and helpers of a function. Raises `ConfigError` for what cannot be read and has no attribute `version`."""
-    return marks_of(reward, "reward")
+    return fingerprint_of(reward, "reward")
 
 def _as_floats(given):
     "Numbers as an array of floats; raises for what holds anything else, such as texts, dates and masked numbers."

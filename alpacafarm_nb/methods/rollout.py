@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core import seed_for
 from .pair_batches import grouped_logps, shares_prompts
-from .sft import take
+from .sft import collate
 from ..models.backbone import token_logps
 from ..models.batches import Batch, masked_mean
 from ..models.policy import Model
@@ -23,7 +23,7 @@ from ..training.batches import length_batches
 from ..training.start import precision_for, reading
 
 # %% auto #0
-__all__ = ['Rollout', 'fill', 'read_rows', 'rollout_logps', 'roll_out', 'deal', 'minibatches']
+__all__ = ['Rollout', 'scatter_to_mask', 'read_rows', 'rollout_logps', 'roll_out', 'instruction_order', 'minibatches']
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-dataclass-class-rollout-answers
 @dataclass
@@ -44,7 +44,7 @@ class Rollout:
     @property
     def n_tokens(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
 
-def fill(mask: Tensor, values: Tensor) -> Tensor:
+def scatter_to_mask(mask: Tensor, values: Tensor) -> Tensor:
     "A tensor like the mask with the values at its true positions, row by row, and zeros elsewhere."
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
 
@@ -54,7 +54,7 @@ def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Te
     groups, result = np.arange(len(rollout.outputs)).reshape(-1, group), None
     order = groups[np.argsort(np.asarray(rollout.lengths)[groups].max(1), kind="stable")]
     for rows in (order[i:i + max(1, size // group)].ravel() for i in range(0, len(order), max(1, size // group))):
-        with torch.no_grad(): part = read(rows, take(rollout.prompts, rollout.outputs, rows, backbone))
+        with torch.no_grad(): part = read(rows, collate(rollout.prompts, rollout.outputs, rows, backbone))
         if result is None: result = part.new_zeros(groups.size, max(rollout.lengths) - 1, *part.shape[2:])
         result[torch.as_tensor(rows), :part.shape[1]] = part
     return result
@@ -64,7 +64,8 @@ def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int
     if config.answers_each == 1 or not shares_prompts(backbone):
         return token_logps(backbone, net, batch, config.temperature)
     prompts, outputs = ([ids[i] for i in rows] for ids in (rollout.prompts, rollout.outputs))
-    return fill(batch.output_mask, grouped_logps(backbone, net, prompts, outputs, config.group, config.temperature))
+    logps = grouped_logps(backbone, net, prompts, outputs, config.group, config.temperature)
+    return scatter_to_mask(batch.output_mask, logps)
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-def-roll-out-policy
 def roll_out(
@@ -79,20 +80,21 @@ def roll_out(
     table = policy.sample(instructions, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                           seed=seed, return_ids=True, return_logps="sampling")
     rollout = Rollout(table, table["prompt_ids"].tolist(), table["output_ids"].tolist(), None, None, None)
-    batch = take(rollout.prompts, rollout.outputs, range(len(table)), backbone)
+    batch = collate(rollout.prompts, rollout.outputs, range(len(table)), backbone)
     rollout.mask = batch.output_mask
-    rollout.logps = fill(rollout.mask, torch.tensor([x for row in table["logps"] for x in row], device=backbone.device))
+    drawn = torch.tensor([x for row in table["logps"] for x in row], device=backbone.device)
+    rollout.logps = scatter_to_mask(rollout.mask, drawn)
     def read(net):
         return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
                          config.part, config.answers_each)
     if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
-        with reading(backbone, policy.role, config.precision) as net: again = read(net)
+        with reading(backbone, policy.adapter, config.precision) as net: again = read(net)
         rollout.gap, rollout.logps = masked_mean((again - rollout.logps).abs(), rollout.mask).item(), again
-    with reading(backbone, reference.role, config.precision) as net: rollout.ref_logps = read(net)
+    with reading(backbone, reference.adapter, config.precision) as net: rollout.ref_logps = read(net)
     return rollout
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-def-deal-n-int
-def deal(
+def instruction_order(
     n: int,      # number of instructions
     size: int,   # how many a step
     step: int,   # number of the step, from 0

@@ -16,7 +16,7 @@ import torch
 from ..core import ModelError, RecordError
 from ..training.history import History
 from ..training.learner import Learner
-from ..training.start import new_role, precision_for, reading, start_of
+from ..training.start import new_adapter, precision_for, reading, start_of
 from ..training.batches import encode_examples, length_batches
 from ..training.config import Settings
 from .losses import sft_loss
@@ -27,11 +27,11 @@ from ..records import check_texts, finished
 from ..models.policy import Model, check_policy
 
 # %% auto #0
-__all__ = ['ADAPTER_RATES', 'STILL', 'take', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
+__all__ = ['ADAPTER_RATES', 'STILL', 'collate', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
            'warn_if_policy_still', 'with_something_said', 'train_sft']
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-take-prompts-sequence
-def take(
+def collate(
     prompts: Sequence[list[int]],  # token ids of all prompts
     outputs: Sequence[list[int]],  # token ids of all responses
     rows: Sequence[int],           # which of them
@@ -58,7 +58,7 @@ def pretrain(
     learner = Learner(backbone.net.requires_grad_(True).parameters(), lr, warmup=.05, name="pretraining", seed=seed)
 
     def loss_fn(rows):
-        batch = take([start] * len(outputs), outputs, rows, backbone)
+        batch = collate([start] * len(outputs), outputs, rows, backbone)
         return -token_logps(backbone, backbone.net, batch).sum() / batch.output_mask.sum(), {}
 
     try: model.history = learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows))
@@ -110,8 +110,8 @@ def how_far(
     "By how much the log-probability of a token of some answers differs between two models, in the mean, in nats."
     found = []
     for model in (start, end):
-        batch = take(prompts, outputs, range(len(prompts)), model.backbone)
-        with reading(model.backbone, model.role, precision) as net, torch.no_grad():
+        batch = collate(prompts, outputs, range(len(prompts)), model.backbone)
+        with reading(model.backbone, model.adapter, precision) as net, torch.no_grad():
             found.append(token_logps(model.backbone, net, batch)[batch.output_mask].float())
     return (found[0] - found[1]).abs().mean().item()
 
@@ -175,17 +175,18 @@ def train_sft(
     check_memory(backbone, "sft", config, most_tokens(prompts), most_tokens(outputs))
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
     batches = length_batches(lengths, config.batch_size, config.epochs, seed)
-    with new_role(backbone, name, model.role, seed, rank=config.rank, alpha=config.alpha) as (role, net):
+    with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
         def loss_fn(rows):
-            batch = take(prompts, outputs, rows, backbone)
+            batch = collate(prompts, outputs, rows, backbone)
             return sft_loss(token_logps(backbone, net, batch), batch.output_mask).sum() / batch.output_mask.sum(), {}
 
-        learner = Learner(backbone.adapters.parameters(role), config.lr, schedule=config.schedule, warmup=config.warmup,
-                          clip=config.clip, weight_decay=config.weight_decay, name=name, seed=seed,
+        learner = Learner(backbone.adapters.parameters(adapter), config.lr, schedule=config.schedule,
+                          warmup=config.warmup, clip=config.clip, weight_decay=config.weight_decay, name=name,
+                          seed=seed,
                           precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, prompts, outputs, start_of(backbone, role)])
+                          fingerprint=[config, seed, prompts, outputs, start_of(backbone, adapter)])
         learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows), config.accumulation, run_dir,
                     config.checkpoint_every)
-    policy = Model(backbone, role, name, learner.history, replace(model.decoding))
+    policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
     warn_if_still(how_far(model, policy, prompts[:4], outputs[:4], config.precision), name, config.lr, learner.history)
     return policy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core import ConfigError, StageError
 from ..files import atomic_folder
-from ..fingerprints import code_marks
+from ..fingerprints import code_fingerprint
 from ..models.policy import Model
 from ..training.learner import Learner
 
@@ -48,7 +48,7 @@ class StepEvaluation:
 
     def _snapshot(self, step):
         from safetensors.torch import save_file
-        state = self.policy.backbone.adapters.state(self.policy.role)
+        state = self.policy.backbone.adapters.state(self.policy.adapter)
         self.policy.snapshots[step] = {k: v.cpu().contiguous() for k, v in state.items()}
         if self.folder:
             with atomic_folder(self.folder / "snapshots" / f"step-{step}") as temp:
@@ -65,12 +65,12 @@ class StepEvaluation:
     def notes(self) -> dict:
         "What a checkpoint must remember."
         kept = {"snapshots": list(self.policy.snapshots)} if self.keep else {}
-        return {"evaluated": self.done, "evaluate": code_marks(self.evaluate), **kept}
+        return {"evaluated": self.done, "evaluate": code_fingerprint(self.evaluate), **kept}
 
     def resume(self, notes: dict) -> None:
         """Go on where a run stopped. Warns where figures in its history were made by another `evaluate`, since no
         policy depends on that; raises `StageError` where a snapshot is damaged."""
-        if self.evaluate and notes["evaluated"] and notes.get("evaluate") != code_marks(self.evaluate):
+        if self.evaluate and notes["evaluated"] and notes.get("evaluate") != code_fingerprint(self.evaluate):
             warnings.warn(f"{self.policy.name}: the figures after the steps {notes['evaluated']} were made by another "
                           "evaluate than this one; the policy is the same. Give another run_dir to make them anew.",
                           stacklevel=3)
@@ -86,6 +86,6 @@ class StepEvaluation:
         try: state = load_file(path)
         except Exception as error: raise StageError(f"{what} cannot be read ({error}). {remedy}") from error
         shapes = lambda tensors: {k: v.shape for k, v in tensors.items()}
-        if shapes(state) != shapes(self.policy.backbone.adapters.state(self.policy.role)):
+        if shapes(state) != shapes(self.policy.backbone.adapters.state(self.policy.adapter)):
             raise StageError(f"{what} holds another adapter than this run trains. {remedy}")
         return state

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import seed_for
-from .rollout import Rollout, fill, read_rows
+from .rollout import Rollout, scatter_to_mask, read_rows
 from ..models.batches import Batch
 from ..models.reward_model import scalar_head
 from ..training.start import in_single_precision
@@ -24,24 +24,25 @@ __all__ = ['ValueHead', 'ValueAdapter', 'NoValue', 'value_function', 'rollout_va
 class ValueHead:
     "A small network on the frozen states of a role."
 
-    def __init__(self, backbone, role: str | None, seed: int = 0, width: int = 64):
+    def __init__(self, backbone, adapter: str | None, seed: int = 0, width: int = 64):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for(seed, "value"))
             self.net = nn.Sequential(nn.Linear(backbone.width, width), nn.Tanh(), nn.Linear(width, 1))
         for p in self.net[2].parameters(): nn.init.zeros_(p)
-        self.backbone, self.role, self.net = backbone, role, self.net.to(backbone.device)
+        self.backbone, self.adapter, self.net = backbone, adapter, self.net.to(backbone.device)
 
     def parameters(self): return list(self.net.parameters())
 
     def look(self, rollout: Rollout) -> None:
         "Compute the states of a rollout's answers, once."
-        with self.backbone.inference(self.role) as net:
+        with self.backbone.inference(self.adapter) as net:
             states = read_rows(rollout, self.backbone, lambda _, batch: self.backbone.hidden(net, batch.ids)[:, :-1])
         self.states = [row[on].float() for row, on in zip(states, rollout.mask)]
 
     def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
         "Value of each prefix [b, T], zero off the mask."
-        return fill(batch.output_mask, in_single_precision(self.net, torch.cat([self.states[i] for i in rows]))[:, 0])
+        values = in_single_precision(self.net, torch.cat([self.states[i] for i in rows]))
+        return scatter_to_mask(batch.output_mask, values[:, 0])
 
     def training(self): return nullcontext()
     def free(self): self.states = None
@@ -50,11 +51,11 @@ class ValueHead:
 class ValueAdapter:
     "A role that starts as a copy of another, with a scalar head at zero."
 
-    def __init__(self, backbone, role: str | None, seed: int = 0, **lora):
-        self.backbone, self.role = backbone, backbone.adapters.add("value", copy_from=role, seed=seed, **lora)
+    def __init__(self, backbone, adapter: str | None, seed: int = 0, **lora):
+        self.backbone, self.adapter = backbone, backbone.adapters.add("value", copy_from=adapter, seed=seed, **lora)
         self.head = scalar_head(backbone)
 
-    def parameters(self): return [*self.backbone.adapters.parameters(self.role), *self.head.parameters()]
+    def parameters(self): return [*self.backbone.adapters.parameters(self.adapter), *self.head.parameters()]
     def look(self, rollout: Rollout) -> None: pass
 
     def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
@@ -64,9 +65,9 @@ class ValueAdapter:
 
     @contextmanager
     def training(self):
-        with self.backbone.using(self.role, train=True): yield
+        with self.backbone.using(self.adapter, train=True): yield
 
-    def free(self): self.backbone.adapters.remove(self.role)
+    def free(self): self.backbone.adapters.remove(self.adapter)
 
 # %% ../../nbs/api/60_methods/10_value.ipynb #export-class-novalue-in-place
 class NoValue:
@@ -84,12 +85,12 @@ class NoValue:
 def value_function(
     config,      # a `PPOConfig`: which kind
     backbone,               # the shared network
-    role: str | None,       # whose states are read, or which role is copied
+    adapter: str | None,       # whose states are read, or which role is copied
     seed: int = 0,          # of the head's weights
 ) -> Iterator[ValueHead | ValueAdapter | NoValue]:
     "The value function that the settings ask for; its memory is freed at the end."
     kind = NoValue if config.advantage != "gae" else ValueHead if config.value == "head" else ValueAdapter
-    value = kind(backbone, role, seed)
+    value = kind(backbone, adapter, seed)
     try: yield value
     finally: value.free()
 

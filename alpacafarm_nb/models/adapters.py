@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ModelError, check_counts, check_seed
-from .compatibility import calm
+from .compatibility import quiet_transformers
 from .kernels import FusedForward
 
 # %% ../../nbs/api/40_models/06_adapters.ipynb #export-class-roles-vocabulary-lora
@@ -84,12 +84,12 @@ class Adapters:
         state: dict[str, Tensor] | None = None,  # Its weights, by the names that peft gives them in a file
     ) -> str:  # The adapter's name
         "Put an adapter into the network. Where that fails, nothing is left of it, and `ModelError` says why."
-        with calm(): import peft
+        with quiet_transformers(): import peft
         with self.lock:
             name, plain = self._free_name(name), self._plain
             known = self._peft, self.layers, self._plain, self._active
             if not self._peft and not self.quantize: plain = shared_copy(self.net)
-            with calm(), torch.random.fork_rng(self._cuda_devices()):   # nobody's random numbers move
+            with quiet_transformers(), torch.random.fork_rng(self._cuda_devices()):   # nobody's random numbers move
                 torch.manual_seed(seed)
                 try:
                     if self._peft: self._peft.add_adapter(name, config)
@@ -110,7 +110,7 @@ class Adapters:
             self.config(name)
             self._removed.add(name)
             before, self._active = self._active, None
-            with calm(): self._peft.delete_adapter(name)
+            with quiet_transformers(): self._peft.delete_adapter(name)
             self._merged.pop(name, None)
             if self.names: self._switch(*before)
             else: self._take_out(name, None, {}, None, before)   # of the last, the network keeps nothing
@@ -256,7 +256,7 @@ class Adapters:
 
 
 def _lora_config(net, source, rank, alpha, targets):
-    with calm(): from peft import LoraConfig
+    with quiet_transformers(): from peft import LoraConfig
     odd = [path for path, m in net.named_modules() if targets == "all-linear" and not _multiplies(m)]
     if targets == "all-linear" and net.config.get_text_config() is not net.config:   # it sees, too
         text = {id(m) for m in net.get_decoder().modules()}
@@ -294,9 +294,9 @@ def _lost(weight, change, rounded):
     return (rounded - weight.float() - change).square().sum().item(), change.square().sum().item()
 
 
-def _say_what_is_lost(role, lost, dtype):
+def _say_what_is_lost(adapter, lost, dtype):
     "Warn where the rounding of weights is no longer small beside what was learned."
     share = (sum(a for a, _ in lost) / max(sum(b for _, b in lost), 1e-30)) ** .5
     if share > .05: warnings.warn(
-        f"rounding to {str(dtype)[6:]} changes the weights by {share:.0%} of what {role} learned: this is not quite "
+        f"rounding to {str(dtype)[6:]} changes the weights by {share:.0%} of what {adapter} learned: this is not quite "
         "the model that was trained. In single precision (dtype='fp32') nothing is lost.", stacklevel=4)

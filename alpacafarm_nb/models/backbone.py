@@ -24,7 +24,7 @@ from ..core import ModelError
 from .adapters import Adapters
 from .batches import Batch
 from .codec import TextCodec
-from .compatibility import calm, stored_bits
+from .compatibility import quiet_transformers, stored_bits
 from .kernels import (ATTENTION, SHORT, fused_layers, inner_network, pack_rows,
                                           prefer_matmul_attention, state_logps)
 from ..prompts import ChatFormat, PromptFormat
@@ -132,7 +132,7 @@ class Backbone:
         on: bool = True,  # False to switch it off
     ) -> None:
         "Recompute activations in the backward pass: training takes a third more time and much less memory."
-        with calm():
+        with quiet_transformers():
             if on: self.net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             else: self.net.gradient_checkpointing_disable()
         self.checkpoints = on

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plain_config', 'no_hub_code', 'check_kind', 'stored_method', 'stored_bits', 'stored_tensors', 'stored_dtype',
-           'check_stored', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end', 'calm']
+           'check_stored', 'check_precision', 'check_tokenizer', 'tokenizing', 'turn_end', 'quiet_transformers']
 
 # %% ../../nbs/api/40_models/03_compatibility.ipynb #kinds-imports
 import json
@@ -270,7 +270,7 @@ def turn_end(
 
 # %% ../../nbs/api/40_models/03_compatibility.ipynb #export-contextmanager-def-calm-iterator
 @contextmanager
-def calm() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     "Hold back what libraries say that no reader can act on: their bars for small files, their notes to developers."
     from transformers.utils import logging as said
     bars, loggers = said.is_progress_bar_enabled(), [logging.getLogger(x) for x in ("bitsandbytes", "transformers")]

@@ -378,17 +378,17 @@ def _fused_forward(layer):
     folds = layer.base_layer.weight.dtype == torch.float32   # worth while for a batch, not for a sampled token a row
     turned = type(layer.base_layer) is not nn.Linear         # GPT-2 keeps its weights the other way round
     def forward(x, *args, **kwargs):
-        role = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
-        off = layer.disable_adapters or layer.merged or role not in layer.lora_A
+        adapter = layer.active_adapters[0] if len(layer.active_adapters) == 1 else None
+        off = layer.disable_adapters or layer.merged or adapter not in layer.lora_A
         off = off or (folds and torch.is_inference_mode_enabled())
-        if off or args or kwargs or role in layer.lora_variant or _drops(layer, role):
+        if off or args or kwargs or adapter in layer.lora_variant or _drops(layer, adapter):
             return type(layer).forward(layer, x, *args, **kwargs)
-        down, up = layer.lora_A[role].weight, layer.lora_B[role].weight
+        down, up = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         weight, bias = layer.base_layer.weight, layer.base_layer.bias
-        return FusedLora.apply(x, weight.T if turned else weight, bias, down, up, layer.scaling[role])
+        return FusedLora.apply(x, weight.T if turned else weight, bias, down, up, layer.scaling[adapter])
     return forward
 
-def _drops(layer, role):
+def _drops(layer, adapter):
     "Whether an adapter does more than two products: drops inputs at random, or adds a bias of its own."
-    dropout = layer.lora_dropout[role]
-    return dropout.training and getattr(dropout, "p", 0) > 0 or layer.lora_B[role].bias is not None
+    dropout = layer.lora_dropout[adapter]
+    return dropout.training and getattr(dropout, "p", 0) > 0 or layer.lora_B[adapter].bias is not None

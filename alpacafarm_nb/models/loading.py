@@ -26,9 +26,9 @@ from ..core import FarmError, ModelError, quiet
 from ..files import as_path, atomic_folder, restore_swapped
 from .backbone import Backbone, as_dtype, find_after_head
 from .cache import next_logits, read_prompts, rows_at_a_time
-from .compatibility import (calm, check_kind, check_precision, check_stored, check_tokenizer,
-                                                no_hub_code, plain_config, stored_bits, stored_dtype, stored_method,
-                                                stored_tensors)
+from .compatibility import (check_kind, check_precision, check_stored, check_tokenizer,
+                                                no_hub_code, plain_config, quiet_transformers, stored_bits,
+                                                stored_dtype, stored_method, stored_tensors)
 from .kernels import bf16_units, fast_half, read_across_rows
 from ..prompts import PLAIN, ChatFormat, PromptFormat, as_prompts
 
@@ -147,7 +147,7 @@ def _load_config(where, extra, source):
 def _named(load, what, where, extra, source, **more):
     "Call a loader of transformers, which never runs code of the folder; what it raises becomes one sentence."
     try:
-        with calm(): return load(where, **extra, **more, trust_remote_code=False)
+        with quiet_transformers(): return load(where, **extra, **more, trust_remote_code=False)
     except ImportError as error:
         if "kernels" in str(error): raise ModelError(f"{source}: loading the {what} asks for native code from "
                                                      "elsewhere (kernels), which this package never loads.") from None
@@ -194,7 +194,7 @@ def _converted(path):
     cache = cache_folder()
     if cache is None or path.stat().st_size > MOST_KEPT: return None
     with path.open("rb") as file: digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    with calm(): import transformers
+    with quiet_transformers(): import transformers
     try: kept = cache / "gguf" / f"{digest}-{transformers.__version__}-{version('gguf')}"
     except ImportError as error: raise ModelError(f"{path}: reading it needs a package: {error}") from error
     if (kept / "config.json").is_file(): return kept
@@ -203,7 +203,8 @@ def _converted(path):
     tokenizer = _load_tokenizer(where, extra, path)
     net = _load_net(where, extra, path, torch.float32, None, torch.device("cpu"))
     try:
-        with calm(), atomic_folder(kept) as temp: net.save_pretrained(temp), tokenizer.save_pretrained(temp)
+        with quiet_transformers(), atomic_folder(kept) as temp:
+            net.save_pretrained(temp), tokenizer.save_pretrained(temp)
     except FarmError: return None  # no room, or no right to write there
     for old in kept.parent.glob(f"{digest}-*"):  # from other versions of the readers
         if old != kept: shutil.rmtree(old, ignore_errors=True)
@@ -275,7 +276,7 @@ def _check_weights(net, told, source):
 def _load_by_folder(where, extra, source, dtype, quantize, device):
     "The weights of a GGUF file in 4 bits, by way of a plain folder: transformers refuses to do both at once."
     net = _load_net(where, extra, source, dtype, None, torch.device("cpu"))
-    with tempfile.TemporaryDirectory() as folder, calm():
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         net.save_pretrained(folder)
         return _load_net(folder, {}, source, dtype, quantize, device)
 

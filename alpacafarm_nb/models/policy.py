@@ -20,7 +20,7 @@ from .cache import rows_at_a_time
 from .loading import load_backbone, own_name
 from .reward_model import RewardModel, load_head
 from .sampling import sample_ids
-from .saving import load_role, save_backbone, save_role
+from .saving import load_adapter, save_backbone, save_adapter
 from ..records import check_instructions
 
 # %% ../../nbs/api/40_models/13_policy.ipynb #export-dataclass-class-decoding-how
@@ -56,13 +56,13 @@ class Model:
     def __init__(
         self,
         backbone: Backbone,  # The shared network
-        role: str | None = None,  # Its adapter; None for the base itself
+        adapter: str | None = None,  # Its adapter; None for the base itself
         name: str | None = None,  # For tables and figures
         history: Any = None,  # How it was trained
         decoding: Decoding | None = None,  # None: the backbone's own, else the defaults
     ):
-        self.backbone, self.role, self.history = backbone, role, history
-        self.name = name or role or Path(backbone.source).name or "base"
+        self.backbone, self.adapter, self.history = backbone, adapter, history
+        self.name = name or adapter or Path(backbone.source).name or "base"
         self.decoding = decoding or _decoding(backbone.settings, backbone.source)
 
     def sample(
@@ -86,12 +86,12 @@ class Model:
         if return_logps not in (False, True, None, "model", "sampling"):
             raise ModelError(f'return_logps is {return_logps!r}: give True, "model" or "sampling".')
         if table.empty: raise ModelError("there are no instructions to answer: the table has no rows.")
-        how = self._how(temperature, top_p, max_new_tokens, greedy)
+        how = self._resolve_decoding(temperature, top_p, max_new_tokens, greedy)
         prompts = self.backbone.codec.encode_prompts(table, self.decoding.control)
         if max_prompt is not None: prompts = [_shorten(p, max_prompt, self.backbone.codec.bos_id) for p in prompts]
         size = batch_size or rows_at_a_time(self.backbone, max(map(len, prompts)) + how.max_new_tokens)
         logps = "model" if return_logps is True else return_logps or None
-        with self.backbone.inference(self.role) as net:
+        with self.backbone.inference(self.adapter) as net:
             s = sample_ids(self.backbone, net, prompts, n, how.temperature, how.top_p, how.max_new_tokens, seed, size,
                            logps)
         one = (lambda xs: [x[0] for x in xs]) if n == 1 else (lambda xs: xs)
@@ -102,7 +102,7 @@ class Model:
         if logps: table["logps"] = one(s.logps)
         return table
 
-    def _how(self, temperature, top_p, max_new_tokens, greedy):
+    def _resolve_decoding(self, temperature, top_p, max_new_tokens, greedy):
         "The settings of one call."
         own = self.decoding
         check_counts(max_new_tokens=(max_new_tokens, 1))
@@ -110,20 +110,20 @@ class Model:
         return Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
                         own.top_p if top_p is None else top_p, most, own.control).check()
 
-    def __repr__(self): return f"Model({self.name}: role {self.role} of {self.backbone!r})"
+    def __repr__(self): return f"Model({self.name}: role {self.adapter} of {self.backbone!r})"
 
     def branch(self, name: str, seed: int = 0, rank: int = 16, alpha: int | None = None) -> "Model":
         "A new model whose role is a copy of this one's; of a base, a new adapter that does nothing yet."
-        role = self.backbone.adapters.add(name, copy_from=self.role, rank=rank, alpha=alpha, seed=seed)
-        return Model(self.backbone, role, name, decoding=replace(self.decoding))
+        adapter = self.backbone.adapters.add(name, copy_from=self.adapter, rank=rank, alpha=alpha, seed=seed)
+        return Model(self.backbone, adapter, name, decoding=replace(self.decoding))
 
     def free(self) -> None:
         "Remove the role from the backbone; the model cannot be used afterwards. A base has no role to remove."
-        if self.role is not None: self.backbone.adapters.remove(self.role)
+        if self.adapter is not None: self.backbone.adapters.remove(self.adapter)
 
     def merge(self, dtype: str | None = None) -> "Model":
         "A plain model with the adapter merged in, on its own backbone; in single precision unless `dtype` says so."
-        net = self.backbone.merged_copy(self.role, dtype)
+        net = self.backbone.merged_copy(self.adapter, dtype)
         old = self.backbone
         fresh = Backbone(net, old.tokenizer, old.prompts, old.source, None, old.settings)
         return Model(fresh, None, self.name, self.history, replace(self.decoding))
@@ -132,12 +132,12 @@ class Model:
         """Write a plain transformers folder: weights with the adapter merged in, tokenizer, prompts, decoding. With an
         adapter, the weights are in single precision, so that nothing that was learned is rounded away; `dtype="bf16"`
         halves the folder, and warns of what that loses."""
-        return save_backbone(self.backbone, folder, self.role, dtype, decoding=asdict(self.decoding), name=self.name)
+        return save_backbone(self.backbone, folder, self.adapter, dtype, decoding=asdict(self.decoding), name=self.name)
 
     def save(self, folder: str | Path) -> Path:
         "Write the adapter as peft reads it; of a base, the whole model."
-        if self.role is None: return self.export(folder)
-        return save_role(self.backbone, self.role, folder, kind="policy", name=self.name, history=self.history,
+        if self.adapter is None: return self.export(folder)
+        return save_adapter(self.backbone, self.adapter, folder, kind="policy", name=self.name, history=self.history,
                          decoding=asdict(self.decoding))
 
 # %% ../../nbs/api/40_models/13_policy.ipynb #export-def-check-policy-model
@@ -236,26 +236,26 @@ def load_model(
     if base is not None and not isinstance(base, Backbone):
         raise ModelError(f"a base is needed (from load_base), not a {type(base).__name__}.")
     if not (folder / "adapter_config.json").exists(): return load_base(folder)
-    backbone, about = load_role(folder, base)
+    backbone, about = load_adapter(folder, base)
     try: return _restored(backbone, about, folder)
     except Exception:
-        backbone.adapters.remove(about["role"])
+        backbone.adapters.remove(about["adapter"])
         raise
 
 
 def _restored(backbone, about, folder):
     "The model that a folder's settings describe, on a role that is loaded."
-    role, name, history = about["role"], own_name(about) or folder.name, about.get("history")
+    adapter, name, history = about["adapter"], own_name(about) or folder.name, about.get("history")
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history): history = None
     if about.get("kind") not in (None, "policy", "reward"):
         raise ModelError(f"{folder}: its alpacafarm.json names the kind {about['kind']!r:.40}: it must be 'policy' or "
                          "'reward'.")
     if about.get("kind") != "reward":
-        return Model(backbone, role, name, history, _decoding(about, folder) if "decoding" in about else None)
+        return Model(backbone, adapter, name, history, _decoding(about, folder) if "decoding" in about else None)
     if absent := {"mean", "scale"} - about.keys():
         raise ModelError(f"{folder}: its alpacafarm.json lacks the reward model's {' and '.join(sorted(absent))}.")
     mean, scale = about["mean"], about["scale"]
     if not all(type(x) in (int, float) and abs(x) < 1e30 for x in (mean, scale)) or scale < 1e-30:
         raise ModelError(f"{folder}: its alpacafarm.json names mean {mean!r:.40} and scale {scale!r:.40} for the "
                          "scores: they must be numbers, the scale above 0.")
-    return RewardModel(backbone, role, load_head(folder, backbone), name, history, mean, scale)
+    return RewardModel(backbone, adapter, load_head(folder, backbone), name, history, mean, scale)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ..core import ModelError, check_counts, progress
 from .backbone import Backbone
 from .batches import Batch, check_prompts, pad_batch
-from .cache import RoomyLayer, read_prompts, roomy_cache, rows_at_a_time
+from .cache import PreallocatedCacheLayer, read_prompts, preallocated_cache, rows_at_a_time
 from .kernels import inner_network
-from .saving import save_role
+from .saving import save_adapter
 from ..records import check_outputs, finished
 
 # %% ../../nbs/api/40_models/11_reward_model.ipynb #export-class-rewardmodel-a-role
@@ -30,14 +30,14 @@ class RewardModel:
     def __init__(
         self,
         backbone: Backbone,  # The shared network
-        role: str | None,  # Its adapter for this purpose; None for the bare base
+        adapter: str | None,  # Its adapter for this purpose; None for the bare base
         head: nn.Linear | None = None,  # D → 1; None for a new one of zeros
         name: str = "reward",  # For tables and figures
         history: Any = None,  # How it was trained
         mean: float = 0.0,  # Subtracted from the raw score
         scale: float = 1.0,  # Divides what is left
     ):
-        self.backbone, self.role, self.name, self.history = backbone, role, name, history
+        self.backbone, self.adapter, self.name, self.history = backbone, adapter, name, history
         self.mean, self.scale = mean, scale
         self.head = head if head is not None else scalar_head(backbone)
 
@@ -73,8 +73,8 @@ class RewardModel:
         by_prompt = {}
         for p, o in dict.fromkeys(rows): by_prompt.setdefault(p, []).append(o)
         many = sum(map(len, by_prompt.values())) >= 1.5 * len(by_prompt)  # else sharing costs more than it saves
-        with self.backbone.inference(self.role) as net, torch.inference_mode():
-            shared = many and all(isinstance(x, RoomyLayer) for x in roomy_cache(net, 1).layers)
+        with self.backbone.inference(self.adapter) as net, torch.inference_mode():
+            shared = many and all(isinstance(x, PreallocatedCacheLayer) for x in preallocated_cache(net, 1).layers)
             known = (self._score_shared if shared else self._score_plain)(net, by_prompt, batch_size)
         return (np.array([known[r] for r in rows], dtype=float) - self.mean) / self.scale
 
@@ -95,12 +95,12 @@ class RewardModel:
 
     def save(self, folder: str | Path) -> Path:
         "Write the adapter as peft reads it, and the head beside it."
-        return save_role(self.backbone, self.role, folder, kind="reward", head=self.head, name=self.name,
+        return save_adapter(self.backbone, self.adapter, folder, kind="reward", head=self.head, name=self.name,
                          history=self.history, mean=self.mean, scale=self.scale)
 
     def free(self) -> None:
         "Remove the adapter from the backbone; the model cannot be used afterwards."
-        if self.role is not None: self.backbone.adapters.remove(self.role)
+        if self.adapter is not None: self.backbone.adapters.remove(self.adapter)
 
     @staticmethod
     def as_in_table(
@@ -150,7 +150,7 @@ class RewardModel:
         batch = pad_batch([()] * len(rows), [o for _, o in rows], self.backbone.codec.pad_id).to(device)
         index = torch.tensor([j for j, _ in rows], device=device)
         lengths = torch.tensor([len(prompts[j]) for j, _ in rows], device=device)
-        cache = roomy_cache(net, width + batch.ids.shape[1])
+        cache = preallocated_cache(net, width + batch.ids.shape[1])
         for layer, old in zip(cache.layers, past.layers): layer.take(old, index, 0, len(rows), width)
         own = torch.cat([torch.arange(width, device=device) >= width - lengths[:, None], batch.mask], 1)
         position = lengths[:, None] + torch.arange(batch.ids.shape[1], device=device)

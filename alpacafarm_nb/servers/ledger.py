@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from .cache import LEDGER, Answers, ledger_flaws
+from .cache import LEDGER, AnnotationCache, ledger_flaws
 from ..core import FarmError
 
 # %% ../../nbs/api/30_servers/03_ledger.ipynb #schema
@@ -76,7 +76,7 @@ _GONE, _SILENT = 1.2, 60.   # seconds without a heartbeat: of a process that has
 class Ledger:
     "Claims and money of one run, in a file of answers that it may share with others."
     def __init__(self,
-        answers: Answers,  # the file
+        answers: AnnotationCache,  # the file
     ):
         self.answers, self._host, self._pid = answers, socket.gethostname(), os.getpid()
         self.owner = f"{self._host}:{self._pid}:{uuid.uuid4().hex[:8]}"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..annotators.pool import AnnotatorPool
-from ..annotators.simulated import PERSONAS, Farmhand
+from ..annotators.simulated import PERSONAS, SimulatedAnnotator
 from ..core import ConfigError
 from ..farm.worlds import Farm
 
@@ -64,10 +64,12 @@ def labellers(
     target = Labeller("gold", gold).agreement(pairs, truth)
     sharp = Labeller("noiseless", gold.noiseless).agreement(pairs, truth)
 
-    def biased(scale): return Labeller("bias", Farmhand(world, "bias", _mean_biases(scale), deterministic=True))
+    def biased(scale):
+        return Labeller("bias", SimulatedAnnotator(world, "bias", _mean_biases(scale), deterministic=True))
     def pool(heat):
-        hands = [Farmhand(world, a.name, a.biases, a.first, a.temperature * heat) for a in farm.simulated.annotators]
-        return Labeller("pool", AnnotatorPool(hands, "pool"))
+        of = [SimulatedAnnotator(world, a.name, a.biases, a.first, a.temperature * heat)
+              for a in farm.simulated.annotators]
+        return Labeller("pool", AnnotatorPool(of, "pool"))
     scale = _bisect(lambda s: biased(s).agreement(pairs, truth) - target, 0, 60)
     heat = _bisect(lambda h: pool(h).agreement(pairs, truth) - target, 0.2, 5)
     flip = (sharp - target) / (2 * sharp - 1)  # solves sharp (1 - flip) + (1 - sharp) flip = target

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core import StageError, check_seed, seed_for, stable_hash
-from ..runs import Stages
+from ..runs import RunFolder
 from ..evaluation import agreement_rate
 from ..farm.leaderboard import Leaderboard, leaderboard
 from ..farm.worlds import Farm, fingerprint, load_farm
-from ..farm.training_curves import REWARD, WORDS, Look, best_of_n_points
+from ..farm.training_curves import REWARD, WORDS, PolicyEvaluator, best_of_n_points
 from ..farm.figures import agreement_figure, overoptimization_figure, training_figure
 from ..farm.report import outputs_side_by_side, write_report
 from ..training.history import History
 from ..training.config import Settings
-from ..fingerprints import marks_of
+from ..fingerprints import fingerprint_of
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
@@ -67,7 +67,7 @@ class Loop:
         check_seed(seed)
         self.farm, self.seed, self.settings, self.say = farm, seed, settings or LoopSettings(), say
         self.base, data = load_base(farm.model, name="base"), fingerprint(farm)
-        self.stages = Stages(folder, dict(farm=farm.name, data=data, seed=seed, settings=asdict(self.settings)))
+        self.stages = RunFolder(folder, dict(farm=farm.name, data=data, seed=seed, settings=asdict(self.settings)))
         self.root, self.kept = [data, seed], {}  # kept: by name, the hash of what a stage was made from, and its result
 
     def stage(self,
@@ -136,7 +136,7 @@ class Loop:
         if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
         flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
         make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-        needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_marks(self.farm, annotator)}, flip]
+        needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_fingerprint(self.farm, annotator)}, flip]
         return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
                           f"is better ({100 * flip:.0f} % of the labels flipped)")
 
@@ -157,8 +157,8 @@ class Loop:
     def ppo(self) -> Model:
         "The policy trained by reinforcement learning against the reward model, looked at as it trains."
         s, reward = self.settings, self.reward()
-        look = Look(self.farm.val.head(s.n_look), judges(self.farm), reward, s.temperature, seed_for(self.seed, "look"),
-                    keep=0)
+        look = PolicyEvaluator(self.farm.val.head(s.n_look), judges(self.farm), reward, s.temperature,
+                               seed_for(self.seed, "look"), keep=0)
         steps = sorted({*range(0, s.ppo.steps, s.look_every), s.ppo.steps})
         inputs = ["sft", "reward", s.ppo, s.look_every, s.n_look, s.temperature]
         return self.model("ppo", inputs, lambda run_dir: train_ppo(
@@ -246,10 +246,10 @@ class Loop:
                  "judged by simulated annotators and by the known truth.")
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #sft-stage
-def _annotator_marks(farm, annotator):
+def _annotator_fingerprint(farm, annotator):
     "What tells an annotator of one's own from another of its name; those of the farm's world are in its fingerprint."
     if farm.world is not None and annotator is farm.simulated: return None
-    return marks_of(annotator, "annotator")
+    return fingerprint_of(annotator, "annotator")
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #look
 def judges(farm: Farm) -> list:

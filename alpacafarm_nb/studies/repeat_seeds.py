@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..files import atomic_write
 from ..records import read_table, save_table
-from ..runs import Stages
+from ..runs import RunFolder
 
 # %% ../../nbs/api/85_studies/02_repeat_seeds.ipynb #repeat
 def repeat(
@@ -25,7 +25,7 @@ def repeat(
 ) -> pd.DataFrame:  # the tables, one below the other, with a column `seed`
     "A study over seeds, resumable."
     seeds = list(seeds)
-    stages, parts = Stages(folder, dict(seeds=seeds, settings=settings or {})), []
+    stages, parts = RunFolder(folder, dict(seeds=seeds, settings=settings or {})), []
     for seed in seeds:
         work = Path(folder) / "work" / f"seed-{seed}"
         table = stages.run(f"seed-{seed}", [seed, settings], lambda: run(seed, work),

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, StageError, progress, seed_for, stable_hash
 from ..files import FolderLock, as_path, sweep_leftovers
-from ..fingerprints import marks_of
+from ..fingerprints import fingerprint_of
 from ..models.kernels import bf16_units
 from ..runs import package_version
 from .checkpoints import resume_checkpoint, save_checkpoint
@@ -31,7 +31,7 @@ from .config import OPTIMIZERS, SCHEDULES, lr_factor
 from .history import History
 
 # %% auto #0
-__all__ = ['make_accelerator', 'processes', 'make_optimizer', 'Learner', 'watching']
+__all__ = ['make_accelerator', 'processes', 'make_optimizer', 'Learner', 'on_step']
 
 # %% ../../nbs/api/50_training/04_learner.ipynb #export-def-make-accelerator-precision
 def _leave_together():
@@ -112,7 +112,7 @@ class Learner:
         self.optimizer = self.accelerator.prepare_optimizer(made, device_placement=False)
         self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
         self.schedule_steps = schedule_steps
-        own = [schedule, marks_of(SCHEDULES[schedule], "schedule"), precision, optimizer, package_version()]
+        own = [schedule, fingerprint_of(SCHEDULES[schedule], "schedule"), precision, optimizer, package_version()]
         parts = fingerprint if isinstance(fingerprint, dict) else {"its method": fingerprint}
         self.name, self.seed = name, seed
         self.fingerprint = {k: stable_hash(v) for k, v in {**parts, "how it is trained": own}.items()}
@@ -135,7 +135,7 @@ class Learner:
         return StageError(f"{self.name}: the {what} became {value} at step {self.done} of {self.total_steps}{rows}. "
                           "Nothing was changed by it. A smaller learning rate or another precision may help.")
 
-    def descend(self, batch: Any = None) -> dict:
+    def optimizer_step(self, batch: Any = None) -> dict:
         "Go down the gradients gathered so far; returns the norm and the learning rate of each group."
         self._share_gradients()
         self.accelerator.unscale_gradients()
@@ -145,7 +145,7 @@ class Learner:
         if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
         factor = lr_factor(self.done, self.schedule_steps or self.total_steps, self.schedule, self.warmup)
         for group in self.optimizer.param_groups: group["lr"] = group["peak"] * factor
-        self._partial = True   # until `advance`: PPO descends several times a step
+        self._partial = True   # until `log_step`: PPO descends several times a step
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         used = [k for k, group in self.groups.items() if group]
@@ -153,14 +153,14 @@ class Learner:
         if len(set(rates.values())) == 1: rates = {"lr": min(rates.values())}
         return {_named(k, "grad_norm"): v for k, v in norms.items()} | rates
 
-    def advance(self, **figures) -> dict:
+    def log_step(self, **figures) -> dict:
         "Count a step, and return its row of the history."
         self.done, self._partial = self.done + 1, False
         return self.history.add(self.done, **figures, seconds=round(time.perf_counter() - self._start, 3))
 
     def update(self, batch: Any = None, **figures) -> dict:
         "Descend and advance."
-        return self.advance(**figures, **self.descend(batch))
+        return self.log_step(**figures, **self.optimizer_step(batch))
 
     def step(self, loss: Tensor, batch: Any = None, **figures) -> dict:
         "One step down the gradient of a loss: backward, descend, advance."
@@ -276,7 +276,7 @@ _WATCHERS = ContextVar("watchers", default=())
 class _Stopped(KeyboardInterrupt): "A watcher has ended the run."
 
 @contextmanager
-def watching(
+def on_step(
     callback: Callable[[Learner], Any],  # called with the learner after each step; true ends the run, in order
 ):
     "Have each training inside the `with`, in this thread, looked at after every step."

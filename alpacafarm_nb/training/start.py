@@ -18,11 +18,11 @@ from ..core import ConfigError, stable_hash
 from ..models.kernels import fused_layers
 
 # %% auto #0
-__all__ = ['new_role', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision']
+__all__ = ['new_adapter', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision']
 
 # %% ../../nbs/api/50_training/04b_start.ipynb #export-contextmanager-def-fused-lora
 @contextmanager
-def new_role(
+def new_adapter(
     backbone,              # the shared network
     name: str,             # what the role is called; made unique if taken
     copy_from: str | None = None,  # the role that it starts from
@@ -30,11 +30,11 @@ def new_role(
     **lora,                # rank, alpha of a fresh adapter
 ):
     "Add a role for training, and remove it again if an exception ends the training; yields its name and the network."
-    role = backbone.adapters.add(name, copy_from=copy_from, seed=seed, **lora)
+    adapter = backbone.adapters.add(name, copy_from=copy_from, seed=seed, **lora)
     try:
-        with backbone.using(role, train=True) as net, fused_layers(net): yield role, net
+        with backbone.using(adapter, train=True) as net, fused_layers(net): yield adapter, net
     except BaseException:
-        backbone.adapters.remove(role)
+        backbone.adapters.remove(adapter)
         raise
 
 # %% ../../nbs/api/50_training/04b_start.ipynb #export-start-of
@@ -79,14 +79,14 @@ def base_content(
 
 def start_of(
     backbone,   # the shared network
-    role: str | None,  # an adapter; None for the base itself
+    adapter: str | None,  # an adapter; None for the base itself
 ) -> list:
     "What a training starts from, to be hashed: an adapter, how it is scaled, and the base."
-    if role is None: return [None, base_content(backbone)]
+    if adapter is None: return [None, base_content(backbone)]
     layers = ((name, getattr(layer, "scaling", None)) for name, layer in backbone.net.named_modules())
-    scaled = {name: of[role] for name, of in layers if isinstance(of, dict) and role in of}   # by alpha and rank
-    dropout = getattr(backbone.net.peft_config[role], "lora_dropout", None)
-    return [backbone.adapters.state(role), scaled, dropout, base_content(backbone)]
+    scaled = {name: of[adapter] for name, of in layers if isinstance(of, dict) and adapter in of}   # by alpha and rank
+    dropout = getattr(backbone.net.peft_config[adapter], "lora_dropout", None)
+    return [backbone.adapters.state(adapter), scaled, dropout, base_content(backbone)]
 
 # %% ../../nbs/api/50_training/04b_start.ipynb #export-def-precision-for-backbone
 def precision_for(
@@ -113,7 +113,7 @@ def _rounding(backbone, precision):
 @contextmanager
 def reading(
     backbone,          # the shared network
-    role: str | None,  # the role that reads
+    adapter: str | None,  # the role that reads
     precision: str = "auto",  # what training computes in
 ):
     """The network to read with what training is compared with: the adapter folded in or, where training rounds to half
@@ -121,10 +121,10 @@ def reading(
     precision = _rounding(backbone, precision)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     if half is None and backbone.dtype == torch.float32:
-        with backbone.inference(role) as net: yield net
+        with backbone.inference(adapter) as net: yield net
         return
     rounding = torch.autocast(backbone.device.type, half, enabled=half is not None)
-    with backbone.using(role) as net, fused_layers(net), rounding: yield net
+    with backbone.using(adapter) as net, fused_layers(net), rounding: yield net
 
 def in_single_precision(
     head: nn.Module,  # a small head

@@ -13,7 +13,7 @@ import traitlets
 from ..core import ConfigError, check_counts, seed_for
 from ..display import decimals_for, figure_text, plot_theme
 from ..annotators.pool import flip_with
-from ..evaluation.reliability import agreement, bias_and_variance, likings
+from ..evaluation.reliability import agreement, bias_and_variance, preference_biases
 from ..records import check_pairs
 from .explorer import Explorer, PairTable, label_rows, static_pairs
 from .base import Page, page_table, script
@@ -61,18 +61,18 @@ def board_view(
     labels: pd.DataFrame,  # as from `board_labels`
     reference: str | None = None,  # annotator that bias is measured by
     ties: str = "half",  # how ties count, as for `agreement`
-) -> dict:  # JSON values: names, matrix, shared, said, spread, why, kinds, likings, reference
+) -> dict:  # JSON values: names, matrix, shared, said, spread, why, kinds, preference_biases, reference
     "All that the board shows, without its pairs."
     names, report = list(dict.fromkeys(labels["annotator"])), agreement(labels, ties, replicates=200)
     cells = lambda frame, kind: [[None if v != v else kind(v) for v in row]
                                  for row in frame.reindex(index=names, columns=names).to_numpy()]
     spread, why = _spread(labels, reference, ties)
-    liked = {n: likings(t) for n, t in labels.groupby("annotator")}
+    liked = {n: preference_biases(t) for n, t in labels.groupby("annotator")}
     kinds = [k for k in KINDS if any(k in t.index and t.at[k, "n"] > 0 for t in liked.values())]
     matrix, shared = cells(report.matrix, lambda v: round(float(v), 2)), cells(report.shared, int)
     return dict(names=names, matrix=matrix, shared=shared, said=_said(report), spread=spread, why=why, kinds=kinds,
                 reference=reference,
-                likings=[[_liking(liked[n], k) for k in kinds] for n in names])
+                preference_biases=[[_liking(liked[n], k) for k in kinds] for n in names])
 
 # %% ../../nbs/api/90_widgets/04_agreement_board.ipynb #figures-parts
 def _said(report):
@@ -135,7 +135,7 @@ class AgreementBoard(Explorer):
         view = board_view(labels, self.reference, self.ties)
         if not self.board:
             noise, _ = _spread(flipped(labels, .5, self.reference, self.seed), self.reference, self.ties)
-            self._calm = dict(calm=view["spread"], frame=spread_frame(view["spread"] + noise))
+            self._calm = dict(quiet_transformers=view["spread"], frame=spread_frame(view["spread"] + noise))
         return view | self._calm
 
     def to_pandas(self) -> pd.DataFrame:  # annotators by annotators, percent
@@ -144,9 +144,10 @@ class AgreementBoard(Explorer):
 
     def static(self):
         b, matrix = self.board, self.to_pandas()
-        digits = [decimals_for([(v["high"] - v["low"]) / 4 for v in kind if v], 100.) for kind in zip(*b["likings"])]
+        digits = [decimals_for([(v["high"] - v["low"]) / 4 for v in kind if v], 100.)
+                  for kind in zip(*b["preference_biases"])]
         shown = lambda v, n: "" if v is None else f"{v['share']:.{n}f} [{v['low']:.{n}f}, {v['high']:.{n}f}]"
-        liked = pd.DataFrame([map(shown, row, digits) for row in b["likings"]], b["names"], b["kinds"])
+        liked = pd.DataFrame([map(shown, row, digits) for row in b["preference_biases"]], b["names"], b["kinds"])
         figure = [spread_figure(b["spread"], b["reference"])] if b["spread"] else []
         noise = f" {self.flip:.0%} of the labels are turned round." if self.flip else ""
         whole = matrix.mask(np.eye(len(matrix), dtype=bool)).map(lambda v: "" if v != v else f"{v:.0f}")

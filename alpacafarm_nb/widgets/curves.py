@@ -203,8 +203,9 @@ def curves(
     samples=None,  # answers to read: table with method, instruction, output and step or n; or {method: table}
     axis: str | None = None,  # "step", "n" or "kl"; None: the first that the points have
 ) -> Curves:
-    """Curves of one or several methods. `Look` measures such points while a policy trains, `best_of_n_points` from a
-    pool. Raises `ConfigError` for points or samples that lack a column, and for an axis on which nothing lies."""
+    """Curves of one or several methods. `PolicyEvaluator` measures such points while a policy trains,
+    `best_of_n_points` from a pool. Raises `ConfigError` for points or samples that lack a column, and for an axis on
+    which nothing lies."""
     points = curve_points(source)
     axes = [a for a in AXES if points[a].notna().any()]
     if axis is None: axis = axes[0]

@@ -20,7 +20,7 @@ from ..farm.leaderboard import Leaderboard, leaderboard
 from ..annotators.judging import judge_pairs
 from ..farm.worlds import Farm, load_farm
 from ..training.config import Settings
-from ..training.learner import watching
+from ..training.learner import on_step
 from ..methods.binary import train_feedme, train_reward_conditioning
 from ..methods.bestofn import best_of_n
 from ..methods.dpo import PREFERENCE_LOSSES, DPOConfig, train_dpo
@@ -331,7 +331,7 @@ class FarmPanel(LiveWidget):
             return run.stopping
         self.bench.tell, state = tell, "failed"
         try:
-            with watching(look):
+            with on_step(look):
                 for row in make_rows(self.bench, self.settings, set(self.rows)): self._add(row)
             state = "done"
             return row.name

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..annotators.local import HumanLabels
 from ..annotators.human import KeptLabels
-from ..servers.cache import Answers
+from ..servers.cache import AnnotationCache
 from ..core import ConfigError, RecordError, seed_for
 from ..files import as_path
 from ..display import escape
@@ -185,7 +185,7 @@ def label(
     pairs,  # table of pairs: instruction, input, output_1, output_2; other columns are not looked at
     labeller: str = "me",  # your name; the page can change it
     beside=(),  # whom to compare with: annotators, or {name: annotator or table of verdicts}
-    answers: Answers | str | Path = "annotations.sqlite",  # the file where labels are kept, beside judges' answers
+    answers: AnnotationCache | str | Path = "annotations.sqlite",  # the file where labels are kept
     seed: int = 0,  # of the order of pairs and sides
 ) -> Desk:
     """Sit down and label. Pairs that occur twice, and such of identical outputs, are left out. Raises `RecordError` for

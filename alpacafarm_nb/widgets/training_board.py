@@ -16,7 +16,7 @@ import pandas as pd
 from ..core import ConfigError, StageError, check_counts
 from ..models.policy import Model, instruction_table
 from ..training.history import History
-from ..training.learner import watching
+from ..training.learner import on_step
 from .background import (LiveWidget, Pace, Run, Watch, curves_view, history_columns, look_view,
                                               step_text, told)
 from .base import page_table, script
@@ -47,7 +47,7 @@ class TrainingBoard(LiveWidget):
             return run.stopping
         try:
             if self.watch.asked is not None: self.watch.look(self.watch.start)
-            with watching(look): self._trained = self._train()
+            with on_step(look): self._trained = self._train()
             return self._trained
         except BaseException as error:
             self._failed = error

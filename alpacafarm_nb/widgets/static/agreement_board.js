@@ -64,7 +64,7 @@ function spreadChart({ spread, reference, why, names, calm, frame }) {
   return chart({ title: `Bias and variance, beside ${reference}; ± one standard error of the bias`, ...axes, series });
 }
 
-function likingsTable({ names, kinds, likings }) {
+function likingsTable({ names, kinds, preference_biases: likings }) {
   const errors = (k) => likings.map((row) => row[k] ? (row[k].high - row[k].low) / 4 : 0).filter((error) => error > 0);
   const digits = kinds.map((_, k) => decimalsFor(errors(k).sort((a, b) => a - b)[0], 100));   // the same all the way down
   const cells = (row) => row.map((cell, k) => liking(cell, digits[k]));
