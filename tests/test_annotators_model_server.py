@@ -69,7 +69,7 @@ def test_verdicts_from_a_function_call(server, model, tmp_path):
     for row, preference, k in zip(shown, labels["preference"], labels["presented_first"]):
         text = (f"Instruction: {row['instruction']}\n(a) {row['output_1']}\n(b) {row['output_2']}\n\n"
                 "Which is better? Answer with one letter, a or b.")
-        call = ByModel(model)(dict(messages=[dict(adapter="user", content=text)], tools=[dict(
+        call = ByModel(model)(dict(messages=[dict(role="user", content=text)], tools=[dict(
             function=dict(name="judge", parameters=schema))]))
         said = call["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
         assert ("a" in said[-3:]) == (preference == k)

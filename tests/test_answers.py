@@ -102,7 +102,8 @@ def test_a_file_that_an_earlier_killed_upgrade_left_is_mended(tmp_path):
 
 def test_several_processes_upgrade_at_a_time(tmp_path):
     path = old_file(tmp_path / "a.sqlite")
-    code = "import sys; from alpacafarm_nb.servers.cache import Answers; Answers(sys.argv[1]).put(sys.argv[2], 1)"
+    code = ("import sys; from alpacafarm_nb.servers.cache import AnnotationCache; "
+            "AnnotationCache(sys.argv[1]).put(sys.argv[2], 1)")
     processes = [subprocess.Popen([sys.executable, "-c", code, path, str(i)]) for i in range(3)]
     assert [p.wait() for p in processes] == [0, 0, 0]
     assert len(AnnotationCache(path)) == 4
@@ -174,8 +175,8 @@ def test_a_full_disk_is_named_and_what_is_there_is_read(small_disk, closed):
 
 def test_answers_in_a_log_are_read_from_a_full_disk(small_disk):
     "A killed process leaves its last answers in the write-ahead log."
-    code = ("import os, sys; from alpacafarm_nb.servers.cache import Answers; "
-            "Answers(sys.argv[1]).put('a', 1); os._exit(0)")
+    code = ("import os, sys; from alpacafarm_nb.servers.cache import AnnotationCache; "
+            "AnnotationCache(sys.argv[1]).put('a', 1); os._exit(0)")
     subprocess.run([sys.executable, "-c", code, small_disk / "a.sqlite"], check=True)
     assert (small_disk / "a.sqlite-wal").stat().st_size > 0
     (small_disk / "a.sqlite-shm").unlink()

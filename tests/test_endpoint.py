@@ -23,7 +23,7 @@ from alpacafarm_nb.annotators.endpoint_pool import load_pool
 from alpacafarm_nb.core import FarmError
 from alpacafarm_nb.servers.endpoint import Endpoint, EndpointError, RequestError, in_parallel, wait_for
 
-BODY = dict(model="m", messages=[dict(adapter="user", content="Which?")], max_tokens=5, temperature=0.)
+BODY = dict(model="m", messages=[dict(role="user", content="Which?")], max_tokens=5, temperature=0.)
 GOOD = json.dumps(completion("Output (a)", BODY)).encode()
 KEY = "sk-planted/4711+" + "x7Q" * 8
 

@@ -68,11 +68,11 @@ def test_a_stage_on_a_full_disk_is_done_again(small_disk):
 RUN = textwrap.dedent("""
     import json, sys, time
     from pathlib import Path
-    from alpacafarm_nb.runs import Stages
+    from alpacafarm_nb.runs import RunFolder
     folder, wait = Path(sys.argv[1]), float(sys.argv[2])
     save = lambda x, f: (f / "x.json").write_text(json.dumps(x))
     load = lambda f: json.loads((f / "x.json").read_text())
-    stages = Stages(folder)
+    stages = RunFolder(folder)
     a = stages.run("a", 1, lambda: 20, save, load)
 
     def slow():

@@ -172,7 +172,7 @@ def test_an_answer_ends_as_the_template_ends_it(name, tmp_path):
     assert backbone.codec.eos_id == ids[0] and set(ids) <= set(backbone.codec.stop_ids)
     mine = backbone.codec.encode_prompt("Name an animal.") + backbone.codec.encode_output("A cow.")
     if name not in ("bare", "llama2"):   # of which the template surrounds the answer with blanks
-        turns = [dict(adapter="user", content="Name an animal."), dict(adapter="assistant", content="A cow.")]
+        turns = [dict(role="user", content="Name an animal."), dict(role="assistant", content="A cow.")]
         whole = words.apply_chat_template(turns, tokenize=True, return_dict=False)
         assert mine == whole[:len(mine)] and words.decode(whole[len(mine):]).strip() in ("", eos)
     assert backbone.codec.decode(backbone.codec.encode_output("A cow.")) == "A cow."

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from alpacafarm_nb.servers.cache import Answers
+from alpacafarm_nb.servers.cache import AnnotationCache
 
 LESSONS = sorted((ROOT / "nbs/lessons").glob("*.ipynb"))
 PLOTLY, PICTURE = "application/vnd.plotly.v1+json", "image/png"
@@ -164,4 +164,4 @@ def test_simulated_annotators_with_a_server_instead(tmp_path, monkeypatch):
         (tmp_path / "lesson.ipynb").write_text(json.dumps(notebook))
         if problem := notebooks.run(tmp_path / "lesson.ipynb"): pytest.fail(problem, pytrace=False)
         assert server.requests > 300, "the judges were not asked"
-    assert len(Answers(tmp_path / "annotations.sqlite")) == server.requests
+    assert len(AnnotationCache(tmp_path / "annotations.sqlite")) == server.requests

@@ -621,9 +621,9 @@ import collections, dataclasses, functools, logging, random, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from alpacafarm_nb.core import stable_hash
-from alpacafarm_nb.fingerprints import marks_of
+from alpacafarm_nb.fingerprints import fingerprint_of
 def size(t): return t["output"].str.len().to_numpy(float)
-mark = lambda reward: stable_hash(marks_of(reward, "reward"))
+mark = lambda reward: stable_hash(fingerprint_of(reward, "reward"))
 """
 MADE = "found = mark(make(1.)), mark(make(1.)), mark(make(2.))"
 USED = """
@@ -737,7 +737,7 @@ def test_a_base_is_all_of_its_files(tmp_path):
 DEFINED = """
 import numpy as np
 from alpacafarm_nb.core import stable_hash
-from alpacafarm_nb.fingerprints import marks_of
+from alpacafarm_nb.fingerprints import fingerprint_of
 WORDS = {"please", "thanks", "kindly"}
 class Table:
     def __init__(self): self.by = {"eggs": 1., "milk": 2.}
@@ -747,7 +747,7 @@ def helper(text, *, plus=1): return plus + len(WORDS & set(text.split()))
 def reward(t, w=(1, .5)):
     def inner(x): return helper(x) * w[0] + (x in {"a", "b", "c"})
     return np.array([inner(x) + table(x) for x in t["output"]])
-print(stable_hash(marks_of(reward)))
+print(stable_hash(fingerprint_of(reward)))
 """
 
 

@@ -42,12 +42,12 @@ def test_a_failing_cell_is_shown(tmp_path):
 def test_a_notebook_leaves_nothing_to_the_next(tmp_path):
     "What it enters into the package's tables would call functions of a notebook that is gone."
     source = """import logging
-from alpacafarm_nb.fingerprints import KNOWN_MARKS
+from alpacafarm_nb.fingerprints import KNOWN_FINGERPRINTS
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES
 from alpacafarm_nb.models.policy import Model
-assert len(PREFERENCE_LOSSES) < 20 and KNOWN_MARKS[Model] is not print and not hasattr(Model, "left")
+assert len(PREFERENCE_LOSSES) < 20 and KNOWN_FINGERPRINTS[Model] is not print and not hasattr(Model, "left")
 PREFERENCE_LOSSES.update({str(i): print for i in range(20)})
-KNOWN_MARKS[Model] = print
+KNOWN_FINGERPRINTS[Model] = print
 Model.left = print
 class Left(logging.Filter):
     def filter(self, record): return len(PREFERENCE_LOSSES) > 0

@@ -105,8 +105,8 @@ def test_desk(lab, theme):
         expect(status).to_have_text("5 of 6 pairs labelled")
         root.get_by_role("button", name="export").click()
         expect(root.locator(".af-note").last).to_contain_text("labels-1.json")
-        page.ask("from alpacafarm_nb import Answers")
-        kept = value(page, "Answers('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
+        page.ask("from alpacafarm_nb import AnnotationCache")
+        kept = value(page, "AnnotationCache('annotations.sqlite').table()[['judge', 'model']].values.tolist()")
         assert sorted(kept) == [["Ada", "person"]] * 5 + [["Stu", "person"]]
         assert page.problems == []
 
@@ -181,11 +181,11 @@ def test_agreement_board(lab, theme):
         expect(cell(3, 2)).to_be_focused()
         page.keyboard.press("Enter")
         expect(root.locator("h4", has_text="disagree")).to_have_text("Where strong_3 and strong_2 disagree")
-        slider, quiet_transformers = root.get_by_label("labels flipped"), cell(0, 1).text_content()
+        slider, calm = root.get_by_label("labels flipped"), cell(0, 1).text_content()
         slider.focus()
         for _ in range(10): page.keyboard.press("ArrowRight")
         expect(root.locator(".af-field output")).to_have_text("50 %")
-        expect(cell(0, 1)).not_to_have_text(quiet_transformers)
+        expect(cell(0, 1)).not_to_have_text(calm)
         becomes(page, "board.flip", .5)
         assert abs(sum(matrix()[0][1:]) / 4 - 50) < 10, "half of the labels turned round is chance"
         dots = root.locator(".af-chart .af-dot[role=img]")
@@ -395,7 +395,7 @@ def panel():
 """
 WIDGETS = {   # how each is made, and what shows every text in it
     "explorer": ("explore(labels)", "w.query = w.query | dict(page={k} // 12, at={k} % 12)"),
-    "desk": ("label(texts, evil[0], {e: Judge(e) for e in evil}, answers=Answers(':memory:'))",
+    "desk": ("label(texts, evil[0], {e: Judge(e) for e in evil}, answers=AnnotationCache(':memory:'))",
              "w.on_label(w.view['pair']['number'], 'left'); w.on_sit(evil[{k}])"),
     "board": ("agreement_board(labels, reference=evil[1])",
               "w.query = w.query | dict(a=evil[{k}], b=evil[0], relation='odd')"),

@@ -80,7 +80,7 @@ class PromptTemplate:
         fence = fence_for(t for text in texts for t in text.values())
         blocks = [fill(self.block, text | dict(number=str(i), fence=fence)) for i, text in enumerate(texts, 1)]
         values = dict(pairs="\n\n".join(blocks), count=str(len(blocks)))
-        return [dict(adapter=adapter, content=fill(turn, values)) for adapter, turn in self.turns]
+        return [dict(role=role, content=fill(turn, values)) for role, turn in self.turns]
 
 # %% ../../nbs/api/70_annotators/03_judges.ipynb #repeated
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _turns(parts, values):
     template = mark.join(p for i, p in enumerate(parts) if i % 2 == 0)
     inserted = iter(v for i, v in enumerate(values) if i % 2)
     put = lambda text: "".join(next(inserted) if c == mark else c for c in text)
-    found = [dict(adapter=adapter, content=put(text.strip("\n")))
-             for adapter, text in _TURN.findall(template) or [("user", template)]]
+    found = [dict(role=role, content=put(text.strip("\n")))
+             for role, text in _TURN.findall(template) or [("user", template)]]
     return [t for t in found if t["content"].strip()]   # the open turn in which the judge speaks is empty
 
 # %% ../../nbs/api/70_annotators/03_judges.ipynb #judge
@@ -228,7 +228,7 @@ def _judge(name, values, found, source):
         raise ConfigError(f"{here}: words are texts by name; not {values['words']!r}.")
     block = _named(values["block"], found.get("blocks"), str, here, "block", own=lambda v: "{" in v)
     words = values.get("words") or {}
-    turns = tuple((adapter, _worded(text, words, here)) for turn in turns for adapter, text in turn.items())
+    turns = tuple((role, _worded(text, words, here)) for turn in turns for role, text in turn.items())
     _check_frame(turns, block, here)
     if not isinstance(values["parser"], Mapping): raise ConfigError(f"{here}: parser needs a kind and its settings.")
     rest = {k: v for k, v in values.items() if k in ("model", "settings", "batch_size", "api")}
@@ -257,7 +257,7 @@ def _check_frame(turns, block, here):
     try: outer, inner = [placeholders(text) for _, text in turns], placeholders(block)
     except ValueError as error:
         raise ConfigError(f"{here}: a template has a lone brace ({error}); a literal one is written twice.") from None
-    if strange := [adapter for adapter, _ in turns if adapter not in ("system", "user", "assistant")]:
+    if strange := [role for role, _ in turns if role not in ("system", "user", "assistant")]:
         raise ConfigError(f"{here}: a turn is of system, user or assistant, not of {strange[0]!r}.")
     for found, known, needed in ((set().union(*outer), {"pairs", "count"}, {"pairs"}),
                                  (inner, {*SEEN, "number", "fence"}, {"instruction", "output_1", "output_2"})):

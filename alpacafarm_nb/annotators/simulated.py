@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from .pool import AnnotatorPool, LogOddsAnnotator
-from ..farmyard.rubric import PEOPLE, SHARPNESS, WEIGHTS, features
+from ..farmyard.world import PEOPLE
+from ..farmyard.rubric import SHARPNESS, WEIGHTS, features
 from ..farmyard.tasks import parse_task
 from ..farmyard.world import World
 from ..farmyard.writers import HELLO, POLITE, WISHES

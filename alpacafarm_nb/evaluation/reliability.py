@@ -413,7 +413,7 @@ def preference_biases(
     source: str = "annotations",  # what error messages call it
 ) -> pd.DataFrame:  # rows longer, list, output_1 (and shown_first): share in percent, standard_error, low, high, n
     "Length, list and position preference of whoever judged, each with its interval over instructions."
-    _level(level, "likings")
+    _level(level, "preference_biases")
     _counts(apart=(apart, 0))
     table, scores = _scored(annotations, source)
     require_columns(table, Origin(source), ("output_1", "output_2"))

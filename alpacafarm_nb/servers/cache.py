@@ -460,7 +460,7 @@ class AnnotationCache:
             if self._db is not None: self._db.close()
             self._db, self._only_read = None, ""
 
-    def __repr__(self): return f"Answers({str(self.path)!r}, {len(self)} answers)"
+    def __repr__(self): return f"AnnotationCache({str(self.path)!r}, {len(self)} answers)"
 
 # %% ../../nbs/api/30_servers/02_cache.ipynb #check
 @dataclass(frozen=True)
