@@ -30,7 +30,7 @@ def moved(model, start, table):
     "How far the log-probability of a token of some outputs has moved, in the mean, in nats."
     import torch
     from alpacafarm_nb.training.batches import encode_examples
-    from alpacafarm_nb.methods.sft import collate
+    from alpacafarm_nb.training.batches import collate
     from alpacafarm_nb.models.backbone import token_logps
     prompts, outputs = encode_examples(model.backbone, table)
     found = []
@@ -102,7 +102,7 @@ class Farm:
         from alpacafarm_nb import SFTConfig
         from alpacafarm_nb.training.batches import encode_examples, length_batches
         from alpacafarm_nb.methods.losses import sft_loss
-        from alpacafarm_nb.methods.sft import collate
+        from alpacafarm_nb.training.batches import collate
         from alpacafarm_nb.models.backbone import token_logps
         config = SFTConfig.make(SFTConfig.paper(), lr=lr)
         prompts, outputs = encode_examples(self.base.backbone, self.farm.sft)

@@ -174,7 +174,7 @@ def response_losses(model, table, batch_size):
     import numpy as np
     import torch
     from alpacafarm_nb.training.batches import encode_examples, length_batches
-    from alpacafarm_nb.methods.sft import collate
+    from alpacafarm_nb.training.batches import collate
     from alpacafarm_nb.models.backbone import token_logps
     backbone = model.backbone
     prompts, outputs = encode_examples(backbone, table, "output")

@@ -79,7 +79,7 @@ def test_how_far_by_hand(base):
 
 def test_an_interrupted_run_may_end_early(base):
     def stopped(self, *args, **kwargs): raise KeyboardInterrupt
-    with patch.object(Learner, "advance", stopped), warnings.catch_warnings():
+    with patch.object(Learner, "log_step", stopped), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert train_sft(base, SHOWN).history.interrupted
 

@@ -241,10 +241,10 @@ def test_a_bad_prompt_dictionary(tmp_path):
 @pytest.fixture(scope="module")
 def tiny():
     "A tiny untrained model with room for 64 tokens."
-    models = pytest.importorskip("alpacafarm_nb.models.backbone")
-    sampling = pytest.importorskip("alpacafarm_nb.models.policy")
-    backbone = models.new_backbone([LINE], vocab=270, hidden=16, layers=1, context=64)
-    return sampling.Model(backbone, name="tiny")
+    pytest.importorskip("torch")
+    from alpacafarm_nb.models.loading import new_backbone
+    from alpacafarm_nb.models.policy import Model
+    return Model(new_backbone([LINE], vocab=270, hidden=16, layers=1, context=64), name="tiny")
 
 
 def test_a_prompt_longer_than_the_context_is_found_in_its_file(tiny, tmp_path):

@@ -86,7 +86,7 @@ def test_zero_length_responses(name, base, monkeypatch):
     "An empty answer is its end sign alone; sharing a row with another it is read as it is alone."
     empty = PAIRS.assign(output_1=["", "Milk.", "", "Hay."])
     shared = trained(ON_PAIRS[name](base, empty, epochs=2, batch_size=4, lr=1e-3))
-    monkeypatch.setattr("alpacafarm_nb.methods.reward.shares_prompts", lambda backbone: False)
+    monkeypatch.setattr("alpacafarm_nb.methods.pair_batches.shares_prompts", lambda backbone: False)
     alone = trained(ON_PAIRS[name](base, empty, epochs=2, batch_size=4, lr=1e-3))
     assert_alike(shared, alone, atol=2e-4)
     both = PAIRS.assign(output_1="", output_2="")
@@ -141,7 +141,7 @@ def test_a_loss_that_is_no_number(name, base, tmp_path):
         if len(calls) == 2:
             with torch.no_grad(): next(p for g in self.groups.values() for p in g)[0] = float("nan")
         return row
-    with patch.object(Learner, "advance", then_break), pytest.raises((StageError, ModelError)) as caught:
+    with patch.object(Learner, "log_step", then_break), pytest.raises((StageError, ModelError)) as caught:
         train(run_dir=tmp_path, checkpoint_every=1)
     said = str(caught.value)
     assert "became nan at step 2 of" in said and "batch of rows" in said or "logits that are not numbers" in said

@@ -84,8 +84,8 @@ def test_killed_at_random_steps(name, base, tmp_path, monkeypatch):
         run = dict(run_dir=tmp_path / str(k), checkpoint_every=rng.randint(1, 3))
         stop = rng.randint(1, 6)
         with monkeypatch.context() as patch:
-            if k % 2: failing(patch, "advance", stop, Killed())
-            else: failing(patch, "descend", stop, rng.choice([Killed(), KeyboardInterrupt()]))
+            if k % 2: failing(patch, "log_step", stop, Killed())
+            else: failing(patch, "optimizer_step", stop, rng.choice([Killed(), KeyboardInterrupt()]))
             try: train(base, **run).free()
             except Killed: pass
         assert base.backbone.adapters.names == roles, "an ended run leaves no role behind"
@@ -100,7 +100,7 @@ def test_expert_iteration_killed_at_random_steps(base, tmp_path, monkeypatch):
     rng = random.Random(5)
     for k in range(5):
         with monkeypatch.context() as patch:
-            failing(patch, "advance", rng.randint(1, 11), Killed())
+            failing(patch, "log_step", rng.randint(1, 11), Killed())
             with pytest.raises(Killed): train(run_dir=tmp_path / str(k))
         again, rows = ended(train(run_dir=tmp_path / str(k)))
         assert torch.equal(again, weights) and rows == history

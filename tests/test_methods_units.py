@@ -38,7 +38,7 @@ def gradient(policy, reward, **settings):
         return {}
     few = dict(steps=1, rollouts=16, minibatch=16, inner_epochs=1, stop_penalty=0., lam=1.)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "descend", keep)
+        patch.setattr(Learner, "optimizer_step", keep)
         base = Model(policy.backbone, None, "base", decoding=policy.decoding)
         train_ppo(policy, reward, QUESTIONS, reference=base, **{**few, **settings}).free()
     return found[0]

@@ -150,7 +150,7 @@ def test_the_gradient_of_answers_compared(advantage, start, tmp_path, monkeypatc
         return {}
     rolled = ppo.roll_out
     monkeypatch.setattr(ppo, "roll_out", keep_rollout)
-    monkeypatch.setattr(Learner, "descend", keep_gradient)
+    monkeypatch.setattr(Learner, "optimizer_step", keep_gradient)
     ppo.train_ppo(policy, lambda t: np.array(count_e(t["output"])), asked, name="ours", advantage=advantage, group=4,
                   rollouts=16, minibatch=16, inner_epochs=1, steps=1, kl_coef=.05, stop_penalty=0., max_new_tokens=24)
     rollout = kept["rollout"]

@@ -25,13 +25,14 @@ from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogat
 from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import Rollout, instruction_order, minibatches, roll_out, rollout_logps
-from .sft import ADAPTER_RATES, collate, warn_if_policy_still
+from .sft import ADAPTER_RATES, warn_if_policy_still
 from .step_evaluation import StepEvaluation
 from .value import NoValue, ValueAdapter, ValueHead, rollout_values, value_function
 from ..models.batches import check_prompts, masked_mean
 from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions
+from ..training.batches import collate
 from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import Settings
 from ..training.learner import Learner, processes

@@ -24,12 +24,13 @@ from .losses import full_kl
 from .memory import check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import instruction_order
-from .sft import ADAPTER_RATES, collate, warn_if_policy_still
+from .sft import ADAPTER_RATES, warn_if_policy_still
 from .step_evaluation import StepEvaluation
 from ..models.batches import Batch, check_prompts
 from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions
+from ..training.batches import collate
 from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import Settings
 from ..training.learner import Learner, processes

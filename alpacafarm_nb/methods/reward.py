@@ -145,7 +145,7 @@ def reward_accuracy(
 
 def _model_fingerprint(model):
     "A policy or a reward model: its kind, weights, head and plain settings (the name is none)."
-    names = set(vars(model)) - {"name", "role"}
+    names = set(vars(model)) - {"name", "adapter"}
     plain = {k: vars(model)[k] for k in names if isinstance(vars(model)[k], (bool, int, float, str))}
     head = getattr(model, "head", None)
     return [fingerprint_of(type(model)), start_of(model.backbone, model.adapter), plain,

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from ..core import seed_for
 from .pair_batches import grouped_logps, shares_prompts
-from .sft import collate
 from ..models.backbone import token_logps
 from ..models.batches import Batch, masked_mean
 from ..models.policy import Model
-from ..training.batches import length_batches
+from ..training.batches import collate, length_batches
 from ..training.start import precision_for, reading
 
 # %% auto #0

@@ -14,32 +14,22 @@ import pandas as pd
 import torch
 
 from ..core import ModelError, RecordError
+from .losses import sft_loss
+from .memory import check_memory, most_tokens
+from ..models.backbone import token_logps
+from ..models.policy import Model, check_policy
+from ..records import check_texts, finished
+from ..training.batches import collate, encode_examples, length_batches
+from ..training.config import Settings
 from ..training.history import History
 from ..training.learner import Learner
 from ..training.start import new_adapter, precision_for, reading, start_of
-from ..training.batches import encode_examples, length_batches
-from ..training.config import Settings
-from .losses import sft_loss
-from .memory import check_memory, most_tokens
-from ..models.batches import Batch, pad_batch
-from ..models.backbone import token_logps
-from ..records import check_texts, finished
-from ..models.policy import Model, check_policy
 
 # %% auto #0
-__all__ = ['ADAPTER_RATES', 'STILL', 'collate', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still',
-           'warn_if_policy_still', 'with_something_said', 'train_sft']
+__all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still', 'warn_if_policy_still',
+           'with_something_said', 'train_sft']
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-take-prompts-sequence
-def collate(
-    prompts: Sequence[list[int]],  # token ids of all prompts
-    outputs: Sequence[list[int]],  # token ids of all responses
-    rows: Sequence[int],           # which of them
-    backbone,                      # for padding and device
-) -> Batch:
-    "The batch of some rows, on the backbone's device."
-    return pad_batch([prompts[i] for i in rows], [outputs[i] for i in rows], backbone.codec.pad_id).to(backbone.device)
-
 def pretrain(
     model: Model,          # a base without roles; its weights are changed in place
     texts: Sequence[str],  # plain texts, each short enough for the model's context

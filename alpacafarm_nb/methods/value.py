@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import seed_for
-from .rollout import Rollout, scatter_to_mask, read_rows
+from .rollout import Rollout, read_rows, scatter_to_mask
 from ..models.batches import Batch
 from ..models.reward_model import scalar_head
 from ..training.start import in_single_precision

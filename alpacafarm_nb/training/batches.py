@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core import StageError, seed_for
+from ..models.batches import Batch, pad_batch
 from ..records import Origin, finished
 
 # %% auto #0
-__all__ = ['length_batches', 'encode_examples']
+__all__ = ['length_batches', 'encode_examples', 'collate']
 
 # %% ../../nbs/api/50_training/03_batches.ipynb #export-def-length-batches-lengths
 def length_batches(
@@ -62,3 +63,13 @@ def encode_examples(
         warnings.warn(f"{open_} of {len(outputs)} texts in {column!r} are unfinished: no end token stands behind them",
                       stacklevel=3)
     return prompts, [o[:limit - len(p)] for p, o in zip(prompts, outputs)]
+
+# %% ../../nbs/api/50_training/03_batches.ipynb #collate
+def collate(
+    prompts: Sequence[list[int]],  # token ids of all prompts
+    outputs: Sequence[list[int]],  # token ids of all responses
+    rows: Sequence[int],           # which of them
+    backbone,                      # for padding and device
+) -> Batch:
+    "The batch of some rows, on the backbone's device."
+    return pad_batch([prompts[i] for i in rows], [outputs[i] for i in rows], backbone.codec.pad_id).to(backbone.device)

@@ -135,7 +135,7 @@ class AgreementBoard(Explorer):
         view = board_view(labels, self.reference, self.ties)
         if not self.board:
             noise, _ = _spread(flipped(labels, .5, self.reference, self.seed), self.reference, self.ties)
-            self._calm = dict(quiet_transformers=view["spread"], frame=spread_frame(view["spread"] + noise))
+            self._calm = dict(calm=view["spread"], frame=spread_frame(view["spread"] + noise))
         return view | self._calm
 
     def to_pandas(self) -> pd.DataFrame:  # annotators by annotators, percent
