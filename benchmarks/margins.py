@@ -1,6 +1,6 @@
 """How far assertions about learned behavior are from failing, over seeds and imitated processors.
 
-    python benchmarks/margins.py nbs/api/60_methods/12_quark.ipynb nbs/api/60_methods/08_dpo.ipynb
+    python benchmarks/margins.py nbs/api/60_methods/14_quark.ipynb nbs/api/60_methods/08_dpo.ipynb
     python benchmarks/margins.py tests/test_methods_precision.py          # with a part of pytest's -k after a colon
 
 Each notebook or test file is run five times: with other seeds, and on a processor that looks smaller than it is

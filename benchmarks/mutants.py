@@ -287,14 +287,14 @@ MUTANTS = {
         ("values: wrong rows", "torch.cat([self.states[i] for i in rows])",
          "torch.cat([self.states[i] for i in rows[::-1]])"),
     ],
-    "60_methods/10b_advantages": [
+    "60_methods/11_advantages": [
         ("score: not standardised", "scaled = centered / scale[1]", "scaled = centered"),
         ("score: rounding taken as the unit", "spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.",
          "spread or 1."),
         ("equal scores: whitened", "if not differ: return", "if False: return"),
         ("raw rewards: a model's own scale", "return -own[0] / own[1], 1 / own[1]", "return 0., 1."),
     ],
-    "60_methods/11_ppo": [
+    "60_methods/13_ppo": [
         ("minibatches: own normalisation", "(x * mask).sum() / (len(rows) * rollout.n_tokens)",
          "masked_mean(x, mask) * (len(part) / len(rows))"),
         ("score: sign of the penalty", "scaled - config.stop_penalty * ~rollout.finished",
@@ -304,7 +304,7 @@ MUTANTS = {
         ("warm-up never ends", "config.steps, config.schedule, config.warmup,",
          "config.steps, config.schedule, config.steps,"),
     ],
-    "60_methods/12_quark": [
+    "60_methods/14_quark": [
         ("pool: worst quantile", "pool.quantile(config.quantiles) == config.quantiles)",
          "pool.quantile(config.quantiles) == 1)"),
         ("pool: order", "rank[np.argsort(self.scores, kind=\"stable\")]",
