@@ -66,7 +66,7 @@ class PPOConfig(Settings):
     advantage: str = "gae"      # "gae": against a value function; "rloo", "grpo": against other answers to the same
     group: int = 4              # answers an instruction; for "rloo" and "grpo"
     lam: float = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
-    value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": its own role
+    value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": LoRA weights
     adam_eps: float = 1e-8      # added to the denominator of Adam
     optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
     stop_penalty: float = 1.    # taken from the reward of an answer that did not stop in time
@@ -179,7 +179,7 @@ class PPOModel(Model):
         self.snapshots: dict[int, dict[str, Tensor]] = {}
 
     def at(self, step: int) -> Model:
-        "The policy as it was after a step, as a model with a role of its own; raises `FarmError` if it was not kept."
+        "The policy as it was after a step, as a model with its own adapter; raises `FarmError` if it was not kept."
         if step not in self.snapshots:
             kept = ", ".join(map(str, self.snapshots)) or "none"
             raise FarmError(f"{self.name}: step {step} was not kept (kept: {kept}); name it in evaluate_at")

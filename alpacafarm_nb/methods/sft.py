@@ -31,7 +31,7 @@ __all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'h
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-take-prompts-sequence
 def pretrain(
-    model: Model,          # a base without roles; its weights are changed in place
+    model: Model,          # a base without adapters; its weights are changed in place
     texts: Sequence[str],  # plain texts, each short enough for the model's context
     epochs: int = 1,       # times each text is read
     batch_size: int = 16,  # texts a batch

@@ -22,7 +22,7 @@ __all__ = ['ValueHead', 'ValueAdapter', 'NoValue', 'value_function', 'rollout_va
 
 # %% ../../nbs/api/60_methods/10_value.ipynb #export-class-valuehead-a-small
 class ValueHead:
-    "A small network on the frozen states of a role."
+    "A small network on the frozen states of an adapter."
 
     def __init__(self, backbone, adapter: str | None, seed: int = 0, width: int = 64):
         with torch.random.fork_rng([]):
@@ -49,7 +49,7 @@ class ValueHead:
 
 # %% ../../nbs/api/60_methods/10_value.ipynb #export-class-valueadapter-a-role
 class ValueAdapter:
-    "A role that starts as a copy of another, with a scalar head at zero."
+    "An adapter that starts as a copy of another, with a scalar head at zero."
 
     def __init__(self, backbone, adapter: str | None, seed: int = 0, **lora):
         self.backbone, self.adapter = backbone, backbone.adapters.add("value", copy_from=adapter, seed=seed, **lora)
@@ -85,7 +85,7 @@ class NoValue:
 def value_function(
     config,      # a `PPOConfig`: which kind
     backbone,               # the shared network
-    adapter: str | None,       # whose states are read, or which role is copied
+    adapter: str | None,       # whose states are read, or which adapter is copied
     seed: int = 0,          # of the head's weights
 ) -> Iterator[ValueHead | ValueAdapter | NoValue]:
     "The value function that the settings ask for; its memory is freed at the end."

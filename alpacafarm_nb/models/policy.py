@@ -110,15 +110,15 @@ class Model:
         return Decoding(0.0 if greedy else own.temperature if temperature is None else temperature,
                         own.top_p if top_p is None else top_p, most, own.control).check()
 
-    def __repr__(self): return f"Model({self.name}: role {self.adapter} of {self.backbone!r})"
+    def __repr__(self): return f"Model({self.name}: adapter {self.adapter} of {self.backbone!r})"
 
     def branch(self, name: str, seed: int = 0, rank: int = 16, alpha: int | None = None) -> "Model":
-        "A new model whose role is a copy of this one's; of a base, a new adapter that does nothing yet."
+        "A new model whose adapter is a copy of this one's; of a base, a new adapter that does nothing yet."
         adapter = self.backbone.adapters.add(name, copy_from=self.adapter, rank=rank, alpha=alpha, seed=seed)
         return Model(self.backbone, adapter, name, decoding=replace(self.decoding))
 
     def free(self) -> None:
-        "Remove the role from the backbone; the model cannot be used afterwards. A base has no role to remove."
+        "Remove the adapter from the backbone; the model cannot be used afterwards. A base has no adapter to remove."
         if self.adapter is not None: self.backbone.adapters.remove(self.adapter)
 
     def merge(self, dtype: str | None = None) -> "Model":
@@ -244,7 +244,7 @@ def load_model(
 
 
 def _restored(backbone, about, folder):
-    "The model that a folder's settings describe, on a role that is loaded."
+    "The model that a folder's settings describe, on an adapter that is loaded."
     adapter, name, history = about["adapter"], own_name(about) or folder.name, about.get("history")
     if not isinstance(history, list) or not all(isinstance(row, dict) for row in history): history = None
     if about.get("kind") not in (None, "policy", "reward"):

@@ -25,7 +25,7 @@ from ..records import check_outputs, finished
 
 # %% ../../nbs/api/40_models/11_reward_model.ipynb #export-class-rewardmodel-a-role
 class RewardModel:
-    "A role with a scalar head: scores outputs."
+    "An adapter with a scalar head: scores outputs."
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ def _check_fingerprint(backbone, marks, folder):
 
 
 def save_adapter(
-    backbone: Backbone,  # Where the role lives
+    backbone: Backbone,  # Where the adapter lives
     adapter: str,  # Which one
     folder: str | Path,  # To be made, or replaced
     head: nn.Linear | None = None,  # A scalar head that goes with it
@@ -103,7 +103,7 @@ def load_adapter(
     folder: str | Path,  # An adapter folder
     backbone: Backbone | None = None,  # The base; None to load the one that the folder names
 ) -> tuple[Backbone, dict]:  # The backbone, and what the folder says; `adapter` is the name of the new one
-    "Put a saved adapter on its base as a new role; raises `ModelError` where it belongs to another one."
+    "Put a saved adapter on its base as a new adapter; raises `ModelError` where it belongs to another one."
     folder = Path(folder).expanduser()
     restore_swapped(folder)
     about = read_settings(folder)

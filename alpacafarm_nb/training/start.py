@@ -24,12 +24,12 @@ __all__ = ['new_adapter', 'base_content', 'start_of', 'precision_for', 'reading'
 @contextmanager
 def new_adapter(
     backbone,              # the shared network
-    name: str,             # what the role is called; made unique if taken
-    copy_from: str | None = None,  # the role that it starts from
+    name: str,             # what the adapter is called; made unique if taken
+    copy_from: str | None = None,  # the adapter that it starts from
     seed: int = 0,         # seed of a fresh adapter
     **lora,                # rank, alpha of a fresh adapter
 ):
-    "Add a role for training, and remove it again if an exception ends the training; yields its name and the network."
+    "Add an adapter for training, and remove it if an exception ends the training; yields its name and the network."
     adapter = backbone.adapters.add(name, copy_from=copy_from, seed=seed, **lora)
     try:
         with backbone.using(adapter, train=True) as net, fused_layers(net): yield adapter, net
@@ -113,7 +113,7 @@ def _rounding(backbone, precision):
 @contextmanager
 def reading(
     backbone,          # the shared network
-    adapter: str | None,  # the role that reads
+    adapter: str | None,  # the adapter that reads
     precision: str = "auto",  # what training computes in
 ):
     """The network to read with what training is compared with: the adapter folded in or, where training rounds to half

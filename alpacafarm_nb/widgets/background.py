@@ -128,10 +128,10 @@ def policy_in_training(
     "The policy that a learner trains, as it is now; None where it trains something else, such as a reward model."
     backbone, trained = start.backbone, {id(p) for p in next(iter(learner.groups.values()))}
     if "head" in learner.groups: return None
-    roles = [r for r in backbone.adapters.names if id(backbone.adapters.parameters(r)[0]) in trained]
-    if not roles and id(next(backbone.net.parameters())) not in trained: return None
+    adapters = [r for r in backbone.adapters.names if id(backbone.adapters.parameters(r)[0]) in trained]
+    if not adapters and id(next(backbone.net.parameters())) not in trained: return None
     decoding = replace(start.decoding, control=control or start.decoding.control)
-    return Model(backbone, roles[0] if roles else None, learner.name, decoding=decoding)
+    return Model(backbone, adapters[0] if adapters else None, learner.name, decoding=decoding)
 
 # %% ../../nbs/api/90_widgets/06_background.ipynb #watch
 class Watch:
