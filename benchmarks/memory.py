@@ -113,7 +113,7 @@ def main():
     sft = Model(backbone, backbone.adapters.add("sft"), "sft", decoding=Decoding(max_new_tokens=args.new))
     reward = RewardModel(backbone, backbone.adapters.add("reward"))
     torch.nn.init.normal_(reward.head.weight, std=.02)
-    text = "lay " * (args.prompt - len(backbone.codec.encode_prompt("")))
+    text = "lay " * (args.prompt - len(backbone.encode_prompt("")))
     asked = pd.DataFrame({"instruction": [f"{text}{i}" for i in range(args.rollouts)], "input": ""})
     prompt = max(map(len, backbone.codec.encode_prompts(asked)))
     if gpu: print(torch.cuda.get_device_name(), f"of which {args.limit} GiB may be used" if args.limit else "")

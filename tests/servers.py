@@ -64,7 +64,7 @@ class ByModel:
         if "tools" in body: return self.call(body, backbone, text)
         if not body.get("logprobs"): return self.model.sample([text], max_new_tokens=body["max_tokens"])["output"][0]
         with torch.inference_mode(), backbone.inference(self.model.adapter) as net:
-            logits = net(torch.tensor([backbone.codec.encode_prompt(text)])).logits[0, -1].float()
+            logits = net(torch.tensor([backbone.encode_prompt(text)])).logits[0, -1].float()
         top = logits.log_softmax(-1).topk(body["top_logprobs"])
         rows = [{"token": backbone.tokenizer.decode([i]), "logprob": p} for p, i in zip(*(x.tolist() for x in top))]
         whole = completion(rows[0]["token"], body, "length")
@@ -80,7 +80,7 @@ class ByModel:
         function = body["tools"][0]["function"]
         (key, schema), = function["parameters"]["properties"].items()
         written = [json.dumps({key: value}) for value in schema["enum"]]
-        prompt, said = backbone.codec.encode_prompt(text), backbone.codec.encode_outputs(written, eos=False)
+        prompt, said = backbone.encode_prompt(text), backbone.codec.encode_outputs(written, eos=False)
         with torch.inference_mode(), backbone.inference(self.model.adapter) as net:
             logps = sequence_logps(backbone, net, pad_batch([prompt] * len(said), said, backbone.codec.pad_id))
         call = {"id": "1", "type": "function", "function": {"name": function["name"],

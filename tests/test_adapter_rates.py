@@ -60,7 +60,7 @@ def test_a_run_that_ends_as_it_began_says_so(name, base):
 def by_transformers(model, question, answer):
     "Log-probabilities of an answer's tokens, from the logits."
     backbone = model.backbone
-    prompt, output = backbone.codec.encode_prompt(question), backbone.codec.encode_output(answer)
+    prompt, output = backbone.encode_prompt(question), backbone.encode_output(answer)
     with backbone.inference(model.adapter) as net, torch.no_grad():
         logps = net(input_ids=torch.tensor([prompt + output])).logits[0].log_softmax(-1)
     return [logps[len(prompt) - 1 + i, token].item() for i, token in enumerate(output)]

@@ -54,12 +54,12 @@ def reward(base):
 
 def ids(base, text, ends):
     codec = base.backbone.codec
-    return codec.encode_output(text, eos=False) + [codec.eos_id] * ends
+    return base.backbone.encode_output(text, eos=False) + [codec.eos_id] * ends
 
 
 def by_hand(base, question, text, ends):
     "Log-probability of an answer by transformers' own loss, and the last hidden state."
-    prompt, output = base.backbone.codec.encode_prompt(question), ids(base, text, ends)
+    prompt, output = base.backbone.encode_prompt(question), ids(base, text, ends)
     given = torch.tensor([prompt + output])
     labels = given.clone()
     labels[:, :len(prompt)] = -100

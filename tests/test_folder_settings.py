@@ -78,7 +78,7 @@ def test_no_folder_chooses_its_attention(saved, tmp_path, monkeypatch, key, name
     monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda *a: True)
     backbone = load_backbone(changed(tmp_path / "m", saved.base, "config.json", **{key: name}))
     assert asked == [] and backbone.net.config._attn_implementation == "sdpa"
-    assert backbone.codec.encode_prompt("Hi") == load_backbone(saved.base).codec.encode_prompt("Hi")
+    assert backbone.encode_prompt("Hi") == load_backbone(saved.base).encode_prompt("Hi")
 
 
 @pytest.mark.parametrize("more", [dict(experts_implementation="sonicmoe"), dict(use_kernels=True), dict(
@@ -148,8 +148,8 @@ def test_a_vocabulary_with_holes(saved, tmp_path):
     with pytest.warns(UserWarning, match=r"numbers 1 tokens \(such as .*\) beyond the \d+ embeddings"):
         backbone = load_backbone(place)
     text = backbone.tokenizer.convert_tokens_to_string([word])
-    with pytest.raises(ModelError, match="knows .*, token 5000, but the model has"): backbone.codec.encode_output(text)
-    assert backbone.codec.encode_prompt("x")
+    with pytest.raises(ModelError, match="knows .*, token 5000, but the model has"): backbone.encode_output(text)
+    assert backbone.encode_prompt("x")
 
 
 def bomb(text, times): return [{"type": "Replace", "pattern": {"String": text}, "content": 10 * text}] * times

@@ -40,9 +40,9 @@ def pushed(folder, dtype, size=2e-5):
 
 
 def rows(backbone, copies=1):
-    prompts = [backbone.codec.encode_prompt(t) for t in ("What does the hen eat?", "Hi", "Tell me about the cow.")]
+    prompts = [backbone.encode_prompt(t) for t in ("What does the hen eat?", "Hi", "Tell me about the cow.")]
     texts = "Corn and grass, if the cow leaves any.", "The farm.", "It is red!"
-    outputs = [backbone.codec.encode_output(t) for t in texts]
+    outputs = [backbone.encode_output(t) for t in texts]
     return pad_batch(prompts * copies, outputs * copies, backbone.codec.pad_id)
 
 

@@ -75,7 +75,7 @@ def test_heads_are_as_wide_as_the_states(tmp_path):
     reward = af.train_reward_model(base, PAIRS, epochs=1)
     again = af.load_model(reward.save(tmp_path / "reward"), base)
     np.testing.assert_allclose(again.score(DEMOS), reward.score(DEMOS), rtol=1e-6)
-    prompt, answer = backbone.codec.encode_prompt("Name an animal."), backbone.codec.encode_output("A cow.")
+    prompt, answer = backbone.encode_prompt("Name an animal."), backbone.encode_output("A cow.")
     with backbone.using(reward.adapter) as net, torch.no_grad():   # the states by hand: what the head of words is given
         seen = []
         with net.lm_head.register_forward_pre_hook(lambda m, given: seen.append(given[0])):
@@ -170,12 +170,12 @@ def test_an_answer_ends_as_the_template_ends_it(name, tmp_path):
     backbone = af.load_base(folder(tmp_path, config, words)).backbone
     ids = words.convert_tokens_to_ids([end, eos])
     assert backbone.codec.eos_id == ids[0] and set(ids) <= set(backbone.codec.stop_ids)
-    mine = backbone.codec.encode_prompt("Name an animal.") + backbone.codec.encode_output("A cow.")
+    mine = backbone.encode_prompt("Name an animal.") + backbone.encode_output("A cow.")
     if name not in ("bare", "llama2"):   # of which the template surrounds the answer with blanks
         turns = [dict(role="user", content="Name an animal."), dict(role="assistant", content="A cow.")]
         whole = words.apply_chat_template(turns, tokenize=True, return_dict=False)
         assert mine == whole[:len(mine)] and words.decode(whole[len(mine):]).strip() in ("", eos)
-    assert backbone.codec.decode(backbone.codec.encode_output("A cow.")) == "A cow."
+    assert backbone.codec.decode(backbone.encode_output("A cow.")) == "A cow."
     plain = af.load_base(tmp_path, prompts="plain").backbone
     assert plain.codec.eos_id == ids[1]   # without the template, the tokenizer's
 

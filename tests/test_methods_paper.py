@@ -106,10 +106,10 @@ def test_the_token_stands_in_front(base, monkeypatch, tmp_path):
     length = lambda table: table["output"].str.len().to_numpy(dtype=float)
     trained = train_quark(base, length, QUESTIONS, QuarkConfig.paper("all"), steps=1, rollouts=4, batch_size=4,
                           accumulation=1, max_new_tokens=5)
-    asked, first = [backbone.codec.encode_prompt(q) for q in QUESTIONS], int(backbone.codec.bos_id is not None)
+    asked, first = [backbone.encode_prompt(q) for q in QUESTIONS], int(backbone.codec.bos_id is not None)
     reference, policy = read
     assert sorted(reference) == sorted(asked)   # the reference reads no token
-    tokens = [backbone.codec.encode_output(f"{k}:\n", eos=False) for k in (1, 2, 3, 4)]
+    tokens = [backbone.encode_output(f"{k}:\n", eos=False) for k in (1, 2, 3, 4)]
     bare = [p[:first] + p[first + len(tokens[0]):] for p in policy]
     assert bare == reference and sorted(p[first:first + len(tokens[0])] for p in policy) == sorted(tokens)
     best = [p[:first] + tokens[3] + p[first:] for p in asked]

@@ -142,11 +142,11 @@ def test_a_gguf_file_is_converted_once(tmp_path, monkeypatch):
         for (key, a), (_, b) in zip(direct.net.state_dict().items(), other.net.state_dict().items(), strict=True):
             assert torch.equal(a, b), key
         assert other.source == direct.source == str(path)
-        read = lambda b: [b.tokenizer.get_vocab(), b.codec.stop_ids, b.codec.encode_prompt("Hi")]
+        read = lambda b: [b.tokenizer.get_vocab(), b.codec.stop_ids, b.encode_prompt("Hi")]
         assert read(other) == read(direct)
     for key, a in half.net.state_dict().items(): assert torch.equal(a, direct.net.state_dict()[key].bfloat16()), key
     np.testing.assert_allclose(*(x.net.model.layers[0].self_attn.q_proj.weight for x in (direct, made)))
-    batch = pad_batch([direct.codec.encode_prompt("Hi")], [direct.codec.encode_output("The cow.")])
+    batch = pad_batch([direct.encode_prompt("Hi")], [direct.encode_output("The cow.")])
     with direct.inference(None) as a, again.inference(None) as b:
         assert torch.equal(sequence_logps(direct, a, batch), sequence_logps(again, b, batch))
 

@@ -68,7 +68,7 @@ def base():
 def by_transformers(base, question, answer):
     "Log-probability of an answer and its number of tokens, by transformers' own loss."
     backbone = base.backbone
-    prompt, output = backbone.codec.encode_prompt(question), backbone.codec.encode_output(answer)
+    prompt, output = backbone.encode_prompt(question), backbone.encode_output(answer)
     ids = torch.tensor([prompt + output])
     labels = ids.clone()
     labels[:, :len(prompt)] = -100

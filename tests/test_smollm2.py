@@ -38,7 +38,7 @@ def base(): return load_base(FILE, dtype="bf16" if bf16_units() else "fp32")
 def test_it_answers_in_its_chat_format(base):
     backbone = base.backbone
     assert isinstance(backbone.prompts, ChatFormat) and backbone.n_parameters > 1e8
-    prompt = backbone.codec.encode_prompt(QUESTION)
+    prompt = backbone.encode_prompt(QUESTION)
     assert prompt[:2] == backbone.tokenizer("<|im_start|>system", add_special_tokens=False)["input_ids"]
     assert backbone.tokenizer.decode(prompt).count("<|im_start|>") == 3
     turns = [{"role": "user", "content": QUESTION}]
@@ -66,7 +66,7 @@ def test_greedy_batch_is_generate():
 def train(model, answer, steps, lr=1e-3):
     "Teach one answer; returns the loss before and after."
     backbone, losses = model.backbone, []
-    batch = pad_batch([backbone.codec.encode_prompt(QUESTION)], [backbone.codec.encode_output(answer)])
+    batch = pad_batch([backbone.encode_prompt(QUESTION)], [backbone.encode_output(answer)])
     optimizer = torch.optim.AdamW(backbone.adapters.parameters(model.adapter), lr=lr)
     for _ in range(steps):
         with backbone.using(model.adapter, train=True) as net:
@@ -110,7 +110,7 @@ def test_nf4(base, tmp_path):
     assert not (tmp_path / "no").exists()
     policy.save(tmp_path / "policy")
     unquantized = load_model(tmp_path / "policy", base)  # the adapter of the 4-bit base fits the same base in bf16
-    batch = pad_batch([base.backbone.codec.encode_prompt(QUESTION)], [base.backbone.codec.encode_output("Hay!")])
+    batch = pad_batch([base.backbone.encode_prompt(QUESTION)], [base.backbone.encode_output("Hay!")])
     logps = []
     for adapter in (None, unquantized.adapter):
         with base.backbone.inference(adapter) as net: logps.append(sequence_logps(base.backbone, net, batch).item())

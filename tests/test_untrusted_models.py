@@ -83,13 +83,13 @@ def test_prompts_are_the_same_tomorrow_and_a_folder_keeps_their_day(tmp_path):
     dated = "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}" + TURNS
     backbone = backbone_with("<|user|>", "<|end|>", "<|assistant|>", template=dated)
     backbone.codec.prompts = ChatFormat(backbone.tokenizer, "Be brief.", "2025-01-31")
-    ids = backbone.codec.encode_prompt("Name an animal.")
+    ids = backbone.encode_prompt("Name an animal.")
     assert "2025-01-31 12:00:00.000000" in backbone.tokenizer.decode(ids)
     Model(backbone).export(tmp_path / "base")
     time.sleep(.01)
     again = load_backbone(tmp_path / "base")
     assert (again.prompts.system, again.prompts.date) == ("Be brief.", "2025-01-31")
-    assert again.codec.encode_prompt("Name an animal.") == ids
+    assert again.encode_prompt("Name an animal.") == ids
     adapter = again.adapters.add("policy")
     save_adapter(again, adapter, tmp_path / "adapter", kind="policy", name="policy")
     assert json.loads((tmp_path / "adapter" / "alpacafarm.json").read_text())["chat"]["date"] == "2025-01-31"
@@ -125,7 +125,7 @@ def test_special_tokens_in_an_instruction_are_text(kind):
     for frame, expected in ((PLAIN, {"</s>": 0, "<|end|>": 0, "<|user|>": 1}),
                             (ChatFormat(backbone.tokenizer), {"</s>": 0, "<|end|>": 1, "<|user|>": 1})):
         backbone.codec.prompts = frame
-        try: ids = backbone.codec.encode_prompt(nasty)
+        try: ids = backbone.encode_prompt(nasty)
         except ModelError as error:   # a tokenizer that makes them of plain text: refused, and never let through
             assert kind == "unigram" and "cannot be set as text" in str(error)
             continue
@@ -135,13 +135,13 @@ def test_special_tokens_in_an_instruction_are_text(kind):
         assert "".join(nasty.split()) in "".join(text.split()), text   # SentencePiece sets spaces around added tokens
         plain = frame.format("what does it mean?")                 # all else is as the tokenizer has it
         expected = backbone.tokenizer(plain, add_special_tokens=False)["input_ids"]
-        assert backbone.codec.encode_prompt("what does it mean?")[-len(expected):] == expected
+        assert backbone.encode_prompt("what does it mean?")[-len(expected):] == expected
 
 
 def test_an_instruction_cannot_forge_the_start_token():
     backbone = backbone_with()
     backbone.codec.prompts = PromptFormat("{instruction}{input}:", "{instruction}:")
-    ids = backbone.codec.encode_prompt("<s>hens")
+    ids = backbone.encode_prompt("<s>hens")
     assert ids[0] == backbone.codec.bos_id and ids.count(backbone.codec.bos_id) == 1
 
 

@@ -13,8 +13,9 @@ import pandas as pd
 
 from ..core import ConfigError, seed_for
 from .sft import SFTConfig, sft_settings, train_sft
-from ..records import located_pairs, side_of
 from ..models.policy import Model, check_policy
+from ..records import located_pairs, side_of
+from ..training.config import PositiveFloat, PositiveInt
 
 # %% auto #0
 __all__ = ['FeedMEConfig', 'train_feedme', 'RewardConditioningConfig', 'train_reward_conditioning', 'asking']
@@ -23,8 +24,8 @@ __all__ = ['FeedMEConfig', 'train_feedme', 'RewardConditioningConfig', 'train_re
 @dataclass
 class FeedMEConfig(SFTConfig):
     "Settings of binary FeedME: those of SFT, and which answer of a pair is learned."
-    epochs: int = 2             # times each answer is seen
-    lr: float = 1e-3            # highest learning rate
+    epochs: PositiveInt = 2     # times each answer is seen
+    lr: PositiveFloat = 1e-3    # highest learning rate
     keep: str = "preferred"     # "preferred"; for comparison "random": either answer, or "rejected"
 
     def __post_init__(self):
@@ -61,8 +62,8 @@ def _kept(pairs, keep, seed):
 @dataclass
 class RewardConditioningConfig(SFTConfig):
     "Settings of binary reward conditioning: those of SFT, and the control texts."
-    epochs: int = 2             # times each answer is seen
-    lr: float = 1e-3            # highest learning rate
+    epochs: PositiveInt = 2     # times each answer is seen
+    lr: PositiveFloat = 1e-3    # highest learning rate
     good: str = "Good:\n"       # stands before answers that were preferred, and is asked for at inference
     bad: str = "Bad:\n"         # stands before answers that were not
     conditioned: bool = True    # False, for comparison: both answers without control texts

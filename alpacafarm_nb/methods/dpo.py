@@ -13,10 +13,6 @@ import numpy as np
 import torch
 
 from ..core import ConfigError, progress
-from ..training.learner import Learner
-from ..training.start import new_adapter, precision_for, reading, start_of
-from ..training.batches import length_batches
-from ..training.config import Settings
 from ..fingerprints import fingerprint_of
 from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
                                           simpo_loss)
@@ -24,6 +20,10 @@ from .memory import check_memory
 from .pair_batches import EncodedPairs, pair_answer_logps
 from .sft import ADAPTER_RATES, how_far, warn_if_still
 from ..models.policy import Model, check_policy
+from ..training.batches import length_batches
+from ..training.config import Number, PositiveFloat, PositiveInt, TableConfig, Ties
+from ..training.learner import Learner
+from ..training.start import new_adapter, precision_for, reading, start_of
 
 # %% auto #0
 __all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'log_ratio_reward', 'mean_ratio_reward', 'mean_reward', 'log_odds_reward',
@@ -93,26 +93,14 @@ PREFERENCE_LOSSES = {
 class _LossBeta(float): "A beta that nobody chose: where the loss is replaced, so is it."
 
 @dataclass
-class DPOConfig(Settings):
+class DPOConfig(TableConfig):
     "Settings of direct preference optimisation and its family."
     loss: str = "dpo"           # a name in PREFERENCE_LOSSES, such as "dpo_per_token", "ipo", "kto", "simpo", "orpo"
-    beta: float | None = None   # strength of the KL penalty that the loss implies; None: the loss's own (.1 for "dpo")
-    margin: float = .5          # by how much the chosen answer shall be ahead; for "simpo"
-    epochs: int = 1             # times each pair is seen
-    batch_size: int = 32        # pairs a batch
-    accumulation: int = 1       # batches a step
-    lr: float = 1e-3            # highest learning rate
-    schedule: str = "linear"    # of the learning rate: "cosine", "linear" or "constant"
-    warmup: float = 5           # steps of its rise; below 1: a share of all steps
-    clip: float | None = 1.     # largest norm of the gradient
-    weight_decay: float = 0.    # of AdamW
-    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    rank: int = 16              # of the adapter, where the policy has none to copy
-    alpha: int = 32             # the adapter is scaled by alpha / rank
-    ties: str = "drop"          # "drop" leaves ties out, "half" trains on them with the target one half
-    max_length: int | None = None  # longest prompt and answer in tokens, None for the model's context
-    precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
-    checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
+    beta: PositiveFloat | None = None  # strength of the KL penalty that the loss implies; None: the loss's own
+    margin: Number = .5         # by how much the chosen answer shall be ahead; for "simpo"
+    epochs: PositiveInt = 1     # times each pair is seen
+    batch_size: PositiveInt = 32  # pairs a batch
+    ties: Ties = "drop"         # "drop" leaves ties out, "half" trains on them with the target one half
 
     def __post_init__(self):
         super().__post_init__()

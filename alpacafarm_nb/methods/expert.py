@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 
 from ..core import ConfigError, RecordError, check_seed, seed_for
-from ..runs import RunFolder
-from ..training.history import History
 from ..fingerprints import fingerprint_of, table_fingerprint
 from .bestofn import BestOfN, pick_best
 from .reward import as_reward, reward_fingerprint
 from .sft import SFTConfig, sft_settings, train_sft
+from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions, read_table, require_columns, save_table
-from ..models.policy import Model, check_policy
+from ..runs import RunFolder
+from ..training.config import Number, PositiveFloat, PositiveInt
+from ..training.history import History
 
 # %% auto #0
 __all__ = ['ExpertConfig', 'train_expert_iteration']
@@ -30,13 +31,13 @@ __all__ = ['ExpertConfig', 'train_expert_iteration']
 @dataclass
 class ExpertConfig(SFTConfig):
     "Settings of expert iteration: those of SFT on the winners, and how they are found."
-    epochs: int = 2             # times each winner is seen
-    lr: float = 1e-3            # highest learning rate
-    rounds: int = 1             # times that candidates are drawn and learned from
-    n: int = 16                 # candidates an instruction
-    temperature: float = 1.     # of the candidates
-    top_p: float = 1.           # of the candidates
-    max_new_tokens: int | None = None  # longest candidate; None for the model's own setting
+    epochs: PositiveInt = 2     # times each winner is seen
+    lr: PositiveFloat = 1e-3    # highest learning rate
+    rounds: PositiveInt = 1     # times that candidates are drawn and learned from
+    n: PositiveInt = 16         # candidates an instruction
+    temperature: PositiveFloat = 1.  # of the candidates
+    top_p: Number = 1.          # of the candidates
+    max_new_tokens: PositiveInt | None = None  # longest candidate; None for the model's own setting
     learn_from: str = "start"   # what each round's fine-tuning starts from: the "start", or the "last" round's policy
     keep: str = "best"          # "best"; for comparison "random": any of the candidates
 

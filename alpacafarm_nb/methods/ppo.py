@@ -34,7 +34,8 @@ from ..models.reward_model import RewardModel
 from ..records import check_instructions
 from ..training.batches import collate
 from ..training.checkpoints import resumed_notes, steps_noted
-from ..training.config import Settings
+from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
+                                           Precision, Schedule, Settings, Share)
 from ..training.learner import Learner, processes
 from ..training.start import new_adapter, precision_for, start_of
 
@@ -45,35 +46,35 @@ __all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
 @dataclass
 class PPOConfig(Settings):
     "Settings of PPO."
-    steps: int = 12             # rollouts in all
-    rollouts: int = 96          # answers a step
-    minibatch: int = 32         # answers a step of the optimiser
-    inner_epochs: int = 2       # times each answer is used
-    accumulation: int = 1       # parts that a minibatch is worked through in, where memory is short
-    lr: float = 5e-4            # learning rate of the policy
-    value_lr: float = 3e-3      # learning rate of the value function
-    warmup: float = 3           # steps over which both rise
-    schedule: str = "constant"  # of both afterwards: "constant", "linear" or "cosine"
-    schedule_steps: int | None = None  # steps that the schedule is laid out for; None for `steps`
+    steps: PositiveInt = 12     # rollouts in all
+    rollouts: PositiveInt = 96  # answers a step
+    minibatch: PositiveInt = 32  # answers a step of the optimiser
+    inner_epochs: PositiveInt = 2  # times each answer is used
+    accumulation: PositiveInt = 1  # parts that a minibatch is worked through in, where memory is short
+    lr: PositiveFloat = 5e-4    # learning rate of the policy
+    value_lr: PositiveFloat = 3e-3  # learning rate of the value function
+    warmup: NonNegativeFloat = 3  # steps over which both rise
+    schedule: Schedule = "constant"  # of both afterwards: "constant", "linear" or "cosine"
+    schedule_steps: PositiveInt | None = None  # steps that the schedule is laid out for; None for `steps`
     reward_scale: tuple | str = "first rollout"  # (mean, scale): (reward - mean) / scale; "first rollout": of its
                                 # answers, unless a reward model has its own; "raw": the reward in its own units
     whiten_rewards: bool = False  # bring the tokens' rewards, KL included, to deviation 1 before they are summed up
-    kl_coef: float = .2         # strength of the KL penalty, in the units of the reward as scaled above
-    kl_target: float | None = None  # KL in nats an answer that kl_coef is adapted to; None keeps it fixed
+    kl_coef: NonNegativeFloat = .2  # strength of the KL penalty, in the units of the reward as scaled above
+    kl_target: NonNegativeFloat | None = None  # KL in nats an answer that kl_coef is adapted to; None keeps it fixed
     kl_in: str = "reward"       # "reward": each token pays its share; "loss": a loss with the gradient of the KL
-    clip: float = .2            # how far a token's probability may move, as a ratio, before it stops pushing
-    value_clip: float | None = None  # how far a value may move in a step; None: as far as it likes
+    clip: PositiveFloat = .2    # how far a token's probability may move, as a ratio, before it stops pushing
+    value_clip: NonNegativeFloat | None = None  # how far a value may move in a step; None: as far as it likes
     advantage: str = "gae"      # "gae": against a value function; "rloo", "grpo": against other answers to the same
     group: int = 4              # answers an instruction; for "rloo" and "grpo"
-    lam: float = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
+    lam: Share = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
     value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": LoRA weights
-    adam_eps: float = 1e-8      # added to the denominator of Adam
-    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    stop_penalty: float = 1.    # taken from the reward of an answer that did not stop in time
-    temperature: float = 1.     # of the sampling, and of the policy that is trained
-    max_new_tokens: int | None = None  # longest answer; None for the model's own setting
-    precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
-    checkpoint_every: int = 5   # steps between checkpoints, where there is a run folder
+    adam_eps: PositiveFloat = 1e-8  # added to the denominator of Adam
+    optimizer: Optimizer = "adamw"  # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
+    stop_penalty: NonNegativeFloat = 1.  # taken from the reward of an answer that did not stop in time
+    temperature: PositiveFloat = 1.  # of the sampling, and of the policy that is trained
+    max_new_tokens: PositiveInt | None = None  # longest answer; None for the model's own setting
+    precision: Precision = "auto"  # "no", "bf16", "fp16", or "auto": what the base is kept in
+    checkpoint_every: NonNegativeInt = 5  # steps between checkpoints, where there is a run folder
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,7 +32,8 @@ from ..models.reward_model import RewardModel
 from ..records import check_instructions
 from ..training.batches import collate
 from ..training.checkpoints import resumed_notes, steps_noted
-from ..training.config import Settings
+from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
+                                           Precision, Schedule, Settings)
 from ..training.learner import Learner, processes
 from ..training.start import new_adapter, precision_for, reading, start_of
 
@@ -43,29 +44,29 @@ __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_b
 @dataclass
 class QuarkConfig(Settings):
     "Settings of Quark."
-    steps: int = 12             # times that is explored and learned
-    rollouts: int = 96          # answers a step
-    updates: int = 12           # steps of the optimiser a step, each on a batch drawn from the pool
-    batch_size: int = 32        # answers a step of the optimiser
-    accumulation: int = 1       # parts that a batch is worked through in, where memory is short
+    steps: PositiveInt = 12     # times that is explored and learned
+    rollouts: PositiveInt = 96  # answers a step
+    updates: PositiveInt = 12   # steps of the optimiser a step, each on a batch drawn from the pool
+    batch_size: PositiveInt = 32  # answers a step of the optimiser
+    accumulation: PositiveInt = 1  # parts that a batch is worked through in, where memory is short
     mode: str = "best"          # learn the "best" quantile, "all" behind their texts, or at "random": the control
-    quantiles: int = 4          # parts that the pool is cut into
+    quantiles: PositiveInt = 4  # parts that the pool is cut into
     clear_pool: bool = False    # forget the answers of earlier steps before new ones are drawn
     token: str = "{k}:\n"       # the control text of quantile k of n (n is the best); short and different at once
     token_at: str = "behind"    # where it stands: "behind" the prompt, or in "front" of it
-    kl_coef: float = .05        # strength of the leash, a token
+    kl_coef: NonNegativeFloat = .05  # strength of the leash, a token
     kl_first: str = "reference"  # KL(reference || policy), as in the paper's equation; or "policy": the other way round
-    lr: float = 5e-4            # learning rate
-    warmup: float = 1           # steps over which it rises
-    schedule: str = "constant"  # of it afterwards: "constant", "linear" or "cosine"
-    schedule_steps: int | None = None  # steps that the schedule is laid out for; None for `steps`
-    clip: float | None = 1.     # largest norm of the gradient
-    adam_eps: float = 1e-8      # added to the denominator of Adam
-    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    temperature: float = 1.     # of the sampling
-    max_new_tokens: int | None = None  # longest answer; None for the model's own setting
-    precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
-    checkpoint_every: int = 5   # steps between checkpoints, where there is a run folder
+    lr: PositiveFloat = 5e-4    # learning rate
+    warmup: NonNegativeFloat = 1  # steps over which it rises
+    schedule: Schedule = "constant"  # of it afterwards: "constant", "linear" or "cosine"
+    schedule_steps: PositiveInt | None = None  # steps that the schedule is laid out for; None for `steps`
+    clip: PositiveFloat | None = 1.  # largest norm of the gradient
+    adam_eps: PositiveFloat = 1e-8  # added to the denominator of Adam
+    optimizer: Optimizer = "adamw"  # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
+    temperature: PositiveFloat = 1.  # of the sampling
+    max_new_tokens: PositiveInt | None = None  # longest answer; None for the model's own setting
+    precision: Precision = "auto"  # "no", "bf16", "fp16", or "auto": what the base is kept in
+    checkpoint_every: NonNegativeInt = 5  # steps between checkpoints, where there is a run folder
 
     def __post_init__(self):
         super().__post_init__()

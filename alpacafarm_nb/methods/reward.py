@@ -27,7 +27,7 @@ from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel, scalar_head
 from ..records import side_of, training_pairs
 from ..training.batches import length_batches
-from ..training.config import Settings
+from ..training.config import NonNegativeFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
 from ..training.start import base_content, new_adapter, precision_for, start_of
 
@@ -36,24 +36,13 @@ __all__ = ['KNOWN_FINGERPRINTS', 'RewardConfig', 'train_reward_model', 'reward_a
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-dataclass-class-rewardconfig-sett
 @dataclass
-class RewardConfig(Settings):
+class RewardConfig(TableConfig):
     "Settings of a reward model."
-    epochs: int = 2             # times each pair is seen
-    batch_size: int = 32        # pairs a batch
-    accumulation: int = 1       # batches a step
-    lr: float = 1e-3            # highest learning rate
-    schedule: str = "linear"    # of the learning rate: "cosine", "linear" or "constant"
-    warmup: float = 8           # steps of its rise; below 1: a share of all steps
-    clip: float | None = 1.     # largest norm of the gradient
-    weight_decay: float = 0.    # of AdamW
-    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    rank: int = 16              # of the adapter, where the policy has none to copy
-    alpha: int = 32             # the adapter is scaled by alpha / rank
-    ties: str = "drop"          # "drop" leaves ties out, "half" trains on them with the target one half
-    max_length: int | None = None  # longest prompt and answer in tokens, None for the model's context
+    epochs: PositiveInt = 2     # times each pair is seen
+    batch_size: PositiveInt = 32  # pairs a batch
+    warmup: NonNegativeFloat = 8  # steps of its rise; below 1: a share of all steps
+    ties: Ties = "drop"         # "drop" leaves ties out, "half" trains on them with the target one half
     standardise: bool = True    # give the scores mean 0 and deviation 1, which costs one more reading of the pairs
-    precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
-    checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
 
     @classmethod
     def paper(cls, lora: bool = False) -> "RewardConfig":

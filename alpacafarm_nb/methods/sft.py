@@ -20,7 +20,7 @@ from ..models.backbone import token_logps
 from ..models.policy import Model, check_policy
 from ..records import check_texts, finished
 from ..training.batches import collate, encode_examples, length_batches
-from ..training.config import Settings
+from ..training.config import PositiveFloat, PositiveInt, TableConfig
 from ..training.history import History
 from ..training.learner import Learner
 from ..training.start import new_adapter, precision_for, reading, start_of
@@ -59,22 +59,11 @@ def pretrain(
 ADAPTER_RATES = {"sft": 2e-4, "reward": 3e-4, "dpo": 2e-4, "ppo": 2e-4, "quark": 2e-4}  # of `.paper(lora=True)`
 
 @dataclass
-class SFTConfig(Settings):
+class SFTConfig(TableConfig):
     "Settings of supervised fine-tuning."
-    epochs: int = 4             # times each demonstration is seen
-    batch_size: int = 16        # demonstrations a batch
-    accumulation: int = 1       # batches a step
-    lr: float = 2e-3            # highest learning rate
-    schedule: str = "linear"    # of the learning rate: "cosine", "linear" or "constant"
-    warmup: float = 5           # steps of its rise; below 1: a share of all steps
-    clip: float | None = 1.     # largest norm of the gradient
-    weight_decay: float = 0.    # of AdamW
-    optimizer: str = "adamw"    # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    rank: int = 16              # of the LoRA adapter
-    alpha: int = 32             # the adapter is scaled by alpha / rank
-    max_length: int | None = None  # longest example in tokens, None for the model's context
-    precision: str = "auto"     # "no", "bf16", "fp16", or "auto": what the base is kept in
-    checkpoint_every: int = 100  # steps between checkpoints, where there is a run folder
+    epochs: PositiveInt = 4     # times each demonstration is seen
+    batch_size: PositiveInt = 16  # demonstrations a batch
+    lr: PositiveFloat = 2e-3    # highest learning rate
 
     @classmethod
     def paper(cls, lora: bool = False) -> "SFTConfig":

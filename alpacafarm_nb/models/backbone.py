@@ -16,6 +16,7 @@ from itertools import chain
 from numbers import Real
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,6 +137,22 @@ class Backbone:
             if on: self.net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             else: self.net.gradient_checkpointing_disable()
         self.checkpoints = on
+
+    def encode_prompt(
+        self,
+        instruction: str,  # What is asked
+        input: str = "",  # What it is about
+    ) -> list[int]:  # Token ids
+        "Ids of one prompt."
+        return self.codec.encode_prompts(pd.DataFrame({"instruction": [instruction], "input": [input]}))[0]
+
+    def encode_output(
+        self,
+        text: str,  # A response
+        eos: bool = True,  # Whether to end it with the end-of-sequence token
+    ) -> list[int]:  # Token ids
+        "Ids of one response."
+        return self.codec.encode_outputs([text], eos)[0]
 
     def using(
         self,

@@ -77,14 +77,6 @@ class TextCodec:
         first = int(bool(prompt) and prompt[0] == self.tokenizer.bos_token_id)
         return prompt[:first] + control[0] + prompt[first:] + control[1]
 
-    def encode_prompt(
-        self,
-        instruction: str,  # What is asked
-        input: str = "",  # What it is about
-    ) -> list[int]:  # Token ids
-        "Ids of one prompt."
-        return self.encode_prompts(pd.DataFrame({"instruction": [instruction], "input": [input]}))[0]
-
     def encode_outputs(
         self,
         texts: list[str],  # Responses
@@ -97,14 +89,6 @@ class TextCodec:
         if isinstance(eos, bool): eos = [eos] * len(texts)
         else: eos = [end or not x for x, end in zip(ids["input_ids"], eos, strict=True)]
         return self._known([x + [self.eos_id] * end for x, end in zip(ids["input_ids"], eos)])
-
-    def encode_output(
-        self,
-        text: str,  # A response
-        eos: bool = True,  # Whether to end it with the end-of-sequence token
-    ) -> list[int]:  # Token ids
-        "Ids of one response."
-        return self.encode_outputs([text], eos)[0]
 
     def decode(
         self,

@@ -333,7 +333,7 @@ def check_reading(
 ) -> None:
     "Raise `ModelError` unless a network reads from left to right, and with a cache as without; tried on six tokens."
     this = f"{backbone.source}: a {type(backbone.net).__name__}"
-    if backbone.codec.exceeds_model: backbone.codec.encode_prompt("Hi")   # the prompt format may need such a token
+    if backbone.codec.exceeds_model: backbone.encode_prompt("Hi")   # the prompt format may need such a token
     try: whole, other, steps = _read_in_three_ways(backbone)
     except Exception as error:  # whatever an architecture raises that works in another way
         raise ModelError(f"{this} cannot be read as this package reads ({type(error).__name__}: {error}): take a model "

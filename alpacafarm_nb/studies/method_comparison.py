@@ -11,21 +11,23 @@ import json
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core import data_path, seed_for
 from ..evaluation import bootstrap
 from ..farm.worlds import Farm, load_farm
-from .pipeline import Loop, LoopSettings, judges
-from .overoptimization import rows_of, win_probability
+from ..methods.bestofn import BestOfN
 from ..methods.binary import (FeedMEConfig, RewardConditioningConfig, train_feedme,
                                           train_reward_conditioning)
-from ..methods.bestofn import BestOfN
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.expert import ExpertConfig, train_expert_iteration
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.quark import QuarkConfig, train_quark
 from ..models.policy import load_base
+from .overoptimization import rows_of, win_probability
+from .pipeline import Loop, LoopSettings, judges
 
 # %% ../../nbs/api/85_studies/05_method_comparison.ipynb #settings
 @dataclass

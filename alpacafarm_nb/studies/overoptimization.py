@@ -27,6 +27,7 @@ from ..models.policy import Model, load_model, sample_pairs
 from ..models.reward_model import RewardModel
 from .labelers import labellers
 from .pipeline import Loop, LoopSettings
+from ..training.config import Number, PositiveInt
 
 # %% ../../nbs/api/85_studies/04_overoptimization.ipynb #study-settings
 @dataclass
@@ -40,13 +41,13 @@ class StudySettings(LoopSettings):
     n_choose: int = 2  # samples, and so labels, a validation instruction and candidate
     n_final: int = 2  # samples an evaluation instruction of the policies compared
     curves: tuple = ("gold", "noise", "bias", "pool", "noiseless")  # labellers of the over-optimization curves
-    fraction: float = 0.25  # the smaller number of pairs, as a share
+    fraction: Number = 0.25  # the smaller number of pairs, as a share
     samples: int = 256  # a prompt, for best-of-n
     n_samples: int = 100  # evaluation instructions of these samples
     ns: tuple = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     climb: PPOConfig = field(default_factory=lambda: PPOConfig(steps=24, rollouts=64, kl_coef=0.05))
-    look_every: int = 6  # steps of that PPO between looks
-    n_look: int = 200  # evaluation instructions of a look
+    look_every: PositiveInt = 6  # steps of that PPO between looks
+    n_look: PositiveInt = 200  # evaluation instructions of a look
 
 # %% ../../nbs/api/85_studies/04_overoptimization.ipynb #study
 class Study(Loop):

@@ -11,38 +11,40 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
 import numpy as np
 import pandas as pd
+
 from ..core import StageError, check_seed, seed_for, stable_hash
-from ..runs import RunFolder
 from ..evaluation import agreement_rate
-from ..farm.leaderboard import Leaderboard, leaderboard
-from ..farm.worlds import Farm, fingerprint, load_farm
-from ..farm.training_curves import REWARD, WORDS, PolicyEvaluator, best_of_n_points
 from ..farm.figures import agreement_figure, overoptimization_figure, training_figure
+from ..farm.leaderboard import Leaderboard, leaderboard
 from ..farm.report import outputs_side_by_side, write_report
-from ..training.history import History
-from ..training.config import Settings
+from ..farm.training_curves import REWARD, WORDS, PolicyEvaluator, best_of_n_points
+from ..farm.worlds import Farm, fingerprint, load_farm
 from ..fingerprints import fingerprint_of
 from ..methods.bestofn import BestOfN, pick_best
 from ..methods.dpo import DPOConfig, train_dpo
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import RewardConfig, train_reward_model
 from ..methods.sft import SFTConfig, train_sft
+from ..models.policy import Model, load_base, load_model, sample_pairs
 from ..models.reward_model import RewardModel
 from ..records import read_table, save_table
-from ..models.policy import Model, load_base, load_model, sample_pairs
+from ..runs import RunFolder
+from ..training.config import PositiveFloat, PositiveInt, Settings, Share
+from ..training.history import History
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #settings
 @dataclass
 class LoopSettings(Settings):
     "Sizes of a run of the loop."
-    n_pairs: int = 2  # pairs of samples an instruction of the preference split
-    p_label_flip: float = 0.25  # share of the simulated labels that is flipped, as in the paper's p_sim_ann
-    temperature: float = 0.5  # at which policies are evaluated
-    n: int = 16  # samples a prompt for best-of-n
-    look_every: int = 4  # PPO is looked at every so many steps
-    n_look: int = 100  # validation instructions of a look
+    n_pairs: PositiveInt = 2  # pairs of samples an instruction of the preference split
+    p_label_flip: Share = 0.25  # share of the simulated labels that is flipped, as in the paper's p_sim_ann
+    temperature: PositiveFloat = 0.5  # at which policies are evaluated
+    n: PositiveInt = 16  # samples a prompt for best-of-n
+    look_every: PositiveInt = 4  # PPO is looked at every so many steps
+    n_look: PositiveInt = 100  # validation instructions of a look
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DPOConfig = field(default_factory=DPOConfig)

@@ -15,14 +15,12 @@ from functools import partial
 import pandas as pd
 import traitlets
 
+from ..annotators.judging import judge_pairs
 from ..core import ConfigError, FarmError, check_seed, seed_for
 from ..farm.leaderboard import Leaderboard, leaderboard
-from ..annotators.judging import judge_pairs
 from ..farm.worlds import Farm, load_farm
-from ..training.config import Settings
-from ..training.learner import on_step
-from ..methods.binary import train_feedme, train_reward_conditioning
 from ..methods.bestofn import best_of_n
+from ..methods.binary import train_feedme, train_reward_conditioning
 from ..methods.dpo import PREFERENCE_LOSSES, DPOConfig, train_dpo
 from ..methods.expert import train_expert_iteration
 from ..methods.ppo import PPOConfig, train_ppo
@@ -30,9 +28,11 @@ from ..methods.quark import QuarkConfig, train_quark
 from ..methods.reward import train_reward_model
 from ..methods.sft import train_sft
 from ..models.policy import Model, load_base, sample_pairs
-from .explorer import ORDERS, PAGE, RELATIONS, START, PairTable, explorer_view
+from ..training.config import Number, PositiveInt, Settings, Share
+from ..training.learner import on_step
 from .background import LiveWidget, Pace, Run, Watch, curves_view, step_text, told
 from .base import Page, script
+from .explorer import ORDERS, PAGE, RELATIONS, START, PairTable, explorer_view
 
 # %% ../../nbs/api/90_widgets/08_farm_panel.ipynb #sizes
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class PanelSettings(Settings):
     "What a row is made with."
     method: str = "best_of_n"    # a name in METHODS
     labels: str = "simulated"    # name of the annotator that labels the pairs
-    p_label_flip: float = .25    # share of the labels that is turned round
-    n_pairs: int = 400           # pairs that are labelled
-    n: int = 16                  # candidates of best-of-n and of expert iteration
-    strength: float | None = None  # of the leash: the method's kl_coef or beta; None for its default
+    p_label_flip: Share = .25    # share of the labels that is turned round
+    n_pairs: PositiveInt = 400   # pairs that are labelled
+    n: PositiveInt = 16          # candidates of best-of-n and of expert iteration
+    strength: Number | None = None  # of the leash: the method's kl_coef or beta; None for its default
     size: str = "small"          # a name in SIZES
     seed: int = 0                # of pairs, labels and training; SFT and judging stay the same
 
