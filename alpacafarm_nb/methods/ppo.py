@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class PPOConfig(Settings):
     warmup: NonNegativeFloat = 3  # steps over which both rise
     schedule: Schedule = "constant"  # of both afterwards: "constant", "linear" or "cosine"
     schedule_steps: PositiveInt | None = None  # steps that the schedule is laid out for; None for `steps`
-    reward_scale: tuple | str = "first rollout"  # (mean, scale): (reward - mean) / scale; "first rollout": of its
+    reward_scale: Any = "first rollout"  # (mean, scale): (reward - mean) / scale; "first rollout": of its
                                 # answers, unless a reward model has its own; "raw": the reward in its own units
     whiten_rewards: bool = False  # bring the tokens' rewards, KL included, to deviation 1 before they are summed up
     kl_coef: NonNegativeFloat = .2  # strength of the KL penalty, in the units of the reward as scaled above
