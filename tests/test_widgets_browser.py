@@ -363,7 +363,7 @@ def test_curves(lab, theme):
 ATTACKS = """
 import numpy as np, pandas as pd
 from dataclasses import replace
-from alpacafarm_nb import (Answers, agreement_board, curves, explore, farm_panel, label, leaderboard, load_farm,
+from alpacafarm_nb import (AnnotationCache, agreement_board, curves, explore, farm_panel, label, leaderboard, load_farm,
                            training_board)
 from alpacafarm_nb.widgets.farm_panel import PanelSettings, Row
 evil = PAYLOADS
