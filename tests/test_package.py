@@ -152,7 +152,6 @@ def test_the_wheel_works_outside_the_repository(installed):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ROOT / "alpacafarm_nb/farm/loop.py").exists(), reason="farm.loop is not built yet")
 def test_the_installed_demo_runs(installed):
     done = installed("alpacafarm", "demo", "--fast", "--folder", "run")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
@@ -165,5 +164,4 @@ def test_the_readme_uses_names_that_exist():
     calls = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     missing = {*calls} - {*alpacafarm_nb.__all__} - imported - {*dir(builtins)}
-    if "load_farm" in missing: pytest.skip("load_farm is not built yet")
     assert calls and not missing
