@@ -135,6 +135,21 @@ def test_the_wheel_asks_for_ranges(wheel):
     assert not [n for n in needs if "==" in n or n.startswith(("nbdev", "pytest", "execnb"))]
 
 
+def test_what_is_imported_is_required():
+    "Not by way of another package alone, which may drop it."
+    config = ConfigParser()
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    named = {re.split(r"[<>=\[]", r)[0].lower().replace("-", "_") for r in config["DEFAULT"]["requirements"].split()}
+    named |= {"alpacafarm_nb", "yaml", "IPython", "google"}   # PyYAML; in notebooks; in Colab alone
+    nodes = [(path.name, node) for path in (ROOT / "alpacafarm_nb").rglob("*.py")
+             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    found = {(alias.name.split(".")[0], file) for file, node in nodes if isinstance(node, ast.Import)
+             for alias in node.names}
+    found |= {(node.module.split(".")[0], file) for file, node in nodes if isinstance(node, ast.ImportFrom)
+              and not node.level}
+    assert not {name for name in found if name[0] not in {*sys.stdlib_module_names, *named}}
+
+
 def test_the_wheel_works_outside_the_repository(installed):
     code = ("import alpacafarm_nb, pathlib; from alpacafarm_nb.core import data_path, lessons_path\n"
             "from alpacafarm_nb.runs import git_state\n"

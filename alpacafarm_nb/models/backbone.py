@@ -126,7 +126,7 @@ class Backbone:
     @property
     def merges(self) -> bool:
         "Whether inference with an adapter goes through a merged copy: of a small base that loses nothing by it."
-        return self.adapters.mergeable and self.dtype.itemsize >= 4 and self.n_parameters <= Adapters.MERGE_LIMIT
+        return self.adapters.mergeable and self.dtype.itemsize >= 4 and self.n_parameters <= self.adapters.MERGE_LIMIT
 
     def checkpointing(
         self,
