@@ -86,14 +86,14 @@ def ours(job, folder, table):
     from alpacafarm_nb import load_base, load_model, train_dpo, train_ppo, train_reward_model, train_sft
     base = load_base(folder / "model", prompts="chat", device="cpu")   # in the precision that it was prepared in
     start = load_model(folder / "adapter", base)
-    how = dict(batch_size=BATCH, epochs=1, lr=LR, schedule="constant", warmup=0, clip=1.)
+    how = dict(batch_size=BATCH, epochs=1, lr=LR, schedule="constant", warmup=0, max_grad_norm=1.)
     work = {
         "sft": lambda: train_sft(start, table, **how), "dpo": lambda: train_dpo(start, table, beta=BETA, **how),
-        "reward": lambda: train_reward_model(start, table, standardise=False, **how),   # TRL does not, either
-        "rloo": lambda: train_ppo(start, lambda t: reward_array(t["output"]), table, advantage="rloo", group=GROUP,
-                                  rollouts=GROUP * ASKED, minibatch=GROUP * ASKED, inner_epochs=1, kl_coef=KL, lr=LR,
-                                  warmup=0, stop_penalty=0., max_new_tokens=NEW_TOKENS,
-                                  steps=len(table) // ASKED, accumulation=4)}[job]
+        "reward": lambda: train_reward_model(start, table, standardize=False, **how),   # TRL does not, either
+        "rloo": lambda: train_ppo(start, lambda t: reward_array(t["output"]), table, advantage="rloo", group_size=GROUP,
+                                  rollout_batch_size=GROUP * ASKED, minibatch_size=GROUP * ASKED, ppo_epochs=1,
+                                  kl_coef=KL, lr=LR, warmup=0, missing_eos_penalty=0., max_new_tokens=NEW_TOKENS,
+                                  steps=len(table) // ASKED, gradient_accumulation_steps=4)}[job]
     tokens = in_order(job, base.backbone, table)[1]   # counted outside of the clock
     return base.backbone, tokens, work
 
@@ -185,7 +185,7 @@ def reward_adapter(net, folder, backbone):
 def sampled_tokens(job, backbone, table, found):
     "Tokens of the answers that were sampled and of their prompts, from what each side reports."
     if job != "rloo": return None
-    mean = [row.get("n_tokens", row.get("completions/mean_length")) for row in found]
+    mean = [row.get("response_length", row.get("completions/mean_length")) for row in found]
     mean = [m for m in mean if m is not None]
     prompts = backbone.codec.encode_prompts(table)
     return GROUP * (sum(map(len, prompts)) + ASKED * sum(mean))

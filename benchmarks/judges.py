@@ -72,7 +72,7 @@ def measure(pool, judge, pairs, spoken):
     for table in (pairs, spoken):
         with warnings.catch_warnings(action="ignore"): labels = pool.annotate_pairs(table, both_orders=True)
         said.append(labels[orders].to_numpy())
-        answers += pool.report.table.loc[judge.name, ["labelled", "unparsed"]].to_numpy(int)
+        answers += pool.report.table.loc[judge.name, ["labeled", "unparsed"]].to_numpy(int)
     plain, hostile = said
     clear = ~np.isnan(plain) & ~np.isnan(hostile)
     took_first = np.concatenate([(v == k + 1)[~np.isnan(v)] for k, v in enumerate(plain.T)])

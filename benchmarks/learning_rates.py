@@ -47,8 +47,8 @@ def train_all_weights(start, batches, lengths, config, loss_of, seed):
     from alpacafarm_nb.training.learner import Learner
     model = start.merge()
     backbone, net = model.backbone, model.backbone.net.requires_grad_(True)
-    learner = Learner(net.parameters(), config.lr, schedule=config.schedule, warmup=config.warmup, clip=config.clip,
-                      seed=seed)
+    learner = Learner(net.parameters(), config.lr, schedule=config.schedule, warmup=config.warmup,
+                      max_grad_norm=config.max_grad_norm, seed=seed)
     weight = lambda rows: sum(lengths[i] for i in rows)
     try: learner.fit(batches, lambda rows: (loss_of(backbone, net, rows), {}), weight)
     finally: net.requires_grad_(False)
@@ -95,7 +95,8 @@ class Farm:
     def sft(self, lr):
         from alpacafarm_nb import SFTConfig, train_sft
         config = SFTConfig.paper()
-        model = train_sft(self.base, self.farm.sft, config, lr=lr, batch_size=16, accumulation=1, seed=self.seed)
+        model = train_sft(self.base, self.farm.sft, config, lr=lr, batch_size=16, gradient_accumulation_steps=1,
+                          seed=self.seed)
         return {"loss": model.history["loss"][-1], **self.figures(model, self.base)}
 
     def sft_full(self, lr):
@@ -119,13 +120,14 @@ class Farm:
         from alpacafarm_nb.methods.reward import reward_accuracy
         train, held = self.pairs
         reward = train_reward_model(self.start, train, RewardConfig.paper(), lr=lr, batch_size=4, seed=self.seed,
-                                    standardise=False)
+                                    standardize=False)
         last = reward.history.rows[-20:]
         return {"accuracy": reward_accuracy(reward, held), "margin": sum(r["margin"] for r in last) / len(last)}
 
     def dpo(self, lr):
         from alpacafarm_nb import DPOConfig, train_dpo
-        model = train_dpo(self.start, self.pairs[0], DPOConfig.paper(), lr=lr, accumulation=1, seed=self.seed)
+        model = train_dpo(self.start, self.pairs[0], DPOConfig.paper(), lr=lr, gradient_accumulation_steps=1,
+                          seed=self.seed)
         return {"margin": model.history["margin"][-1], **self.figures(model, self.start)}
 
     def dpo_full(self, lr):
@@ -148,13 +150,15 @@ class Farm:
     def ppo(self, lr):
         from alpacafarm_nb import PPOConfig, train_ppo
         model = train_ppo(self.start, self.reward, self.farm.unlabeled, PPOConfig.paper(), lr=lr, value_lr=10 * lr,
-                          rollouts=64, minibatch=32, accumulation=1, steps=12, max_new_tokens=72, seed=self.seed)
+                          rollout_batch_size=64, minibatch_size=32, gradient_accumulation_steps=1, steps=12,
+                          max_new_tokens=72, seed=self.seed)
         return {"kl": model.history["kl"][-1], **self.figures(model, self.start)}
 
     def quark(self, lr):
         from alpacafarm_nb import QuarkConfig, train_quark
-        model = train_quark(self.start, self.reward, self.farm.unlabeled, QuarkConfig.paper(), lr=lr, rollouts=64,
-                            batch_size=64, accumulation=1, steps=20, max_new_tokens=72, seed=self.seed)
+        model = train_quark(self.start, self.reward, self.farm.unlabeled, QuarkConfig.paper(), lr=lr,
+                            rollout_batch_size=64,
+                            batch_size=64, gradient_accumulation_steps=1, steps=20, max_new_tokens=72, seed=self.seed)
         return {"kl": model.history["kl"][-1], **self.figures(model, self.start)}
 
 
@@ -178,7 +182,8 @@ class SmolLM2:
     def sft(self, lr):
         from alpacafarm_nb import SFTConfig, train_sft
         data, held = self.data["sft"], self.data["sft_held"]
-        model = train_sft(self.base, data, SFTConfig.paper(), lr=lr, batch_size=8, accumulation=1, seed=self.seed)
+        model = train_sft(self.base, data, SFTConfig.paper(), lr=lr, batch_size=8, gradient_accumulation_steps=1,
+                          seed=self.seed)
         losses, n = self.tools.response_losses(model, held, 8)
         fall, error = self.tools.loss_fall(self.before[0], losses, n)
         return {"fall": fall, "error": error, "moved": moved(model, self.base, held.head(8))}
@@ -195,8 +200,8 @@ class SmolLM2:
         from alpacafarm_nb.methods.dpo import pair_logps
 
         def train(lr, held):
-            model = train_dpo(self.base, self.data["pairs"], DPOConfig.paper(), lr=lr, batch_size=4, accumulation=1,
-                              seed=self.seed)
+            model = train_dpo(self.base, self.data["pairs"], DPOConfig.paper(), lr=lr, batch_size=4,
+                              gradient_accumulation_steps=1, seed=self.seed)
             gain = pair_logps(model, held, 4) - pair_logps(self.base, held, 4)
             return .1 * (gain[:, 0] - gain[:, 1])
         return self.held_margins(lr, train)
@@ -207,7 +212,7 @@ class SmolLM2:
 
         def train(lr, held):
             reward = train_reward_model(self.base, self.data["pairs"], RewardConfig.paper(), lr=lr, batch_size=4,
-                                        standardise=False, seed=self.seed)
+                                        standardize=False, seed=self.seed)
             return np.subtract(*np.split(reward.score_ids(held.prompts * 2, held.chosen + held.rejected), 2))
         return self.held_margins(lr, train)
 

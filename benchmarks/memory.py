@@ -78,9 +78,9 @@ def runs(args, sft, reward, asked):
     rows, each, words = args.rollouts, args.part, " lay" * (args.new - 1)
     texts = asked.assign(output=words)
     pairs = asked.assign(output_1=words, output_2=words[4:], preference=[1 + i % 2 for i in range(len(asked))])
-    plain = dict(epochs=1, batch_size=each, accumulation=rows // (2 * each))   # two steps
-    ppo = PPOConfig(steps=1, rollouts=rows, minibatch=rows, inner_epochs=1, value=args.value,
-                    accumulation=rows // each, max_new_tokens=args.new)
+    plain = dict(epochs=1, batch_size=each, gradient_accumulation_steps=rows // (2 * each))   # two steps
+    ppo = PPOConfig(steps=1, rollout_batch_size=rows, minibatch_size=rows, ppo_epochs=1, value=args.value,
+                    gradient_accumulation_steps=rows // each, max_new_tokens=args.new)
     return {"sft": (SFTConfig(**plain), lambda c: train_sft(sft, texts, c)),
             "reward": (RewardConfig(**plain), lambda c: train_reward_model(sft, pairs, c)),
             "dpo": (DPOConfig(**plain), lambda c: train_dpo(sft, pairs, c)),
@@ -120,7 +120,7 @@ def main():
     print(f"{backbone!r}\nprompts of {prompt} tokens, answers of {args.new}", flush=True)
     for method in args.methods.split(","):
         config, train = runs(args, sft, reward, asked)[method]
-        estimate = estimate_memory(backbone, method, config, prompt=prompt, response=args.new)
+        estimate = estimate_memory(backbone, config, prompt=prompt, response=args.new)
         print(f"\n{estimate!r}", flush=True)
         gc.collect()
         if gpu: torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats()

@@ -329,13 +329,14 @@ class Run:
         from alpacafarm_nb import train_ppo
         args, asked = self.args, self.data["ppo"]
         with Clock() as clock:  # few answers end within so few tokens: a penalty for not ending would be the reward
-            model = train_ppo(self.sft, self.reward, asked, steps=args.ppo_steps, rollouts=args.ppo_rollouts,
-                              minibatch=args.batch, inner_epochs=PPO_EPOCHS, max_new_tokens=args.ppo_tokens, lr=2e-4,
-                              warmup=1, stop_penalty=0., seed=args.seed)
+            model = train_ppo(self.sft, self.reward, asked, steps=args.ppo_steps, rollout_batch_size=args.ppo_rollouts,
+                              minibatch_size=args.batch, ppo_epochs=PPO_EPOCHS, max_new_tokens=args.ppo_tokens, lr=2e-4,
+                              warmup=1, missing_eos_penalty=0., seed=args.seed)
         rows = model.history.rows
-        drawn = round(args.ppo_rollouts * sum(r["n_tokens"] for r in rows))
+        drawn = round(args.ppo_rollouts * sum(r["response_length"] for r in rows))
         prompts = sum(map(len, self.base.backbone.codec.encode_prompts(asked)))
-        kept = ("step", "reward", "kl", "entropy", "n_tokens", "finished", "policy_loss", "value_loss", "clipped")
+        kept = ("step", "reward", "kl", "entropy", "response_length", "finished", "policy_loss", "value_loss",
+                "clip_fraction")
         return model, {**clock.rate(PPO_EPOCHS * (prompts + drawn)), "drawn_tokens": drawn, "steps": len(rows),
                        "history": [{k: r[k] for k in kept} for r in rows], "answers": self.answers(model)}
 

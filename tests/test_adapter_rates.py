@@ -53,7 +53,7 @@ def test_a_run_that_ends_as_it_began_says_so(name, base):
         train(base, table, kind.paper())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(base, table, kind.paper(lora=True), batch_size=2, accumulation=1)
+        train(base, table, kind.paper(lora=True), batch_size=2, gradient_accumulation_steps=1)
         train(base, table, batch_size=2)
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_run_may_end_early(base):
 @pytest.mark.parametrize("train", [train_ppo, train_quark])
 def test_so_does_a_policy_that_learned_from_its_own_answers(train, base):
     longest = lambda table: table["output"].str.len().to_numpy(dtype=float)
-    few = dict(steps=1, rollouts=4)
+    few = dict(steps=1, rollout_batch_size=4)
     with pytest.warns(UserWarning, match=f"{train.__name__[6:]} ends as it began: 1 steps .* moved it by "):
         train(base, longest, QUESTIONS, lr=1e-12, **few)
     with warnings.catch_warnings():

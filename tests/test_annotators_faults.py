@@ -60,7 +60,7 @@ def test_transient_faults_of_all_kinds(tmp_path):
     assert given.mean() >= .99
     assert (labels["preference"][given] == truth(pairs)[given]).all(), "mislabelled"
     assert (labels["failure"].notna() == ~given).all(), "no verdict without a reason, no reason beside a verdict"
-    assert crowd.report.unlabelled == (~given).sum()
+    assert crowd.report.unlabeled == (~given).sum()
     assert len(crowd.answers) <= server.requests
 
 

@@ -80,13 +80,13 @@ def crowd(server, model, tmp_path):
 def check(rows, crowd):
     "Rows as the reference gives them: a verdict, or the reason why there is none."
     assert isinstance(rows, list) and REFERENCE <= set(rows[0])
-    labelled = [r for r in rows if r["preference"] == r["preference"]]
-    assert all(r["preference"] in (1, 1.5, 2) for r in labelled)
+    labeled = [r for r in rows if r["preference"] == r["preference"]]
+    assert all(r["preference"] in (1, 1.5, 2) for r in labeled)
     lost = [r for r in rows if r["preference"] != r["preference"]]
     assert all(str(r["failure"]).startswith("unparsed") and isinstance(r["raw_completion"], str) for r in lost), lost
     report = crowd.report.table
-    assert report["failed"].sum() == 0 and report["labelled"].sum() == len(labelled)
-    return labelled
+    assert report["failed"].sum() == 0 and report["labeled"].sum() == len(labeled)
+    return labeled
 
 
 def test_the_three_ways_in(crowd):

@@ -148,7 +148,7 @@ def test_what_asks_a_reward_model(base, reward):
 
 
 def test_a_reward_model_learns_from_what_was_said(base):
-    trained = train_reward_model(base, PAIRS, standardise=False, **STILL)
+    trained = train_reward_model(base, PAIRS, standardize=False, **STILL)
     with base.backbone.inference(trained.adapter): gap = trained.score(training_pairs(PAIRS).rename(columns={
         "chosen": "output", "finished_chosen": "finished"})) - trained.score(training_pairs(PAIRS).rename(columns={
         "rejected": "output", "finished_rejected": "finished"}))

@@ -84,7 +84,7 @@ def test_heads_are_as_wide_as_the_states(tmp_path):
     np.testing.assert_allclose(reward.score_ids([prompt], [answer])[0], by_hand, atol=1e-5)
     ones = lambda table: np.ones(len(table))
     for value in ("head", "adapter"):
-        af.train_ppo(base, ones, DEMOS, steps=1, rollouts=4, minibatch=2, max_new_tokens=4, value=value)
+        af.train_ppo(base, ones, DEMOS, steps=1, rollout_batch_size=4, minibatch_size=2, max_new_tokens=4, value=value)
 
 
 @pytest.mark.parametrize("config, want", [

@@ -63,7 +63,7 @@ TRAIN = textwrap.dedent("""
         return error.square().mean(), {"bias": error.mean()}
 
     batches = length_batches([1] * 43, 5, epochs=3, seed=1)  # 27 of them: the last step has one batch, for one process
-    learner.fit(batches, loss_fn, accumulation=accumulation, run_dir=folder / "run", checkpoint_every=2)
+    learner.fit(batches, loss_fn, gradient_accumulation_steps=accumulation, run_dir=folder / "run", checkpoint_every=2)
     if learner.accelerator.is_main_process:
         figures = [torch.tensor(learner.history[column]) for column in ("loss", "bias")]
         torch.save([net.weight.detach(), *figures], folder / "result.pt")

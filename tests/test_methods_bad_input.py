@@ -30,7 +30,7 @@ ON_PAIRS = {"reward": train_reward_model, "dpo": train_dpo, "feedme": train_feed
 ONLINE = {"ppo": train_ppo, "quark": train_quark,
           "rloo": lambda *a, **more: train_ppo(*a, advantage="rloo", **more),
           "grpo": lambda *a, **more: train_ppo(*a, advantage="grpo", **more)}
-FEW = dict(steps=1, rollouts=4)
+FEW = dict(steps=1, rollout_batch_size=4)
 
 
 def length(table): return table["output"].str.len().to_numpy(dtype=float)
@@ -107,7 +107,7 @@ def test_a_policy_that_says_nothing(name, base):
     bias[silent.backbone.codec.eos_id] = 1e4
     head.bias = torch.nn.Parameter(bias, requires_grad=False)
     model = ONLINE[name](silent, length, QUESTIONS, **FEW)
-    assert model.history["n_tokens"] == [1.] and model.history["reward"] == [0.]
+    assert model.history["response_length"] == [1.] and model.history["reward"] == [0.]
     before = silent.branch("before")   # nothing was better than anything else: nothing was learned
     for key, weight in silent.backbone.adapters.state(model.adapter).items():
         torch.testing.assert_close(weight, silent.backbone.adapters.state(before.adapter)[key], rtol=0, atol=1e-5)

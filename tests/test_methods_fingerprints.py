@@ -64,10 +64,11 @@ def reward_model(base, scale=1., mean=0., seed=0, bias=None):
 
 
 ONLINE = {
-    "ppo": lambda m, r, **run: train_ppo(m, r, QUESTIONS, steps=2, rollouts=4, minibatch=4, checkpoint_every=1, **run),
-    "grpo": lambda m, r, **run: train_ppo(m, r, QUESTIONS, steps=2, rollouts=8, minibatch=8, advantage="grpo",
-                                          checkpoint_every=1, **run),
-    "quark": lambda m, r, **run: train_quark(m, r, QUESTIONS, steps=2, rollouts=4, updates=1, batch_size=4,
+    "ppo": lambda m, r, **run: train_ppo(m, r, QUESTIONS, steps=2, rollout_batch_size=4, minibatch_size=4,
+                                         checkpoint_every=1, **run),
+    "grpo": lambda m, r, **run: train_ppo(m, r, QUESTIONS, steps=2, rollout_batch_size=8, minibatch_size=8,
+                                          advantage="grpo", checkpoint_every=1, **run),
+    "quark": lambda m, r, **run: train_quark(m, r, QUESTIONS, steps=2, rollout_batch_size=4, updates=1, batch_size=4,
                                              checkpoint_every=1, **run),
 }
 CHANGED = {  # a reward, and another that is not the same
@@ -269,9 +270,9 @@ TASKS = {   # what two runs differ in: policy, reward, instructions
 def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
     if (name, task) == ("expert", "gold answers"): pytest.skip("the reward is shown no other columns there")
     few = dict(steps=2, checkpoint_every=1, run_dir=tmp_path)
-    train = {"ppo": lambda *a: train_ppo(*a, rollouts=4, minibatch=4, **few),
-             "grpo": lambda *a: train_ppo(*a, rollouts=8, minibatch=8, advantage="grpo", **few),
-             "quark": lambda *a: train_quark(*a, rollouts=4, updates=1, batch_size=4, **few),
+    train = {"ppo": lambda *a: train_ppo(*a, rollout_batch_size=4, minibatch_size=4, **few),
+             "grpo": lambda *a: train_ppo(*a, rollout_batch_size=8, minibatch_size=8, advantage="grpo", **few),
+             "quark": lambda *a: train_quark(*a, rollout_batch_size=4, updates=1, batch_size=4, **few),
              "expert": lambda *a: train_expert_iteration(*a, n=4, epochs=1, batch_size=2, run_dir=tmp_path)}[name]
     roles = list(base.backbone.adapters.names)
     one, two = TASKS[task](base)
@@ -286,8 +287,8 @@ def test_another_table_stop_or_scale_is_refused(name, task, base, tmp_path):
 
 
 def test_another_scale_of_the_reference_is_refused(base, tmp_path):
-    train = lambda alpha: train_ppo(base, lengths, QUESTIONS, reference=scaled(base, alpha), steps=1, rollouts=4,
-                                    minibatch=4, checkpoint_every=1, run_dir=tmp_path)
+    train = lambda alpha: train_ppo(base, lengths, QUESTIONS, reference=scaled(base, alpha), steps=1,
+                                    rollout_batch_size=4, minibatch_size=4, checkpoint_every=1, run_dir=tmp_path)
     train(16), train(16)
     with pytest.raises(StageError, match="not the same: start"): train(64)
     for adapter in list(base.backbone.adapters.names): base.backbone.adapters.remove(adapter)
@@ -295,7 +296,7 @@ def test_another_scale_of_the_reference_is_refused(base, tmp_path):
 
 def test_a_column_that_cannot_be_read(base, tmp_path):
     table = TABLE.assign(odd=[object()] * 4)
-    train = lambda **run: train_ppo(base, lengths, table, steps=1, rollouts=4, minibatch=4, **run).free()
+    train = lambda **run: train_ppo(base, lengths, table, steps=1, rollout_batch_size=4, minibatch_size=4, **run).free()
     train()
     with pytest.raises(ConfigError, match="column 'odd'"): train(run_dir=tmp_path)
 

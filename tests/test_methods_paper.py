@@ -19,16 +19,17 @@ SHARED = dict(rollout_batch_size=512, step_batch_size=256, warmup_steps=5, lr_sc
               adam_epsilon=1e-5, max_grad_norm=1., weight_decay=0., temperature=1., response_len=300, total_epochs=10)
 QUARK = SHARED | dict(learning_rate=3e-6, kl_coef=.05, entropy_coef=0., num_reward_tokens=4,
                       clear_data_pool_on_each_rollout=True, train_on_best_quantile=True, num_gradient_steps_per_step=1)
-PPO = SHARED | dict(learning_rate=1e-5, kl_coef=.0067, noptepochs=2, cliprange=.2, cliprange_value=.2, lam=1.,
+PPO = SHARED | dict(learning_rate=1e-5, kl_coef=.0067, noptepochs=2, cliprange=.2, cliprange_value=.2, gae_lambda=1.,
                     whiten_rewards=True, truncate_tokens=None)
 STEPS = 20_000 * SHARED["total_epochs"] // SHARED["rollout_batch_size"]
 
-SAME = dict(rollout_batch_size="rollouts", warmup_steps="warmup", lr_scheduler_type="schedule", adam_epsilon="adam_eps",
+SAME = dict(rollout_batch_size="rollout_batch_size", warmup_steps="warmup", lr_scheduler_type="schedule",
+            adam_epsilon="adam_eps",
             temperature="temperature", response_len="max_new_tokens", learning_rate="lr", kl_coef="kl_coef")
-QUARK_SAME = SAME | dict(step_batch_size="batch_size", num_reward_tokens="quantiles", max_grad_norm="clip",
+QUARK_SAME = SAME | dict(step_batch_size="batch_size", num_reward_tokens="quantiles", max_grad_norm="max_grad_norm",
                          clear_data_pool_on_each_rollout="clear_pool", num_gradient_steps_per_step="updates")
-PPO_SAME = SAME | dict(step_batch_size="minibatch", noptepochs="inner_epochs", cliprange="clip", lam="lam",
-                       cliprange_value="value_clip", whiten_rewards="whiten_rewards")
+PPO_SAME = SAME | dict(step_batch_size="minibatch_size", noptepochs="ppo_epochs", cliprange="clip_range",
+                       gae_lambda="gae_lambda", cliprange_value="value_clip_range", whiten_rewards="whiten_rewards")
 
 QUESTIONS = ["What do hens lay?", "What do cows give?", "Who has wool?", "Who eats hay?"]
 
@@ -45,7 +46,8 @@ def test_settings_of_one():
     assert QuarkConfig.paper().mode == "best" and QuarkConfig.paper().kl_first == "policy"
     assert QuarkConfig.paper("all").token_at == "front"
     ppo = PPOConfig.paper()
-    assert ppo.reward_scale == "raw" and ppo.stop_penalty == 0 and ppo.value_lr == ppo.lr and ppo.value == "adapter"
+    assert ppo.reward_scale == "raw" and ppo.missing_eos_penalty == 0 and ppo.value == "adapter"
+    assert ppo.value_lr == ppo.lr
     assert PPOConfig.paper(human=True).kl_coef == .02
 
 
@@ -84,7 +86,8 @@ def test_a_run_of_quark_is_theirs(base, monkeypatch, tmp_path):
     monkeypatch.setattr(Learner, "__init__", keep)
     scores = iter(range(1000))
     reward = lambda table: np.array([next(scores) for _ in range(len(table))], dtype=float)
-    config = dict(steps=3, rollouts=16, batch_size=4, accumulation=1, max_new_tokens=5, warmup=1, schedule_steps=5)
+    config = dict(steps=3, rollout_batch_size=16, batch_size=4, gradient_accumulation_steps=1, max_new_tokens=5,
+                  warmup=1, schedule_steps=5)
     trained = train_quark(base, reward, QUESTIONS, QuarkConfig.paper(), **config)
     optimizer = kept["learner"].optimizer
     assert {(g["eps"], g["weight_decay"]) for g in optimizer.param_groups} == {(1e-5, 0.)}
@@ -104,8 +107,8 @@ def test_the_token_stands_in_front(base, monkeypatch, tmp_path):
     taken = quark.collate
     monkeypatch.setattr(quark, "collate", keep)
     length = lambda table: table["output"].str.len().to_numpy(dtype=float)
-    trained = train_quark(base, length, QUESTIONS, QuarkConfig.paper("all"), steps=1, rollouts=4, batch_size=4,
-                          accumulation=1, max_new_tokens=5)
+    trained = train_quark(base, length, QUESTIONS, QuarkConfig.paper("all"), steps=1, rollout_batch_size=4,
+                          batch_size=4, gradient_accumulation_steps=1, max_new_tokens=5)
     asked, first = [backbone.encode_prompt(q) for q in QUESTIONS], int(backbone.codec.bos_id is not None)
     reference, policy = read
     assert sorted(reference) == sorted(asked)   # the reference reads no token

@@ -52,18 +52,19 @@ def test_the_methods_in_low_precision(folder, precision):
     assert dpo.history["loss"][-1] < .8 * dpo.history["loss"][0]
 
     for value in ("head", "adapter"):
-        ppo = train_ppo(sft, reward, QUESTIONS, steps=2, rollouts=8, minibatch=4, value=value)
-        assert abs(ppo.history["kl"][0]) < .02 and ppo.history["clipped"][0] < .1
+        ppo = train_ppo(sft, reward, QUESTIONS, steps=2, rollout_batch_size=8, minibatch_size=4, value=value)
+        assert abs(ppo.history["kl"][0]) < .02 and ppo.history["clip_fraction"][0] < .1
         gaps = [x or 0. for x in ppo.history["sampling_gap"]]  # what is sampled is what is trained, but for rounding
         assert max(gaps) < .02 and (max(gaps) > 0) == (base.backbone.dtype == torch.bfloat16)
         now, then = (base.backbone.adapters.parameters(m.adapter) for m in (ppo, sft))
         assert max((a - b).abs().max().item() for a, b in zip(now, then)) > 1e-5
     assert len(best_of_n(sft, reward, 2).sample(QUESTIONS).output) == 4
 
-    start, online = state(base, sft), dict(steps=2, rollouts=8)
+    start, online = state(base, sft), dict(steps=2, rollout_batch_size=8)
     family = [train_dpo(sft, pairs, loss=loss, epochs=2, batch_size=8, lr=1e-2, warmup=1, name=loss)
               for loss in ("dpo_per_token", "ipo", "kto", "simpo", "orpo")]
-    family += [train_ppo(sft, reward, QUESTIONS, **online, minibatch=4, advantage=a, name=a) for a in ("rloo", "grpo")]
+    family += [train_ppo(sft, reward, QUESTIONS, **online, minibatch_size=4, advantage=a, name=a) for a in ("rloo",
+                                                                                                            "grpo")]
     family += [train_quark(sft, reward, QUESTIONS, mode=m, **online, updates=2, batch_size=4, name=f"quark_{m}")
                for m in ("best", "all")]
     family += [train_expert_iteration(sft, reward, QUESTIONS, n=2, epochs=2, batch_size=4),

@@ -37,7 +37,7 @@ def base():
 
 
 PAIRWISE = dict(epochs=3, batch_size=4, lr=1e-3)
-ONLINE = dict(steps=6, rollouts=8, lr=1e-3)
+ONLINE = dict(steps=6, rollout_batch_size=8, lr=1e-3)
 METHODS = {
     "reward": lambda m, **run: train_reward_model(m, PAIRS, **PAIRWISE, **run),
     "dpo": lambda m, **run: train_dpo(m, PAIRS, **PAIRWISE, **run),
@@ -45,8 +45,8 @@ METHODS = {
     "orpo": lambda m, **run: train_dpo(m, PAIRS, loss="orpo", **PAIRWISE, **run),
     "feedme": lambda m, **run: train_feedme(m, PAIRS, **PAIRWISE, **run),
     "reward_conditioning": lambda m, **run: train_reward_conditioning(m, PAIRS, **PAIRWISE, **run),
-    "ppo": lambda m, **run: train_ppo(m, longest, QUESTIONS, **ONLINE, minibatch=4, kl_target=.1, **run),
-    "rloo": lambda m, **run: train_ppo(m, longest, QUESTIONS, **ONLINE, minibatch=4, advantage="rloo", **run),
+    "ppo": lambda m, **run: train_ppo(m, longest, QUESTIONS, **ONLINE, minibatch_size=4, kl_target=.1, **run),
+    "rloo": lambda m, **run: train_ppo(m, longest, QUESTIONS, **ONLINE, minibatch_size=4, advantage="rloo", **run),
     "quark": lambda m, **run: train_quark(m, longest, QUESTIONS, **ONLINE, updates=3, batch_size=4, **run),
     "quark_all": lambda m, **run: train_quark(m, longest, QUESTIONS, mode="all", **ONLINE, updates=3, batch_size=4,
                                               **run),
@@ -115,8 +115,9 @@ def damaged(whole):
 def test_a_damaged_folder_is_named_and_never_another_result(name, base, tmp_path):
     "Whatever happens to a file of a finished run: the same result, or an error that names the file and what to do."
     looked = dict(evaluate=lambda step, model: {"x": 1.}, evaluate_at=[1, 2])
-    few = dict(steps=2, rollouts=4, checkpoint_every=1)
-    train = {"ppo": lambda: train_ppo(base, longest, QUESTIONS, minibatch=4, run_dir=tmp_path / "run", **few, **looked),
+    few = dict(steps=2, rollout_batch_size=4, checkpoint_every=1)
+    train = {"ppo": lambda: train_ppo(base, longest, QUESTIONS, minibatch_size=4, run_dir=tmp_path / "run", **few,
+                                      **looked),
              "quark": lambda: train_quark(base, longest, QUESTIONS, updates=1, batch_size=4, quantiles=2,
                                           run_dir=tmp_path / "run", **few, **looked),
              "expert": lambda: train_expert_iteration(base, longest, QUESTIONS, n=3, epochs=1, batch_size=2,

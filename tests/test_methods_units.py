@@ -36,7 +36,7 @@ def gradient(policy, reward, **settings):
         found.append(torch.cat([p.grad.flatten() for p in learner.groups["policy"]]))
         learner.optimizer.zero_grad()
         return {}
-    few = dict(steps=1, rollouts=16, minibatch=16, inner_epochs=1, stop_penalty=0., lam=1.)
+    few = dict(steps=1, rollout_batch_size=16, minibatch_size=16, ppo_epochs=1, missing_eos_penalty=0., gae_lambda=1.)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learner, "optimizer_step", keep)
         base = Model(policy.backbone, None, "base", decoding=policy.decoding)
@@ -76,8 +76,8 @@ def test_the_kl_is_added_to_what_the_scores_give(advantage, policy):
 def test_rounding_is_no_reward(advantage, scale, policy):
     dust = lambda table: np.where(np.arange(len(table)) % 2, .1 + .2, .3)
     assert dust(range(4)).std() > 0
-    trained = train_ppo(policy, dust, QUESTIONS, advantage=advantage, reward_scale=scale, steps=3, rollouts=8,
-                        minibatch=8, kl_coef=0., stop_penalty=0., lam=1.)
+    trained = train_ppo(policy, dust, QUESTIONS, advantage=advantage, reward_scale=scale, steps=3, rollout_batch_size=8,
+                        minibatch_size=8, kl_coef=0., missing_eos_penalty=0., gae_lambda=1.)
     rows = trained.history.rows
     assert all(abs(row["objective"]) < 1 and row.get("value_loss", 0) < 1 for row in rows)
     if advantage != "gae" or scale == "first rollout":   # of a raw constant, the value function must learn what it is
@@ -128,7 +128,7 @@ def test_a_large_constant_in_the_reward_teaches_nothing(advantage, unit, policy)
 def test_rewards_within_the_rounding_of_single_precision_are_named(policy):
     "A reward that was computed in single precision: its last digits are no reward, and that is said."
     single = lambda table: (3 + 3e-7 * (np.arange(len(table)) % 3)).astype(np.float32)
-    few = dict(rollouts=8, minibatch=8, stop_penalty=0., kl_coef=0.)
+    few = dict(rollout_batch_size=8, minibatch_size=8, missing_eos_penalty=0., kl_coef=0.)
     with pytest.warns(UserWarning, match=r"differ by .* about 3, which is taken for the rounding"):
         assert gradient(policy, single, advantage="rloo", **few).norm() == 0
     length = lambda table: 1e7 + table["output"].str.len().to_numpy(dtype=float)
@@ -145,7 +145,8 @@ def test_rewards_within_the_rounding_of_single_precision_are_named(policy):
 def test_rewards_that_overflow_end_the_run(size, scale, advantage, policy):
     reward = lambda table: size * np.arange(1., len(table) + 1)
     with pytest.raises(StageError, match="not finite"):
-        train_ppo(policy, reward, QUESTIONS, advantage=advantage, reward_scale=scale, steps=1, rollouts=8, minibatch=8)
+        train_ppo(policy, reward, QUESTIONS, advantage=advantage, reward_scale=scale, steps=1, rollout_batch_size=8,
+                  minibatch_size=8)
 
 
 def scaled(policy, reward, **settings):

@@ -33,7 +33,7 @@ def report(tmp_path_factory):
     models = {PAYLOADS[0]: asked.assign(output=PAYLOADS), PAYLOADS[3]: asked.assign(output=PAYLOADS[::-1])}
     board = leaderboard(models, asked, Judge(), baseline=PAYLOADS[0])
     agreements = pd.DataFrame({"annotator": PAYLOADS, "agreement": 60., "standard_error": 1., "group": PAYLOADS})
-    curve = pd.DataFrame({"labeller": PAYLOADS[1], "judge": PAYLOADS[0], "n": [1, 2, 4], "value": [1., 2, 3]})
+    curve = pd.DataFrame({"labeler": PAYLOADS[1], "judge": PAYLOADS[0], "n": [1, 2, 4], "value": [1., 2, 3]})
     figures = [board.plot(), agreement_figure(agreements, dict.fromkeys(PAYLOADS, 60.), title=PAYLOADS[1]),
                overoptimization_figure(curve, y_title=PAYLOADS[1]),
                training_figure({PAYLOADS[1]: [{"step": k, PAYLOADS[0]: k} for k in range(40)]})]

@@ -90,7 +90,7 @@ def reader(farm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(alpacafarm_nb, "load_farm", lambda name: farm, raising=False)
     short = dict(train_sft=dict(epochs=1), train_reward_model=dict(epochs=1),
-                 train_ppo=dict(rollouts=2, minibatch=2, inner_epochs=1, max_new_tokens=4))
+                 train_ppo=dict(rollout_batch_size=2, minibatch_size=2, ppo_epochs=1, max_new_tokens=4))
     for name, settings in short.items():
         whole = getattr(alpacafarm_nb, name)
 

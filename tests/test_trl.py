@@ -20,7 +20,7 @@ COMMON = dict(per_device_train_batch_size=BATCH, learning_rate=LR, lr_scheduler_
               num_train_epochs=2, max_grad_norm=1.0, weight_decay=0.0, optim="adamw_torch", logging_steps=1, bf16=False,
               use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no", max_length=128,
               train_sampling_strategy="sequential", disable_tqdm=True, dataloader_drop_last=False, seed=0)
-OURS = dict(batch_size=BATCH, lr=LR, schedule="constant", warmup=0, clip=1.0, epochs=2)
+OURS = dict(batch_size=BATCH, lr=LR, schedule="constant", warmup=0, max_grad_norm=1.0, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +151,10 @@ def test_the_gradient_of_answers_compared(advantage, start, tmp_path, monkeypatc
     rolled = ppo.roll_out
     monkeypatch.setattr(ppo, "roll_out", keep_rollout)
     monkeypatch.setattr(Learner, "optimizer_step", keep_gradient)
-    ppo.train_ppo(policy, lambda t: np.array(count_e(t["output"])), asked, name="ours", advantage=advantage, group=4,
-                  rollouts=16, minibatch=16, inner_epochs=1, steps=1, kl_coef=.05, stop_penalty=0., max_new_tokens=24)
+    ppo.train_ppo(policy, lambda t: np.array(count_e(t["output"])), asked, name="ours", advantage=advantage,
+                  group_size=4,
+                  rollout_batch_size=16, minibatch_size=16, ppo_epochs=1, steps=1, kl_coef=.05, missing_eos_penalty=0.,
+                  max_new_tokens=24)
     rollout = kept["rollout"]
     spread = float(np.std(count_e(rollout.table["output"]))) if advantage == "rloo" else 1.  # our rewards' unit
 

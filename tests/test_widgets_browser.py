@@ -71,18 +71,18 @@ def test_desk(lab, theme):
     with lab.open(DESK, "desk", theme=theme) as page:
         root = page.locator(".af-desk")
         status, work = root.locator(".af-status[role=status]"), root.locator(".af-work")
-        labelled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
-        expect(status).to_have_text("0 of 6 pairs labelled")
+        labeled = lambda: value(page, "desk.labels()[['annotator', 'preference']].values.tolist()")
+        expect(status).to_have_text("0 of 6 pairs labeled")
         left, first = root.locator(".af-output .af-text").nth(0).text_content(), root.locator("h3").text_content()
         root.get_by_role("button", name="left is better").click()            # mouse
-        expect(status).to_have_text("1 of 6 pairs labelled")
+        expect(status).to_have_text("1 of 6 pairs labeled")
         row = value(page, "desk.labels().iloc[0].to_dict()")
         assert row["instruction"] == first and row[f"output_{row['preference']:.0f}"] == left
         work.focus()                                                         # keyboard
         for key, n in zip("201u00", (2, 3, 4, 3, 4, 5)):
             page.keyboard.press(key)
-            expect(status).to_have_text(f"{n} of 6 pairs labelled")
-        assert [p for _, p in labelled()[2:4]] == [1.5, 1.5]
+            expect(status).to_have_text(f"{n} of 6 pairs labeled")
+        assert [p for _, p in labeled()[2:4]] == [1.5, 1.5]
         shown = root.locator("h3").text_content()
         page.keyboard.press("s")                                             # the only one left: it comes again
         becomes(page, "desk.heard", 8)                                       # by then the page has heard of it
@@ -93,16 +93,16 @@ def test_desk(lab, theme):
         expect(root.get_by_text("Every pair has your label.")).to_be_visible()
         expect(root.locator(".af-outputs")).to_be_hidden()
         root.get_by_role("button", name="undo").click()
-        expect(status).to_have_text("5 of 6 pairs labelled")
-        root.get_by_label("your name").focus()                               # another person; typing is no labelling
+        expect(status).to_have_text("5 of 6 pairs labeled")
+        root.get_by_label("your name").focus()                               # another person; typing is no labeling
         for key in ("Control+a", *"Stu", "Enter"): page.keyboard.press(key)
-        expect(status).to_have_text("0 of 6 pairs labelled")
+        expect(status).to_have_text("0 of 6 pairs labeled")
         work.focus()
         page.keyboard.press("1")
-        expect(status).to_have_text("1 of 6 pairs labelled")
+        expect(status).to_have_text("1 of 6 pairs labeled")
         expect(root.locator("tbody tr")).to_have_count(3)
         root.get_by_label("who was here").select_option("Ada")
-        expect(status).to_have_text("5 of 6 pairs labelled")
+        expect(status).to_have_text("5 of 6 pairs labeled")
         root.get_by_role("button", name="export").click()
         expect(root.locator(".af-note").last).to_contain_text("labels-1.json")
         page.ask("from alpacafarm_nb import AnnotationCache")
@@ -137,7 +137,7 @@ def test_desk_labels_what_is_meant_and_nothing_else(lab):
         for key in "ArrowLeft ArrowRight ArrowUp ArrowDown Enter Space Tab".split(): page.keyboard.press(key)
         assert value(page, "[desk.heard, len(desk.labels()), desk.view['done']]") == [0, 0, 0]
         page.keyboard.press("1")                                             # the same place: a key that is meant
-        expect(root.locator(".af-status[role=status]")).to_have_text("1 of 6 pairs labelled")
+        expect(root.locator(".af-status[role=status]")).to_have_text("1 of 6 pairs labeled")
         assert root.locator(".af-output").evaluate_all("all => all.map(e => e.scrollTop)") == [0, 0], "a new pair"
         assert page.problems == []
 

@@ -33,7 +33,7 @@ def test_a_label_is_never_swallowed(lab):
         banner, problem, note = map(root.locator, (".af-banner", ".af-problem", ".af-keys .af-note"))
         status = root.locator(".af-status[role=status]")
         label = root.get_by_role("button", name="left is better")
-        expect(status).to_have_text("0 of 6 pairs labelled")
+        expect(status).to_have_text("0 of 6 pairs labeled")
         expect(banner).to_be_hidden()
         pid = value(page, "__import__('os').getpid()")
         os.kill(pid, signal.SIGSTOP)
@@ -47,14 +47,14 @@ def test_a_label_is_never_swallowed(lab):
         expect(problem).to_be_hidden()
         assert value(page, "desk.heard") == 0
         label.click()
-        expect(status).to_have_text("1 of 6 pairs labelled")
+        expect(status).to_have_text("1 of 6 pairs labeled")
         page.evaluate(START, HANGS)
         expect(banner).to_have_text(BUSY)
         label.click()                                                # busy: the label waits, and the page says so
         expect(note).to_have_text("not kept yet: waiting for the kernel …")
-        assert status.text_content() == "1 of 6 pairs labelled"
+        assert status.text_content() == "1 of 6 pairs labeled"
         page.keyboard.press("0")                                 # no second label for a pair that waits for its own
-        expect(status).to_have_text("2 of 6 pairs labelled")
+        expect(status).to_have_text("2 of 6 pairs labeled")
         expect(note).to_have_text("")
         expect(banner).to_be_hidden()
         assert value(page, "desk.heard") == 2
@@ -63,7 +63,7 @@ def test_a_label_is_never_swallowed(lab):
         root.locator(".af-work").focus()
         page.keyboard.press("1")
         expect(problem).to_have_text("Not kept: the kernel does not answer.")
-        assert status.text_content() == "2 of 6 pairs labelled"
+        assert status.text_content() == "2 of 6 pairs labeled"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops the kernel by a signal")
@@ -73,16 +73,16 @@ def test_a_stall_refuses_no_label(lab):
         root = page.locator(".af-desk")
         banner, status = root.locator(".af-banner"), root.locator(".af-status[role=status]")
         label = root.get_by_role("button", name="left is better")
-        expect(status).to_have_text("0 of 6 pairs labelled")
+        expect(status).to_have_text("0 of 6 pairs labeled")
         label.evaluate("e => { const end = Date.now() + 8000; while (Date.now() < end); e.click() }")
-        expect(status).to_have_text("1 of 6 pairs labelled")
+        expect(status).to_have_text("1 of 6 pairs labeled")
         pid = value(page, "__import__('os').getpid()")
         os.kill(pid, signal.SIGSTOP)
         try:
             expect(banner).to_have_text(GONE)
             label.click()
         finally: os.kill(pid, signal.SIGCONT)
-        expect(status).to_have_text("2 of 6 pairs labelled")
+        expect(status).to_have_text("2 of 6 pairs labeled")
         expect(banner).to_be_hidden()
 
 
@@ -114,14 +114,14 @@ def test_a_notebook_that_was_saved_and_reopened(lab):
         assert page.locator("[data-af-kept]").count() == 6 and not page.locator("[data-af-kept]:visible").count()
         page.locator(".af-explorer").first.get_by_label("show").select_option("disagree")
         page.locator(".af-desk").get_by_role("button", name="tie").click()
-        kept = page.locator("[data-af-kept]", has_text="1 of 6 pairs labelled")
+        kept = page.locator("[data-af-kept]", has_text="1 of 6 pairs labeled")
         expect(kept).to_have_count(1)                                        # what is kept follows
         page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     with _reopened(lab, path.name) as page:
         said = _seen(page)
         assert "model not found" not in said and page.locator(".af").count() == 0
         assert page.locator("[data-af-kept]:visible").count() == 6
-        for text in ("Agreement, %", "for output 1:", "ppo by gold: highest 56.0", "1 of 6 pairs labelled", "1.25"):
+        for text in ("Agreement, %", "for output 1:", "ppo by gold: highest 56.0", "1 of 6 pairs labeled", "1.25"):
             assert text in said, text
         page.screenshot(path=ROOT / "runs/screenshots/reopened.png")
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")

@@ -17,7 +17,7 @@ sft = train_sft(load_base(farm.model), farm.sft.head(320), epochs=1)
 EVIL = "<img src=x onerror='window.attacked = 1'>"
 PPO = TRAINED + """
 board = training_board(train_ppo, sft, lambda table: farm.gold.utility(table), farm.unlabeled, steps=STEPS,
-                       rollouts=16, minibatch=16, max_new_tokens=30, sample=3, every=2)
+                       rollout_batch_size=16, minibatch_size=16, max_new_tokens=30, sample=3, every=2)
 board
 """
 
@@ -31,14 +31,14 @@ def test_training_board_stops(lab, theme):
         expect(status).to_have_text("▶ ppo is running")
         expect(root.locator(".af-steps")).to_have_text(re.compile(r"step \d+ of 300, about"))
         expect(charts).to_have_count(4)
-        assert charts.locator("figcaption").all_text_contents() == ["reward", "kl", "entropy", "n_tokens"]
+        assert charts.locator("figcaption").all_text_contents() == ["reward", "kl", "entropy", "response_length"]
         assert value(page, "board.run.running") and value(page, "2 + 2") == 4              # the kernel is free
         root.get_by_role("checkbox", name="entropy").click()                                   # mouse
         expect(charts).to_have_count(3)
         root.get_by_role("checkbox", name="kl_coef").focus()                                               # keyboard
         page.keyboard.press("Space")
         expect(charts).to_have_count(4)
-        assert value(page, "board.view['chosen']") == ["reward", "kl", "kl_coef", "n_tokens"]
+        assert value(page, "board.view['chosen']") == ["reward", "kl", "kl_coef", "response_length"]
         expect(root.locator(".af-looks tbody tr")).to_have_count(3)
         page.wait_for_function("document.querySelectorAll('.af-place')[0].querySelectorAll('.af-dot[role]').length > 6")
         slider = root.get_by_label("answers after step")

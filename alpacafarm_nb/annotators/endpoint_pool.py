@@ -121,9 +121,9 @@ def parts_of(
 @dataclass
 class Report:
     "What a run of a pool came to."
-    table: pd.DataFrame  # a row a judge: model, judged, labelled, unparsed, failed, parse_rate, calls, kept, cost
+    table: pd.DataFrame  # a row a judge: model, judged, labeled, unparsed, failed, parse_rate, calls, kept, cost
     pairs: int  # rows of the result
-    unlabelled: int  # rows of it without a verdict
+    unlabeled: int  # rows of it without a verdict
     same: int  # rows with the same output twice: ties that nobody was asked about
     cost: float | None  # dollars spent in this run, None where a price is not known
     seconds: float  # how long it took
@@ -136,7 +136,7 @@ class Report:
         money = (f"price of {unknown} unknown" if self.cost is None else
                  f"${self.cost:.4f} (${self.cost * per:.2f} per 1,000 pairs)")
         lines = [f"{self.pairs} pairs in {self.seconds:.1f} s ({self.seconds * per:.0f} s per 1,000): "
-                 f"{self.unlabelled} without a verdict, {self.same} ties of equal outputs",
+                 f"{self.unlabeled} without a verdict, {self.same} ties of equal outputs",
                  f"{t['calls'].sum()} requests, {t['kept'].sum()} verdicts from the file; {money}"]
         if self.compared:
             error = (self.agreement * (100 - self.agreement) / self.compared) ** .5
@@ -356,7 +356,7 @@ class EndpointPool(Annotates):
             for showing in call.showings: run.waiting.pop(showing.key, None)
 
     async def _annotate(self, pairs, p_label_flip, seed, draws, both_orders, retry_unparsed):
-        "The labelled pairs, from checked ones."
+        "The labeled pairs, from checked ones."
         streams = list(self._streams(pairs, seed, draws, both_orders))
         total = draws * (1 + both_orders) * int((~identical(pairs)).sum())
         with progress(total=total, desc=f"{self.name} judges", unit="pairs") as bar:
@@ -434,7 +434,7 @@ class EndpointPool(Annotates):
 
     def _warn(self, run):
         "Warnings about a run, said where the user called it."
-        if lost := self.report.unlabelled:
+        if lost := self.report.unlabeled:
             warnings.warn(f"{lost} of {self.report.pairs} pairs have no verdict: see the column `failure`, and "
                           "`.report`.", stacklevel=3)
         for server, n in run.elsewhere.items():
@@ -442,7 +442,7 @@ class EndpointPool(Annotates):
                           "that name there, give another file for `answers`.", stacklevel=3)
 
     def _table(self, pairs, run, flip, seed, draws, both_orders):
-        "The labelled pairs, the draws of a pair one after another."
+        "The labeled pairs, the draws of a pair one after another."
         same, kept, parts = identical(pairs), pairs.drop(columns=[c for c in OWN if c in pairs]), []
         for draw in range(draws):
             u = text_draws(pairs, seed, draw)
@@ -475,7 +475,7 @@ class EndpointPool(Annotates):
             lost = int(failed.notna().sum()) - unparsed
             answered = int(mine.sum()) - lost
             rows[judge.name] = dict(
-                model=self.models.name(judge.model), judged=int(mine.sum()), labelled=answered - unparsed,
+                model=self.models.name(judge.model), judged=int(mine.sum()), labeled=answered - unparsed,
                 unparsed=unparsed, failed=lost, parse_rate=(answered - unparsed) / answered if answered else np.nan,
                 **run.counts[judge.name])
         found = pd.DataFrame.from_dict(rows, orient="index")

@@ -27,7 +27,7 @@ class KeptLabels:
     ): self.answers = answers if isinstance(answers, AnnotationCache) else AnnotationCache(answers)
 
     def put(self,
-        labeller: str,  # who says so
+        labeler: str,  # who says so
         pair: dict,  # instruction, input, output_1, output_2
         preference: float,  # 1, 1.5 or 2
         presented_first: int | None = None,  # which output stood on the left: 1 or 2
@@ -36,21 +36,21 @@ class KeptLabels:
         "Keep a label; written when this returns. Raises `RecordError` for a preference outside 1 to 2."
         said = dict(preference=1 + preference_probability(preference), presented_first=presented_first,
                     given=datetime.now(UTC).isoformat())   # finer than `made`, so that labels have an order
-        self.answers.put(_key(labeller, pair), said, judge=labeller, model=PERSON, request=_seen(pair), seconds=seconds)
+        self.answers.put(_key(labeler, pair), said, judge=labeler, model=PERSON, request=_seen(pair), seconds=seconds)
 
     def remove(self,
-        labeller: str,  # who takes it back
+        labeler: str,  # who takes it back
         pair: dict,  # instruction, input, output_1, output_2
     ) -> None:
         "Take a label back; nothing happens where there is none."
-        self.answers.remove(_key(labeller, pair))
+        self.answers.remove(_key(labeler, pair))
 
     def table(self,
-        labeller: str | None = None,  # whose; None: everybody's
+        labeler: str | None = None,  # whose; None: everybody's
     ) -> pd.DataFrame:  # SEEN, preference, presented_first, given (when), annotator, seconds
         "All labels, the oldest first."
         rows = [r for r in self.answers.table().to_dict("records")
-                if r["model"] == PERSON and labeller in (None, r["judge"])]
+                if r["model"] == PERSON and labeler in (None, r["judge"])]
         whole = self.answers.get(r["key"] for r in rows)   # without what is damaged
         rows = [dict(**r["request"], **r["answer"], annotator=r["judge"], seconds=r["seconds"])
                 for r in rows if r["key"] in whole and (_can_be_label(r) or self.answers._damage(r["key"]))]
@@ -66,10 +66,10 @@ def _can_be_label(row):
 
 def _seen(pair): return {k: pair[k] for k in SEEN}
 
-def _key(labeller, pair):
+def _key(labeler, pair):
     "Where a person's label of a pair is kept."
-    if not isinstance(labeller, str) or not labeller.strip():
-        raise ConfigError(f"a label needs the name of who gives it, but that is {labeller!r}")
+    if not isinstance(labeler, str) or not labeler.strip():
+        raise ConfigError(f"a label needs the name of who gives it, but that is {labeler!r}")
     if lost := [k for k in SEEN if not isinstance(pair.get(k), str)]:
         raise FarmError(f"a label needs the whole pair, but {lost[0]!r} is missing")
-    return stable_hash("person's label", labeller, _seen(pair))
+    return stable_hash("person's label", labeler, _seen(pair))

@@ -31,7 +31,7 @@ class CorrectedWinRate:
     correlation: float  # of judge and truth on the pairs with both; nan where one of them does not vary
     n_true: int  # pairs with a true label and a judge's
     n_judged: int  # further pairs with a judge's label alone
-    n_unmatched: int = 0  # true labels of pairs that the judge has not labelled: they are not used
+    n_unmatched: int = 0  # true labels of pairs that the judge has not labeled: they are not used
 
     @property
     def narrower(self) -> float:
@@ -64,7 +64,7 @@ def corrected_win_rate(
     n, N = len(y), len(rest)
     if n < 3: raise RecordError(f"{n} pairs have a true label and a judge's: 3 are needed", "corrected_win_rate")
     if not N:
-        raise RecordError("the judge has labelled no further pair: there is nothing to gain", "corrected_win_rate")
+        raise RecordError("the judge has labeled no further pair: there is nothing to gain", "corrected_win_rate")
     groups = units.max() + 1
     part = (_rng(seed).permutation(groups) % min(folds, groups))[units]
     each = np.array([_best_weight(y[part != k], f[part != k], N) for k in range(part.max() + 1)])

@@ -138,12 +138,12 @@ class AgreementReport:
 
     @cached_property
     def matrix(self) -> pd.DataFrame:
-        "Agreement of each two annotators on the items that both labelled, percent."
+        "Agreement of each two annotators on the items that both labeled, percent."
         return _pairwise_table(self.table, match_weights(self.ties))[0]
 
     @cached_property
     def shared(self) -> pd.DataFrame:
-        "Number of items that each two annotators both labelled."
+        "Number of items that each two annotators both labeled."
         return _pairwise_table(self.table, match_weights(self.ties))[1]
 
     def to_pandas(self) -> pd.DataFrame:
@@ -342,7 +342,7 @@ def judge_agreement(
     level: float = .95,
     cluster: str | list | None = None,  # column(s) of the judge's table that share their luck; None: items
     name: str = "judge",  # what error messages call it
-) -> Estimate:  # percent, over the items that both labelled
+) -> Estimate:  # percent, over the items that both labeled
     """Agreement of a judge's labels with the majority of people on the same items. Items of few instructions are not
     independent: `cluster="instruction"` gives the error that other instructions would show."""
     if problem := _text_problem(name): raise ConfigError(f"judge_agreement: name {problem}")

@@ -44,32 +44,32 @@ def agreement_figure(
 
 # %% ../../nbs/api/80_farm/04_figures.ipynb #export-def-overoptimization-figure-table
 def overoptimization_figure(
-    table: pd.DataFrame,  # a row a point: columns `x`, judge, value, standard_error (or low and high); maybe labeller
+    table: pd.DataFrame,  # a row a point: columns `x`, judge, value, standard_error (or low and high); maybe labeler
     x: str = "n",  # the column on the horizontal axis: n (drawn on a logarithmic axis), step, kl, …
     right: tuple = (),  # judges drawn on an axis of their own on the right, such as a reward in its own unit
     y_title: str = "win-rate, %",  # what `value` is
     width: int = 3,  # panels in a row
 ):  # a plotly figure
-    "Gold and proxy against the strength of optimisation, with bands of one standard error; a panel for each labeller."
+    "Gold and proxy against the strength of optimisation, with bands of one standard error; a panel for each labeler."
     from plotly.subplots import make_subplots
     if missing := {x, "judge", "value"} - set(table.columns):
         raise ConfigError(f"overoptimization_figure: the table has no column {sorted(missing)[0]!r}")
-    table = table if "labeller" in table else table.assign(labeller="")
-    labellers, judges = list(dict.fromkeys(table["labeller"])), list(dict.fromkeys(table["judge"]))
-    width, looks = min(width, len(labellers)), judge_looks(judges)
-    height = -(-len(labellers) // width)
-    fig = make_subplots(rows=height, cols=width, subplot_titles=[plot_text(name) for name in labellers],
+    table = table if "labeler" in table else table.assign(labeler="")
+    labelers, judges = list(dict.fromkeys(table["labeler"])), list(dict.fromkeys(table["judge"]))
+    width, looks = min(width, len(labelers)), judge_looks(judges)
+    height = -(-len(labelers) // width)
+    fig = make_subplots(rows=height, cols=width, subplot_titles=[plot_text(name) for name in labelers],
                         specs=[[{"secondary_y": bool(right)}] * width] * height,
                         horizontal_spacing=.04, vertical_spacing=.32 / height)
-    for k, labeller in enumerate(labellers):
+    for k, labeler in enumerate(labelers):
         for judge in judges:
-            rows = table[(table["labeller"] == labeller) & (table["judge"] == judge)].sort_values(x)
+            rows = table[(table["labeler"] == labeler) & (table["judge"] == judge)].sort_values(x)
             place = dict(row=k // width + 1, col=k % width + 1) | ({"secondary_y": judge in right} if right else {})
             name = plot_text(judge) + " (right axis)" * (judge in right)
             _band(fig, rows, x, name, looks[judge], place, first=k == 0)
     fig.update_layout(template=plot_theme(), height=110 + 280 * height, hovermode="x unified", margin=dict(t=80),
                       legend=dict(orientation="h", yref="container", y=1, yanchor="top"))
-    _axes(fig, table, x, y_title, right, width, len(labellers))
+    _axes(fig, table, x, y_title, right, width, len(labelers))
     return fig
 
 # %% ../../nbs/api/80_farm/04_figures.ipynb #export-def-band-fig-rows

@@ -32,7 +32,7 @@ class Farm:
     gold: object = None  # Gold, where the truth is known
     model_source: object = None  # folder or hub id of the base model
     world: World | None = None
-    human: object = None  # HumanLabels, where people labelled
+    human: object = None  # HumanLabels, where people labeled
 
     @property
     def model(self):

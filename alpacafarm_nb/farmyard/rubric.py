@@ -103,7 +103,7 @@ WEIGHTS = dict(
     odd=-0.7,          # sentences that the farm does not understand, up to 3
     excess=-0.1,       # words over 30, up to 30
     unfinished=-1.0)   # no full stop at the end
-SHARPNESS = 0.6  # of a gold labeller: P(1 is preferred) = sigmoid(SHARPNESS * difference of utilities)
+SHARPNESS = 0.6  # of a gold labeler: P(1 is preferred) = sigmoid(SHARPNESS * difference of utilities)
 
 # %% ../../nbs/api/10_farmyard/04_rubric.ipynb #features
 def _facts(task, sentences, world):

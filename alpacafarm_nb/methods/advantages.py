@@ -94,14 +94,14 @@ def ppo_advantages(
     price = kl_coef if config.kl_in == "reward" else 0.
     rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, rollout.mask, price)
     if config.advantage == "gae": return _gae_advantages(rewards(scores), scores, values, rollout.mask, config)
-    if config.advantage == "rloo": found = rloo_advantages(rewards(scores).sum(1), config.group)
-    else: found = grpo_advantages_with_kl(scores, rewards(torch.zeros_like(scores)).sum(1), config.group)
+    if config.advantage == "rloo": found = rloo_advantages(rewards(scores).sum(1), config.group_size)
+    else: found = grpo_advantages_with_kl(scores, rewards(torch.zeros_like(scores)).sum(1), config.group_size)
     return Advantages(found[:, None] * rollout.mask, values, values)
 
 def _gae_advantages(rewards, scores, values, mask, config) -> Advantages:
     "Whitened advantages; where all scores are equal they stay in units of the reward: the KL keeps its price."
     differ = bool(varies(scores.std(unbiased=False), scores.abs().max()))
     if config.whiten_rewards and differ: rewards = whiten(rewards, mask, shift_mean=False)
-    advantages, returns = gae(rewards, values, mask, lam=config.lam)
+    advantages, returns = gae(rewards, values, mask, gae_lambda=config.gae_lambda)
     if not differ: return Advantages((advantages - masked_mean(advantages, mask)) * mask, values, returns)
     return Advantages(whiten(advantages, mask), values, returns, (advantages[mask].std() + 1e-6).item())

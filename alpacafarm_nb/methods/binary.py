@@ -24,9 +24,9 @@ __all__ = ['FeedMEConfig', 'train_feedme', 'RewardConditioningConfig', 'train_re
 @dataclass
 class FeedMEConfig(SFTConfig):
     "Settings of binary FeedME: those of SFT, and which answer of a pair is learned."
-    epochs: PositiveInt = 2     # times each answer is seen
-    lr: PositiveFloat = 1e-3    # highest learning rate
-    keep: str = "preferred"     # "preferred"; for comparison "random": either answer, or "rejected"
+    epochs: PositiveInt = 2   # times each answer is seen
+    lr: PositiveFloat = 1e-3  # highest learning rate
+    keep: str = "preferred"   # "preferred"; for comparison "random": either answer, or "rejected"
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,11 +62,11 @@ def _kept(pairs, keep, seed):
 @dataclass
 class RewardConditioningConfig(SFTConfig):
     "Settings of binary reward conditioning: those of SFT, and the control texts."
-    epochs: PositiveInt = 2     # times each answer is seen
-    lr: PositiveFloat = 1e-3    # highest learning rate
-    good: str = "Good:\n"       # stands before answers that were preferred, and is asked for at inference
-    bad: str = "Bad:\n"         # stands before answers that were not
-    conditioned: bool = True    # False, for comparison: both answers without control texts
+    epochs: PositiveInt = 2   # times each answer is seen
+    lr: PositiveFloat = 1e-3  # highest learning rate
+    good: str = "Good:\n"     # stands before answers that were preferred, and is asked for at inference
+    bad: str = "Bad:\n"       # stands before answers that were not
+    conditioned: bool = True  # False, for comparison: both answers without control texts
 
     def __post_init__(self):
         super().__post_init__()

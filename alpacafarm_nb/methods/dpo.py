@@ -16,14 +16,14 @@ from ..core import ConfigError, progress
 from ..fingerprints import fingerprint_of
 from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
                                           simpo_loss)
-from .memory import check_memory
+from .memory import Footprint, check_memory
 from .pair_batches import EncodedPairs, pair_answer_logps
 from .sft import ADAPTER_RATES, how_far, warn_if_still
 from ..models.policy import Model, check_policy
 from ..training.batches import length_batches
 from ..training.config import Number, PositiveFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
-from ..training.start import new_adapter, precision_for, reading, start_of
+from ..training.start import new_adapter, reading, start_of
 
 # %% auto #0
 __all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'log_ratio_reward', 'mean_ratio_reward', 'mean_reward', 'log_odds_reward',
@@ -95,12 +95,12 @@ class _LossBeta(float): "A beta that nobody chose: where the loss is replaced, s
 @dataclass
 class DPOConfig(TableConfig):
     "Settings of direct preference optimisation and its family."
-    loss: str = "dpo"           # a name in PREFERENCE_LOSSES, such as "dpo_per_token", "ipo", "kto", "simpo", "orpo"
+    loss: str = "dpo"  # a name in PREFERENCE_LOSSES, such as "dpo_per_token", "ipo", "kto", "simpo", "orpo"
     beta: PositiveFloat | None = None  # strength of the KL penalty that the loss implies; None: the loss's own
-    margin: Number = .5         # by how much the chosen answer shall be ahead; for "simpo"
-    epochs: PositiveInt = 1     # times each pair is seen
-    batch_size: PositiveInt = 32  # pairs a batch
-    ties: Ties = "drop"         # "drop" leaves ties out, "half" trains on them with the target one half
+    margin: Number = .5                # by how much the chosen answer shall be ahead; for "simpo"
+    epochs: PositiveInt = 1            # times each pair is seen
+    batch_size: PositiveInt = 32       # pairs a batch
+    ties: Ties = "drop"                # "drop" leaves ties out, "half" trains on them with the target one half
 
     def __post_init__(self):
         super().__post_init__()
@@ -109,11 +109,15 @@ class DPOConfig(TableConfig):
         if self.beta is None or isinstance(self.beta, _LossBeta):
             self.beta = _LossBeta(PREFERENCE_LOSSES[self.loss].beta)
 
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        return Footprint.of_pairs(self.batch_size, prompt, response)
+
     @classmethod
     def paper(cls, lora: bool = False) -> "DPOConfig":
         "The settings of AlpacaFarm: beta 0.1, 1e-6 for all weights (or LoRA's rate), two epochs, batches of 64."
-        return cls(epochs=2, batch_size=8, accumulation=8, lr=ADAPTER_RATES["dpo"] if lora else 1e-6, schedule="cosine",
-                   warmup=.03, max_length=512)
+        return cls(epochs=2, batch_size=8, gradient_accumulation_steps=8, lr=ADAPTER_RATES["dpo"] if lora else 1e-6,
+                   schedule="cosine", warmup=.03, max_length=512)
 
 # %% ../../nbs/api/60_methods/08_dpo.ipynb #export-def-pair-logps-model
 def pair_logps(
@@ -150,7 +154,7 @@ def train_dpo(
                                            model.decoding.control)
     pairs, reference = encode(model), model if reference is None else reference
     check_policy(reference)
-    check_memory(backbone, "dpo", config, *pairs.longest)
+    check_memory(backbone, config, *pairs.longest)
     loss, theirs = PREFERENCE_LOSSES[config.loss], pairs if reference.backbone is backbone else encode(reference)
     ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
     batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)
@@ -164,13 +168,11 @@ def train_dpo(
                               pairs.target[rows].to(chosen.device), kl_baseline)
             return loss.of(terms, config).mean(), _figures(terms, loss, config.beta)
 
-        learner = Learner(backbone.adapters.parameters(adapter), config.lr, schedule=config.schedule,
-                          warmup=config.warmup, clip=config.clip, weight_decay=config.weight_decay, name=name,
-                          seed=seed,
-                          precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, ref, run_dir and fingerprint_of(loss, "loss"),
-                                       start_of(backbone, adapter)])
-        learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every)
+        fingerprint = [config, seed, pairs.content, ref, run_dir and fingerprint_of(loss, "loss"),
+                       start_of(backbone, adapter)]
+        learner = Learner.for_config(backbone.adapters.parameters(adapter), config, backbone, name=name, seed=seed,
+                                     fingerprint=fingerprint)
+        learner.fit(batches, loss_fn, len, config.gradient_accumulation_steps, run_dir, config.checkpoint_every)
     policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
     moved = how_far(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
     warn_if_still(moved, name, config.lr, learner.history)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from ..core import ConfigError, RecordError, check_seed, seed_for
 from ..fingerprints import fingerprint_of, table_fingerprint
 from .bestofn import BestOfN, pick_best
+from .memory import Footprint
 from .reward import as_reward, reward_fingerprint
 from .sft import SFTConfig, sft_settings, train_sft
 from ..models.policy import Model, check_policy
@@ -31,21 +32,25 @@ __all__ = ['ExpertConfig', 'train_expert_iteration']
 @dataclass
 class ExpertConfig(SFTConfig):
     "Settings of expert iteration: those of SFT on the winners, and how they are found."
-    epochs: PositiveInt = 2     # times each winner is seen
-    lr: PositiveFloat = 1e-3    # highest learning rate
-    rounds: PositiveInt = 1     # times that candidates are drawn and learned from
-    n: PositiveInt = 16         # candidates an instruction
-    temperature: PositiveFloat = 1.  # of the candidates
-    top_p: Number = 1.          # of the candidates
+    epochs: PositiveInt = 2               # times each winner is seen
+    lr: PositiveFloat = 1e-3              # highest learning rate
+    rounds: PositiveInt = 1               # times that candidates are drawn and learned from
+    n: PositiveInt = 16                   # candidates an instruction
+    temperature: PositiveFloat = 1.       # of the candidates
+    top_p: Number = 1.                    # of the candidates
     max_new_tokens: PositiveInt | None = None  # longest candidate; None for the model's own setting
-    learn_from: str = "start"   # what each round's fine-tuning starts from: the "start", or the "last" round's policy
-    keep: str = "best"          # "best"; for comparison "random": any of the candidates
+    learn_from: str = "start"  # what each round's fine-tuning starts from: the "start", or the "last" round's policy
+    keep: str = "best"                    # "best"; for comparison "random": any of the candidates
 
     def __post_init__(self):
         super().__post_init__()
         for name, known in {"learn_from": ("start", "last"), "keep": ("best", "random")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"ExpertConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
+
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        return replace(super().footprint(prompt, response), read=2, rollouts=64)
 
     @classmethod
     def paper(cls, lora: bool = False) -> "ExpertConfig":

@@ -195,7 +195,7 @@ def gae(
     values: Tensor,     # [B, T] value of the prefix before each token
     mask: Tensor,       # [B, T] true at the answer's positions, which are contiguous
     gamma: float = 1.,  # discount
-    lam: float = .95,   # 1: rewards alone, 0: the value function alone
+    gae_lambda: float = .95,   # 1: rewards alone, 0: the value function alone
 ) -> tuple[Tensor, Tensor]:
     "Advantages and returns (advantage + value), each [B, T] and zero off the mask."
     mask = mask.to(values.dtype)
@@ -203,7 +203,7 @@ def gae(
     ahead, next_value = torch.zeros_like(values[:, 0]), torch.zeros_like(values[:, 0])
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
-        ahead = (delta + gamma * lam * ahead) * mask[:, t]
+        ahead = (delta + gamma * gae_lambda * ahead) * mask[:, t]
         advantages[:, t], next_value = ahead, values[:, t]
     return advantages, advantages + values
 
@@ -262,11 +262,11 @@ def ppo_policy_loss(
     old_logps: Tensor,   # [B, T] the same under the policy it was sampled from
     advantages: Tensor,  # [B, T] how much better the token was than expected
     mask: Tensor,        # [B, T] true at the answer's positions
-    clip: float = .2,    # how far the ratio may go before a token stops pushing
+    clip_range: float = .2,    # how far the ratio may go before a token stops pushing
 ) -> tuple[Tensor, Tensor]:
     "The loss of each token [B, T], zero off the mask, and whether the clipped branch was taken [B, T]."
     ratio = torch.exp((logps - old_logps) * mask)
-    free, clipped = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    free, clipped = ratio * advantages, ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
     return -torch.minimum(free, clipped) * mask, (clipped < free) & mask.bool()
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-value-loss-values
@@ -275,12 +275,12 @@ def value_loss(
     old_values: Tensor,           # [B, T] the same when the answers were sampled
     returns: Tensor,              # [B, T] what the values should be
     mask: Tensor,                 # [B, T] true at the answer's positions
-    clip: float | None = .2,      # how far a value may move; None: as far as it likes
+    clip_range: float | None = .2,      # how far a value may move; None: as far as it likes
 ) -> Tensor:
     "Half the squared error of each token [B, T], the larger of the free and the clipped one; zero off the mask."
     error = (values - returns).square()
-    if clip is not None:
-        near = old_values + (values - old_values).clamp(-clip, clip)
+    if clip_range is not None:
+        near = old_values + (values - old_values).clamp(-clip_range, clip_range)
         error = torch.maximum(error, (near - returns).square())
     return error * mask / 2
 

@@ -5,7 +5,6 @@
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-from-future-import-annotations
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +16,7 @@ from ..models.compatibility import stored_method
 from ..models.cache import free_memory
 
 # %% auto #0
-__all__ = ['METHODS', 'Shape', 'shape_of', 'layer_activations', 'activations', 'MemoryEstimate', 'estimate_memory',
+__all__ = ['Shape', 'shape_of', 'layer_activations', 'activations', 'Footprint', 'MemoryEstimate', 'estimate_memory',
            'longest_answer', 'most_tokens', 'check_memory']
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-dataclass-class-shape-what
@@ -30,7 +29,7 @@ class Shape:
     heads: int         # query heads
     layers: int
     vocab: int
-    maps: list         # (inputs, outputs) of the linear maps that adapters are put on
+    linear_layers: list  # (inputs, outputs) of the linear layers that adapters are put on
     base: int          # bytes of the frozen weights
     itemsize: int      # bytes of a number that is not quantised
     quantized: bool
@@ -39,7 +38,7 @@ class Shape:
 
     def adapter(self, rank: int) -> int:
         "Numbers in a LoRA adapter."
-        return rank * sum(i + o for i, o in self.maps)
+        return rank * sum(i + o for i, o in self.linear_layers)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-def-shape-of-model
 def shape_of(
@@ -52,24 +51,25 @@ def shape_of(
     if hasattr(backbone, "net"):
         bytes_of = lambda p: p.numel() * p.element_size() + _quantisation(p)
         own = [p for n, p in backbone.net.named_parameters() if ".lora_" not in n]
-        maps, base = _maps(backbone.net), sum(map(bytes_of, own)) + sum(b.nbytes for b in backbone.net.buffers())
-        return _shape(backbone.net.config, maps, base, backbone.dtype.itemsize, bool(backbone.quantize),
+        linear_layers = _linear_layers(backbone.net)
+        base = sum(map(bytes_of, own)) + sum(b.nbytes for b in backbone.net.buffers())
+        return _shape(backbone.net.config, linear_layers, base, backbone.dtype.itemsize, bool(backbone.quantize),
                       backbone.n_parameters, backbone.device.type == "cpu")
     if not hasattr(backbone, "get_text_config"):
         raise ModelError(f"a model or a configuration of transformers is needed, not a {type(model).__name__}.")
     from transformers import AutoModelForCausalLM
     with torch.device("meta"): net = AutoModelForCausalLM.from_config(backbone)
-    maps, total = _maps(net), net.num_parameters()
+    linear_layers, total = _linear_layers(net), net.num_parameters()
     quantize = stored_method(backbone) or quantize
-    packed = sum(i * o for i, o in maps) if quantize else 0
+    packed = sum(i * o for i, o in linear_layers) if quantize else 0
     # 64 numbers share a scale of one byte, 256 scales a scale of four bytes; in 8 bits, a row has a scale
-    scales = 4 * sum(o for _, o in maps) if quantize == "int8" else packed // 64 + packed // 64 // 256 * 4
+    scales = 4 * sum(o for _, o in linear_layers) if quantize == "int8" else packed // 64 + packed // 64 // 256 * 4
     base = (total - packed) * dtype.itemsize + (packed if quantize == "int8" else packed // 2) + scales
-    return _shape(backbone, maps, base, dtype.itemsize, bool(quantize), total, False)
+    return _shape(backbone, linear_layers, base, dtype.itemsize, bool(quantize), total, False)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-def-maps-net-sizes
-def _maps(net):
-    "Sizes of the linear maps that get adapters: all but the head."
+def _linear_layers(net):
+    "Sizes of the linear layers that get adapters: all but the head."
     head = net.get_output_embeddings()
     return [(m.in_features, m.out_features) for n, m in net.named_modules()
             if hasattr(m, "in_features") and m is not head and "lora_" not in n and not hasattr(m, "lora_A")]
@@ -81,13 +81,13 @@ def _quantisation(p):
     nested = [state.state2.absmax, state.state2.code] if state.nested else []
     return sum(t.nbytes for t in (state.absmax, state.code, *nested))
 
-def _shape(config, maps, base, itemsize, quantized, n, on_cpu):
+def _shape(config, linear_layers, base, itemsize, quantized, n, on_cpu):
     config = config.get_text_config()
     heads = config.num_attention_heads
     kv, d = getattr(config, "num_key_value_heads", None) or heads, getattr(config, "head_dim", None)
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return Shape(config.hidden_size, inner, kv * (d or config.hidden_size // heads), heads, config.num_hidden_layers,
-                 config.vocab_size, maps, base, itemsize, quantized, n, on_cpu)
+                 config.vocab_size, linear_layers, base, itemsize, quantized, n, on_cpu)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-bytes-a-token-for
 # bytes a token for each unit of hidden size, inner size, keys, and rank: (fused, half precision), ...
@@ -101,7 +101,7 @@ def layer_activations(
     rank: int = 16,  # of the adapter
     half: bool | None = None,  # computed in half precision; None: as the base is kept
 ) -> int:
-    "Bytes that the forward pass of one layer keeps for the way back."
+    "Bytes that the forward pass of one layer keeps for the backward pass."
     half = shape.itemsize == 2 if half is None else half
     hidden, inner, keys, low = _KEPT["peft" if shape.quantized else "fused", 2 if half else 4]
     each = hidden * shape.hidden + inner * shape.inner + keys * shape.keys + low * rank
@@ -114,6 +114,24 @@ def activations(shape: Shape, rows: int, length: int, rank: int = 16, half: bool
     one = layer_activations(shape, rows, length, rank, half)
     if not checkpointing: return shape.layers * one
     return shape.layers * rows * length * shape.hidden * shape.itemsize + one
+
+# %% ../../nbs/api/60_methods/02_memory.ipynb #footprint
+@dataclass
+class Footprint:
+    "What a method does at a time, and holds. Each configuration of a method has `footprint(prompt, response)`."
+    rows: int                    # rows of a forward and backward pass
+    length: int                  # their length, in tokens
+    answers: int                 # answer tokens among them
+    trained: int = 1             # adapters that are trained
+    read: int = 1                # adapters that are only read
+    full_logits: bool = False    # whether whole distributions are compared
+    rollouts: int = 0            # answers sampled and kept
+    value_states: bool = False   # whether hidden states of the rollouts are kept, for a small value network
+
+    @classmethod
+    def of_pairs(cls, batch_size: int, prompt: int, response: int) -> "Footprint":
+        "Of pairs of answers to a prompt, which they share."
+        return cls(batch_size, prompt + 2 * response, 2 * batch_size * response)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-dataclass-class-memoryestimate-by
 @dataclass
@@ -142,40 +160,10 @@ class MemoryEstimate:
                         for name, size in [*self.parts.items(), ("in all", self.total)])
         return f"<table><tr><th>{escape(self.method)}</th><th>GiB</th></tr>{cells}</table>"
 
-@dataclass
-class _Plan:
-    "What a method does at a time, and holds."
-    rows: int            # rows of a forward and backward pass
-    length: int          # their length, in tokens
-    answers: int         # answer tokens among them
-    trained: int = 1     # adapters that are trained
-    read: int = 1        # adapters that are only read
-    full_logits: bool = False  # whether whole distributions are compared
-    rollouts: int = 0    # answers sampled and kept
-
-def _plan(method, config, prompt, response):
-    "The plan of a method with its settings."
-    get = lambda name, other: getattr(config, name, None) or other
-    if method in ("ppo", "quark"):
-        size = get("minibatch", None) or get("batch_size", 32)
-        each = config.answers_each if method == "ppo" else 1
-        groups = max(1, size // get("accumulation", 1) // each)
-        adapters = 1 + (method == "ppo" and config.advantage == "gae" and config.value == "adapter")
-        return _Plan(groups, prompt + each * response, groups * each * response, adapters, 2, method == "quark",
-                     config.rollouts)
-    if method in ("reward", "dpo"):
-        return _Plan(config.batch_size, prompt + 2 * response, 2 * config.batch_size * response)
-    sampled = 64 if method == "expert_iteration" else 0
-    return _Plan(config.batch_size, prompt + response, config.batch_size * response, read=1 + bool(sampled),
-                 rollouts=sampled)
-
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-methods-sft-reward-dpo
-METHODS = ("sft", "reward", "dpo", "ppo", "quark", "expert_iteration", "feedme", "reward_conditioning")
-
 def estimate_memory(
     model,                  # a Model, a Backbone, or a configuration of transformers
-    method: str | Callable,  # a name in METHODS, or the function that trains, such as train_ppo
-    config,                 # the method's settings
+    config,                 # settings of a method, such as PPOConfig()
     *,
     prompt: int = 192,      # tokens of the longest prompt
     response: int | None = None,  # tokens of the longest answer; None: what the settings say, else 300
@@ -184,59 +172,54 @@ def estimate_memory(
     checkpointing: bool | None = None,  # whether activations are computed again; None: as the model is set, else not
 ) -> MemoryEstimate:
     "Bytes that a training run needs at its peak, by part."
-    name = _name_of(method)
+    if not hasattr(config, "footprint"):
+        raise ConfigError(f"settings of a method are needed, such as DPOConfig(), not a {type(config).__name__}.")
     shape, backbone = shape_of(model, quantize, dtype), getattr(model, "backbone", model)
     if response is None: response = getattr(config, "max_new_tokens", None) or 300
-    plan, rank = _plan(name, config, prompt, response), getattr(config, "rank", 16)
+    footprint, rank = config.footprint(prompt, response), getattr(config, "rank", 16)
     if checkpointing is None: checkpointing = getattr(backbone, "checkpoints", False)
     asked = getattr(config, "precision", "auto")
     half = asked in ("bf16", "fp16") or asked == "auto" and shape.itemsize == 2
-    numbers, kept = shape.adapter(rank), activations(shape, plan.rows, plan.length, rank, half, checkpointing)
-    adam, adapters = 2 if getattr(config, "optimizer", "adamw") != "adamw" else 8, plan.trained + plan.read
+    numbers, kept = shape.adapter(rank), activations(shape, footprint.rows, footprint.length, rank, half, checkpointing)
+    adam, adapters = 2 if getattr(config, "optimizer", "adamw") != "adamw" else 8, footprint.trained + footprint.read
     held = {"base": shape.base, f"{adapters} adapters": adapters * numbers * 4,
-            "gradients and optimiser": plan.trained * numbers * (4 + adam)}
-    train = kept + _logits(shape, plan) + _unpacked(shape)
-    rollout = _cache(shape, plan, prompt + response) + _unpacked(shape)
-    phases = {f"training, {plan.rows} x {plan.length} tokens": train, "sampling": rollout if plan.rollouts else 0}
+            "gradients and optimiser": footprint.trained * numbers * (4 + adam)}
+    train = kept + _logits(shape, footprint) + _unpacked(shape)
+    rollout = _cache(shape, footprint, prompt + response) + _unpacked(shape)
+    phases = {f"training, {footprint.rows} x {footprint.length} tokens": train,
+              "sampling": rollout if footprint.rollouts else 0}
     largest = max(phases, key=phases.get)
     parts = {**held, largest: phases[largest]}
-    if folded := _folded(shape): parts["folded copies"] = folded
-    if plan.rollouts: parts["rollouts"] = _rollouts(shape, plan, config, prompt + response, response)
-    loaded = shape.base + plan.read * numbers * 4
+    if merged := _merged(shape): parts["merged copies"] = merged
+    if footprint.rollouts: parts["rollouts"] = _rollouts(shape, footprint, prompt + response, response)
+    loaded = shape.base + footprint.read * numbers * 4
+    name = type(config).__name__.removesuffix("Config")
     return MemoryEstimate(f"{name} on {shape.n_parameters / 1e6:,.0f} M parameters", parts, loaded)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-def-name-of-method
-def _name_of(method):
-    "The name of a method, given as such or as the function that trains."
-    name = getattr(method, "__name__", method)
-    name = str(name).removeprefix("train_").removesuffix("_model")
-    if name in ("rloo", "grpo"): name = "ppo"
-    if name not in METHODS: raise ConfigError(f"no memory is known of {method!r}: give one of {', '.join(METHODS)}.")
-    return name
-
-def _logits(shape, plan):
+def _logits(shape, footprint):
     "Bytes of logits: of a few million at a time in three forms, or of whole distributions, twice and with gradients."
-    wanted = plan.answers * shape.vocab
-    return 6 * 4 * wanted if plan.full_logits else 3 * 4 * min(wanted, 2 ** 23)
+    wanted = footprint.answers * shape.vocab
+    return 6 * 4 * wanted if footprint.full_logits else 3 * 4 * min(wanted, 2 ** 23)
 
 def _unpacked(shape):
-    "Bytes of the largest linear map, unpacked from 4 bits."
-    return 2 * shape.itemsize * max(i * o for i, o in shape.maps) if shape.quantized else 0
+    "Bytes of the largest linear layer, unpacked from 4 bits."
+    return 2 * shape.itemsize * max(i * o for i, o in shape.linear_layers) if shape.quantized else 0
 
-def _cache(shape, plan, length):
+def _cache(shape, footprint, length):
     "Bytes of the keys and values of the rows that are sampled at a time; a sampler with less memory takes fewer."
-    return min(plan.rollouts, 16) * length * 2 * shape.layers * shape.keys * shape.itemsize
+    return min(footprint.rollouts, 16) * length * 2 * shape.layers * shape.keys * shape.itemsize
 
-def _folded(shape, limit=400_000_000):
-    "Bytes of the folded copies that a small base in single precision keeps for reading and sampling."
+def _merged(shape, limit=400_000_000):
+    "Bytes of the merged copies that a small base in single precision keeps for reading and sampling."
     if shape.quantized or shape.itemsize < 4 or shape.n_parameters > limit: return 0
-    return 2 * shape.itemsize * sum(i * o for i, o in shape.maps)
+    return 2 * shape.itemsize * sum(i * o for i, o in shape.linear_layers)
 
-def _rollouts(shape, plan, config, length, response):
+def _rollouts(shape, footprint, length, response):
     "Bytes of the answers of a step: log-probabilities and the like, and states for a small value network."
-    small = plan.rollouts * length * 4 * 8
-    states = getattr(config, "value", "") == "head" and getattr(config, "advantage", "") == "gae"
-    return small + (plan.rollouts * shape.hidden * (4 * response + shape.itemsize * length) if states else 0)
+    small = footprint.rollouts * length * 4 * 8
+    if not footprint.value_states: return small
+    return small + footprint.rollouts * shape.hidden * (4 * response + shape.itemsize * length)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-def-free-memory-device
 def longest_answer(
@@ -254,19 +237,20 @@ def most_tokens(
 
 def check_memory(
     backbone,      # the loaded base
-    method: str,   # a name in METHODS
-    config,        # its settings
+    config,        # settings of the method
     prompt: int,   # tokens of the longest prompt
     response: int,  # tokens of the longest answer
 ) -> None:
     "Raise `ModelError` where a run needs more memory than there is, saying what would help."
     known = dict(prompt=prompt, response=response)
-    needed = lambda **more: (e := estimate_memory(backbone, method, config, **known, **more)).total - e.loaded
+    needed = lambda **more: (e := estimate_memory(backbone, config, **known, **more)).total - e.loaded
     free = free_memory(backbone.device)
     if needed() <= 1.1 * free: return
     gib = lambda x: f"{x / 2 ** 30:.1f} GiB"
     helps = [f"gradient checkpointing (model.backbone.checkpointing()): {gib(needed(checkpointing=True))}"]
-    helps += ["a smaller batch_size or minibatch, with more accumulation", "shorter prompts and answers"]
+    helps += ["a smaller batch_size or minibatch_size, with more gradient_accumulation_steps",
+              "shorter prompts and answers"]
     if not backbone.quantize: helps.append('a base in 4 bits (load_base(..., quantize="nf4"))')
-    raise ModelError(f"{method} needs about {gib(needed())} beside what is loaded, and {gib(free)} are free on "
+    name = type(config).__name__.removesuffix("Config")
+    raise ModelError(f"{name} needs about {gib(needed())} beside what is loaded, and {gib(free)} are free on "
                      f"{backbone.device}. What helps: {'; '.join(helps)}. Nothing was trained.")

@@ -23,7 +23,7 @@ from .advantages import (Advantages, given_scale, lost_in_rounding, measured_sca
                                               ppo_advantages, scale_rewards)
 from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogate_loss,
                                           ppo_policy_loss, value_loss)
-from .memory import check_memory, longest_answer, most_tokens
+from .memory import Footprint, check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import Rollout, instruction_order, minibatches, roll_out, rollout_logps
 from .sft import ADAPTER_RATES, warn_if_policy_still
@@ -38,7 +38,7 @@ from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
                                            Precision, Schedule, Settings, Share)
 from ..training.learner import Learner, processes
-from ..training.start import new_adapter, precision_for, start_of
+from ..training.start import new_adapter, start_of
 
 # %% auto #0
 __all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
@@ -47,41 +47,41 @@ __all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
 @dataclass
 class PPOConfig(Settings):
     "Settings of PPO."
-    steps: PositiveInt = 12     # rollouts in all
-    rollouts: PositiveInt = 96  # answers a step
-    minibatch: PositiveInt = 32  # answers a step of the optimiser
-    inner_epochs: PositiveInt = 2  # times each answer is used
-    accumulation: PositiveInt = 1  # parts that a minibatch is worked through in, where memory is short
-    lr: PositiveFloat = 5e-4    # learning rate of the policy
-    value_lr: PositiveFloat = 3e-3  # learning rate of the value function
-    warmup: NonNegativeFloat = 3  # steps over which both rise
-    schedule: Schedule = "constant"  # of both afterwards: "constant", "linear" or "cosine"
+    steps: PositiveInt = 12               # rollouts in all
+    rollout_batch_size: PositiveInt = 96  # answers a step
+    minibatch_size: PositiveInt = 32      # answers a step of the optimiser
+    ppo_epochs: PositiveInt = 2           # times each answer is used
+    gradient_accumulation_steps: PositiveInt = 1  # parts that a minibatch is worked through in, where memory is short
+    lr: PositiveFloat = 5e-4              # learning rate of the policy
+    value_lr: PositiveFloat = 3e-3        # learning rate of the value function
+    warmup: NonNegativeFloat = 3          # steps over which both rise
+    schedule: Schedule = "constant"       # of both afterwards: "constant", "linear" or "cosine"
     schedule_steps: PositiveInt | None = None  # steps that the schedule is laid out for; None for `steps`
-    reward_scale: Any = "first rollout"  # (mean, scale): (reward - mean) / scale; "first rollout": of its
-                                # answers, unless a reward model has its own; "raw": the reward in its own units
+    reward_scale: Any = "first rollout"   # "raw": as it comes; "first rollout": less its mean, by its
+                                          # deviation, unless a reward model has its own; or (mean, scale) to use
     whiten_rewards: bool = False  # bring the tokens' rewards, KL included, to deviation 1 before they are summed up
-    kl_coef: NonNegativeFloat = .2  # strength of the KL penalty, in the units of the reward as scaled above
+    kl_coef: NonNegativeFloat = .2        # strength of the KL penalty, in the units of the reward as scaled above
     kl_target: NonNegativeFloat | None = None  # KL in nats an answer that kl_coef is adapted to; None keeps it fixed
-    kl_in: str = "reward"       # "reward": each token pays its share; "loss": a loss with the gradient of the KL
-    clip: PositiveFloat = .2    # how far a token's probability may move, as a ratio, before it stops pushing
-    value_clip: NonNegativeFloat | None = None  # how far a value may move in a step; None: as far as it likes
-    advantage: str = "gae"      # "gae": against a value function; "rloo", "grpo": against other answers to the same
-    group: int = 4              # answers an instruction; for "rloo" and "grpo"
-    lam: Share = .95            # of "gae": 1 trusts rewards alone, 0 the value function alone
-    value: str = "head"         # "head": a small network on the reward model's frozen states; "adapter": LoRA weights
-    adam_eps: PositiveFloat = 1e-8  # added to the denominator of Adam
-    optimizer: Optimizer = "adamw"  # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    stop_penalty: NonNegativeFloat = 1.  # taken from the reward of an answer that did not stop in time
-    temperature: PositiveFloat = 1.  # of the sampling, and of the policy that is trained
+    kl_in: str = "reward"  # "reward": each token pays its share; "loss": a loss with the gradient of the KL
+    clip_range: PositiveFloat = .2        # how far a token's probability may move, as a ratio, before it stops pushing
+    value_clip_range: NonNegativeFloat | None = None  # how far a value may move in a step; None: as far as it likes
+    advantage: str = "gae"  # "gae": against a value function; "rloo", "grpo": against other answers to the same
+    group_size: int = 4                   # answers an instruction; for "rloo" and "grpo"
+    gae_lambda: Share = .95               # of "gae": 1 trusts rewards alone, 0 the value function alone
+    value: str = "head"                   # "head": a small network on the reward model's states; "adapter": LoRA
+    adam_eps: PositiveFloat = 1e-8        # added to the denominator of Adam
+    optimizer: Optimizer = "adamw"        # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
+    missing_eos_penalty: NonNegativeFloat = 1.  # taken from the reward of an answer that did not stop in time
+    temperature: PositiveFloat = 1.       # of the sampling, and of the policy that is trained
     max_new_tokens: PositiveInt | None = None  # longest answer; None for the model's own setting
-    precision: Precision = "auto"  # "no", "bf16", "fp16", or "auto": what the base is kept in
+    precision: Precision = "auto"         # "no", "bf16", "fp16", or "auto": what the base is kept in
     checkpoint_every: NonNegativeInt = 5  # steps between checkpoints, where there is a run folder
 
     def __post_init__(self):
         super().__post_init__()
-        if self.advantage != "gae" and (self.group < 2 or self.rollouts % self.group):
-            raise ConfigError(f"PPOConfig: {self.rollouts} rollouts cannot be groups of {self.group}: {self.advantage} "
-                              "compares 2 answers or more to each instruction")
+        if self.advantage != "gae" and (self.group_size < 2 or self.rollout_batch_size % self.group_size):
+            raise ConfigError(f"PPOConfig: {self.rollout_batch_size} rollouts cannot be groups of {self.group_size}: "
+                              f"{self.advantage} compares 2 answers or more to each instruction")
         for name, known in {"kl_in": ("reward", "loss"), "value": ("head", "adapter"),
                             "advantage": ("gae", "rloo", "grpo")}.items():
             if getattr(self, name) not in known:
@@ -91,12 +91,20 @@ class PPOConfig(Settings):
     @property
     def answers_each(self) -> int:
         "Answers to each instruction of a step."
-        return 1 if self.advantage == "gae" else self.group
+        return 1 if self.advantage == "gae" else self.group_size
 
     @property
     def part(self) -> int:
         "Answers that are worked through at a time."
-        return max(1, self.minibatch // self.accumulation)
+        return max(1, self.minibatch_size // self.gradient_accumulation_steps)
+
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        groups, each = max(1, self.part // self.answers_each), self.answers_each
+        learned = self.advantage == "gae"
+        return Footprint(groups, prompt + each * response, groups * each * response,
+                         trained=1 + (learned and self.value == "adapter"), read=2, rollouts=self.rollout_batch_size,
+                         value_states=learned and self.value == "head")
 
     @classmethod
     def paper(cls, human: bool = False, lora: bool = False) -> "PPOConfig":
@@ -107,10 +115,11 @@ class PPOConfig(Settings):
         factor) and cuts queries to 192 tokens (here a prompt that is too long is refused).
         With `lora`, the learning rate is that of adapters."""
         lr = ADAPTER_RATES["ppo"] if lora else 1e-5
-        return cls(steps=80, rollouts=512, minibatch=256, inner_epochs=2, accumulation=128, lr=lr, value_lr=lr,
+        return cls(steps=80, rollout_batch_size=512, minibatch_size=256, ppo_epochs=2, gradient_accumulation_steps=128,
+                   lr=lr, value_lr=lr,
                    warmup=5, schedule="linear", schedule_steps=390, reward_scale="raw", whiten_rewards=True,
-                   kl_coef=.02 if human else .0067, clip=.2, value_clip=.2, lam=1., value="adapter", stop_penalty=0.,
-                   temperature=1., max_new_tokens=300, adam_eps=1e-5)
+                   kl_coef=.02 if human else .0067, clip_range=.2, value_clip_range=.2, gae_lambda=1., value="adapter",
+                   missing_eos_penalty=0., temperature=1., max_new_tokens=300, adam_eps=1e-5)
 
 def _mean_and_scale(given):
     "The mean and the scale in a setting `reward_scale`."
@@ -131,26 +140,26 @@ def ppo_step(
     rows: np.ndarray,      # which of its answers
     kl_coef: float,        # what a nat of KL costs
     config: PPOConfig,
-) -> dict[str, float]:  # metrics: policy_loss, clipped, value_loss, those of the learner
+) -> dict[str, float]:  # metrics: policy_loss, clip_fraction, value_loss, those of the learner
     "One step of the optimiser down the losses of policy and value function."
     backbone, figures = policy.backbone, Counter()
     groups = rows.reshape(-1, config.answers_each)
-    for part in map(np.ravel, np.array_split(groups, min(config.accumulation, len(groups)))):
+    for part in map(np.ravel, np.array_split(groups, min(config.gradient_accumulation_steps, len(groups)))):
         batch = collate(rollout.prompts, rollout.outputs, part, backbone)
         mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
-        mean = lambda x: (x * mask).sum() / (len(rows) * rollout.n_tokens)
+        mean = lambda x: (x * mask).sum() / (len(rows) * rollout.response_length)
         with learner.own_randomness(), backbone.using(policy.adapter, train=True) as net:
             with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
-            losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(found.advantages), mask, config.clip)
+            losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(found.advantages), mask, config.clip_range)
             if config.kl_in == "loss":
                 kl = kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)
                 losses = losses + kl_coef / found.unit * kl
             figures["policy_loss"] += learner.backward(mean(losses), part)
-            figures["clipped"] += mean(clipped.float()).item()
+            figures["clip_fraction"] += mean(clipped.float()).item()
         if not value.parameters(): continue
         with learner.own_randomness(), value.training():
             with learner.autocast(): now = value.values(part, batch)
-            losses = value_loss(now, cut(found.values), cut(found.returns), mask, config.value_clip)
+            losses = value_loss(now, cut(found.values), cut(found.returns), mask, config.value_clip_range)
             figures["value_loss"] += learner.backward(mean(losses), part)
     return {**figures, **learner.optimizer_step(rows)}
 
@@ -165,7 +174,7 @@ def rollout_metrics(
     "The metrics of a rollout; `explained_variance` where values were learned."
     mask, kl = rollout.mask, kl_estimate(rollout.logps, rollout.ref_logps, rollout.mask).sum(1).mean().item()
     metrics = {"reward": float(rewards.mean()), "kl": kl, "kl_coef": kl_coef,
-               "objective": scores.mean().item() - kl_coef * kl, "n_tokens": mask.sum(1).float().mean().item(),
+               "objective": scores.mean().item() - kl_coef * kl, "response_length": mask.sum(1).float().mean().item(),
                "finished": rollout.table["finished"].mean(), "entropy": -masked_mean(rollout.logps, mask).item()}
     if rollout.gap is not None: metrics["sampling_gap"] = rollout.gap
     if found.returns is not found.values:
@@ -212,7 +221,7 @@ def train_ppo(
     if reference.backbone is not backbone: raise ConfigError("PPO needs its reference on the backbone of the policy")
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, model.decoding.control))
-    check_memory(backbone, "ppo", config, most_tokens(prompts), longest_answer(model, config))
+    check_memory(backbone, config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of = run_dir and as_path(run_dir), as_reward(reward)
     kl_coef, scale, warned = config.kl_coef, given_scale(reward, config.reward_scale), False
     read = reward if isinstance(reward, RewardModel) and reward.backbone is backbone else reference
@@ -228,14 +237,14 @@ def train_ppo(
                 evaluation.resume(found)
             evaluation(learner)
             for step in range(learner.done, config.steps):
-                order = instruction_order(len(table), config.rollouts // config.answers_each, step, seed)
+                order = instruction_order(len(table), config.rollout_batch_size // config.answers_each, step, seed)
                 asked = table.iloc[np.repeat(order, config.answers_each)]
                 rollout = roll_out(policy, reference, asked, config, seed_for(seed, "rollout", step))
                 rewards = reward_of(rollout.table)
                 if scale is None: scale = measured_scale(rewards)
                 scaled = scale_rewards(rewards, scale, name)
                 warned = warned or lost_in_rounding(name, rewards, scaled)
-                scores = torch.tensor(scaled - config.stop_penalty * ~rollout.finished, dtype=torch.float32,
+                scores = torch.tensor(scaled - config.missing_eos_penalty * ~rollout.finished, dtype=torch.float32,
                                       device=backbone.device)
                 advantages = ppo_advantages(rollout, scores, rollout_values(value, rollout, config), kl_coef, config)
                 updates = [ppo_step(learner, policy, value, rollout, advantages, rows, kl_coef, config)
@@ -263,8 +272,6 @@ def _learner(policy, value, reference, reward, table, prompts, config, seed, run
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
                        start=[[start_of(backbone, m.adapter) for m in (policy, reference)], policy.decoding],
                        reward=run_dir and reward_fingerprint(reward))
-    return Learner({"policy": backbone.adapters.parameters(policy.adapter), "value": value.parameters()},
-                   {"policy": config.lr, "value": config.value_lr}, config.steps, config.schedule, config.warmup,
-                   precision=precision_for(backbone, config.precision), name=policy.name, seed=seed,
-                   fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
-                   schedule_steps=config.schedule_steps)
+    parameters = {"policy": backbone.adapters.parameters(policy.adapter), "value": value.parameters()}
+    return Learner.for_config(parameters, config, backbone, lr={"policy": config.lr, "value": config.value_lr},
+                              total_steps=config.steps, name=policy.name, seed=seed, fingerprint=fingerprint)

@@ -21,7 +21,7 @@ from ..core import ConfigError, StageError, seed_for
 from ..files import as_path, atomic_write
 from ..fingerprints import table_fingerprint
 from .losses import full_kl
-from .memory import check_memory, longest_answer, most_tokens
+from .memory import Footprint, check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import instruction_order
 from .sft import ADAPTER_RATES, warn_if_policy_still
@@ -35,7 +35,7 @@ from ..training.checkpoints import resumed_notes, steps_noted
 from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
                                            Precision, Schedule, Settings)
 from ..training.learner import Learner, processes
-from ..training.start import new_adapter, precision_for, reading, start_of
+from ..training.start import new_adapter, reading, start_of
 
 # %% auto #0
 __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']
@@ -44,28 +44,28 @@ __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_b
 @dataclass
 class QuarkConfig(Settings):
     "Settings of Quark."
-    steps: PositiveInt = 12     # times that is explored and learned
-    rollouts: PositiveInt = 96  # answers a step
-    updates: PositiveInt = 12   # steps of the optimiser a step, each on a batch drawn from the pool
-    batch_size: PositiveInt = 32  # answers a step of the optimiser
-    accumulation: PositiveInt = 1  # parts that a batch is worked through in, where memory is short
-    mode: str = "best"          # learn the "best" quantile, "all" behind their texts, or at "random": the control
-    quantiles: PositiveInt = 4  # parts that the pool is cut into
-    clear_pool: bool = False    # forget the answers of earlier steps before new ones are drawn
-    token: str = "{k}:\n"       # the control text of quantile k of n (n is the best); short and different at once
-    token_at: str = "behind"    # where it stands: "behind" the prompt, or in "front" of it
-    kl_coef: NonNegativeFloat = .05  # strength of the leash, a token
+    steps: PositiveInt = 12               # times that is explored and learned
+    rollout_batch_size: PositiveInt = 96  # answers a step
+    updates: PositiveInt = 12             # steps of the optimiser a step, each on a batch drawn from the pool
+    batch_size: PositiveInt = 32          # answers a step of the optimiser
+    gradient_accumulation_steps: PositiveInt = 1  # parts that a batch is worked through in, where memory is short
+    mode: str = "best"  # learn the "best" quantile, "all" behind their texts, or at "random": the control
+    quantiles: PositiveInt = 4            # parts that the pool is cut into
+    clear_pool: bool = False              # forget the answers of earlier steps before new ones are drawn
+    token: str = "{k}:\n"  # the control text of quantile k of n (n is the best); short and different at once
+    token_at: str = "behind"              # where it stands: "behind" the prompt, or in "front" of it
+    kl_coef: NonNegativeFloat = .05       # strength of the leash, a token
     kl_first: str = "reference"  # KL(reference || policy), as in the paper's equation; or "policy": the other way round
-    lr: PositiveFloat = 5e-4    # learning rate
-    warmup: NonNegativeFloat = 1  # steps over which it rises
-    schedule: Schedule = "constant"  # of it afterwards: "constant", "linear" or "cosine"
+    lr: PositiveFloat = 5e-4              # learning rate
+    warmup: NonNegativeFloat = 1          # steps over which it rises
+    schedule: Schedule = "constant"       # of it afterwards: "constant", "linear" or "cosine"
     schedule_steps: PositiveInt | None = None  # steps that the schedule is laid out for; None for `steps`
-    clip: PositiveFloat | None = 1.  # largest norm of the gradient
-    adam_eps: PositiveFloat = 1e-8  # added to the denominator of Adam
-    optimizer: Optimizer = "adamw"  # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
-    temperature: PositiveFloat = 1.  # of the sampling
+    max_grad_norm: PositiveFloat | None = 1.  # largest norm of the gradient
+    adam_eps: PositiveFloat = 1e-8        # added to the denominator of Adam
+    optimizer: Optimizer = "adamw"        # or "adamw8bit", "paged_adamw8bit": the optimiser's state in 8 bits
+    temperature: PositiveFloat = 1.       # of the sampling
     max_new_tokens: PositiveInt | None = None  # longest answer; None for the model's own setting
-    precision: Precision = "auto"  # "no", "bf16", "fp16", or "auto": what the base is kept in
+    precision: Precision = "auto"         # "no", "bf16", "fp16", or "auto": what the base is kept in
     checkpoint_every: NonNegativeInt = 5  # steps between checkpoints, where there is a run folder
 
     def __post_init__(self):
@@ -74,8 +74,9 @@ class QuarkConfig(Settings):
                             "token_at": ("behind", "front")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"QuarkConfig: {name} is {getattr(self, name)!r}: give {', '.join(known)}")
-        if self.quantiles > self.rollouts:
-            raise ConfigError(f"QuarkConfig: {self.rollouts} rollouts cannot be cut into {self.quantiles} quantiles")
+        if self.quantiles > self.rollout_batch_size:
+            raise ConfigError(f"QuarkConfig: {self.rollout_batch_size} rollouts cannot be cut into "
+                              f"{self.quantiles} quantiles")
         if self.mode == "all" and len({self.control(k) for k in range(1, self.quantiles + 1)}) < self.quantiles:
             raise ConfigError(f"QuarkConfig: token {self.token!r} does not name the quantile: write {{k}} into it")
 
@@ -90,6 +91,12 @@ class QuarkConfig(Settings):
         if self.token_at == "behind": return start + self.control(k)
         return self.control(k) + (start if "{prompt}" in start else "{prompt}" + start)
 
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        rows = max(1, self.batch_size // self.gradient_accumulation_steps)
+        return Footprint(rows, prompt + response, rows * response, read=2, full_logits=True,
+                         rollouts=self.rollout_batch_size)
+
     @classmethod
     def paper(cls, mode: str = "best", lora: bool = False) -> "QuarkConfig":
         """AlpacaFarm's, as its trainer and its script have it: four quantiles of the last 512 answers (the pool is
@@ -99,7 +106,8 @@ class QuarkConfig(Settings):
         to the vocabulary, and losses are means over the answers' tokens, where its are over padding, too.
         With `lora`, the learning rate is that of adapters."""
         lr = ADAPTER_RATES["quark"] if lora else 3e-6
-        return cls(steps=80, rollouts=512, updates=1, batch_size=256, accumulation=128, mode=mode, quantiles=4,
+        return cls(steps=80, rollout_batch_size=512, updates=1, batch_size=256, gradient_accumulation_steps=128,
+                   mode=mode, quantiles=4,
                    clear_pool=True, token_at="front", kl_coef=.05, kl_first="policy", lr=lr, warmup=5,
                    schedule="linear", schedule_steps=390, adam_eps=1e-5, temperature=1., max_new_tokens=300)
 
@@ -190,7 +198,7 @@ def quark_step(
     "One step of the optimiser on some answers of the pool."
     backbone, figures = policy.backbone, Counter()
     plain, total = backbone.codec.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
-    for part in np.array_split(rows, min(config.accumulation, len(rows))):
+    for part in np.array_split(rows, min(config.gradient_accumulation_steps, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
         with reading(backbone, reference.adapter, config.precision) as net, torch.no_grad():
             bare = [backbone.codec.with_control(p, plain) for p in prompts]
@@ -234,7 +242,7 @@ def train_quark(
     start = model.decoding.control
     best = config.asking(start, config.quantiles) if config.mode == "all" else start
     prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, best))
-    check_memory(backbone, "quark", config, most_tokens(prompts), longest_answer(model, config))
+    check_memory(backbone, config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of, pool = run_dir and as_path(run_dir), as_reward(reward), Pool()
     with new_adapter(backbone, name, model.adapter, seed) as (adapter, _):
         policy = Model(backbone, adapter, name, decoding=replace(model.decoding, control=best))
@@ -244,10 +252,11 @@ def train_quark(
             if found := resumed_notes(learner, evaluated=steps_noted):
                 evaluation.resume(found)
                 for step in () if config.clear_pool else range(learner.done):
-                    pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollouts, backbone.vocab_size, name)
+                    pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollout_batch_size,
+                              backbone.vocab_size, name)
             for step in range(learner.done, config.steps):
                 if config.clear_pool: pool = Pool()
-                asked = table.iloc[instruction_order(len(table), config.rollouts, step, seed)]
+                asked = table.iloc[instruction_order(len(table), config.rollout_batch_size, step, seed)]
                 answers = (policy if step else model).sample(
                     asked, temperature=config.temperature, top_p=1., max_new_tokens=config.max_new_tokens,
                     seed=seed_for(seed, "rollout", step), return_ids=True)
@@ -257,7 +266,7 @@ def train_quark(
                 learned, controls = learned_rows(pool, config), learned_controls(pool, config, backbone, start)
                 updates = [quark_step(learner, policy, model, pool, rows, controls, config)
                            for rows in learned_batches(learned, config, seed_for(seed, "batches", step))]
-                learner.log_step(reward=float(rewards.mean()), n_tokens=float(answers["n_tokens"].mean()),
+                learner.log_step(reward=float(rewards.mean()), response_length=float(answers["n_tokens"].mean()),
                                 finished=float(answers["finished"].mean()), pool=len(pool),
                                 kept_reward=float(np.mean([pool.scores[i] for i in learned])),
                                 **pd.DataFrame(updates).mean().to_dict())
@@ -274,7 +283,5 @@ def _learner(policy, reference, reward, table, prompts, config, seed, run_dir) -
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
                        start=[[start_of(backbone, m.adapter) for m in (policy, reference)], reference.decoding],
                        reward=run_dir and reward_fingerprint(reward))
-    return Learner(backbone.adapters.parameters(policy.adapter), config.lr, config.steps, config.schedule,
-                   config.warmup, config.clip, precision_for(backbone, config.precision), name=policy.name, seed=seed,
-                   fingerprint=fingerprint, eps=config.adam_eps, optimizer=config.optimizer,
-                   schedule_steps=config.schedule_steps)
+    return Learner.for_config(backbone.adapters.parameters(policy.adapter), config, backbone, total_steps=config.steps,
+                              name=policy.name, seed=seed, fingerprint=fingerprint)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import FarmError, seed_for, varies
 from ..fingerprints import KNOWN_FINGERPRINTS, fingerprint_of
 from .losses import bradley_terry_loss
-from .memory import check_memory
+from .memory import Footprint, check_memory
 from .pair_batches import EncodedPairs, pair_scores
 from .sft import ADAPTER_RATES, warn_if_still
 from ..models.backbone import Backbone
@@ -29,7 +29,7 @@ from ..records import side_of, training_pairs
 from ..training.batches import length_batches
 from ..training.config import NonNegativeFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
-from ..training.start import base_content, new_adapter, precision_for, start_of
+from ..training.start import base_content, new_adapter, start_of
 
 # %% auto #0
 __all__ = ['KNOWN_FINGERPRINTS', 'RewardConfig', 'train_reward_model', 'reward_accuracy', 'reward_fingerprint', 'as_reward']
@@ -38,11 +38,15 @@ __all__ = ['KNOWN_FINGERPRINTS', 'RewardConfig', 'train_reward_model', 'reward_a
 @dataclass
 class RewardConfig(TableConfig):
     "Settings of a reward model."
-    epochs: PositiveInt = 2     # times each pair is seen
+    epochs: PositiveInt = 2       # times each pair is seen
     batch_size: PositiveInt = 32  # pairs a batch
     warmup: NonNegativeFloat = 8  # steps of its rise; below 1: a share of all steps
-    ties: Ties = "drop"         # "drop" leaves ties out, "half" trains on them with the target one half
-    standardise: bool = True    # give the scores mean 0 and deviation 1, which costs one more reading of the pairs
+    ties: Ties = "drop"           # "drop" leaves ties out, "half" trains on them with the target one half
+    standardize: bool = True      # give the scores mean 0 and deviation 1, which costs one more reading of the pairs
+
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        return Footprint.of_pairs(self.batch_size, prompt, response)
 
     @classmethod
     def paper(cls, lora: bool = False) -> "RewardConfig":
@@ -66,7 +70,7 @@ def train_reward_model(
     check_policy(model)
     config, backbone = RewardConfig.make(config, **overrides), model.backbone
     pairs = EncodedPairs.of(backbone, preferences, config.ties, config.max_length)
-    check_memory(backbone, "reward", config, *pairs.longest)
+    check_memory(backbone, config, *pairs.longest)
     held = None if validation is None else EncodedPairs.of(backbone, validation, "drop", config.max_length)
     batches = length_batches(pairs.lengths, config.batch_size, config.epochs, seed)
     with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
@@ -79,18 +83,16 @@ def train_reward_model(
             loss = bradley_terry_loss(chosen, rejected, pairs.target[rows].to(chosen.device)).mean()
             return loss, {"accuracy": (chosen > rejected).float().mean(), "margin": (chosen - rejected).mean()}
 
-        learner = Learner({"": backbone.adapters.parameters(adapter), "head": reward.head.parameters()}, config.lr,
-                          schedule=config.schedule, warmup=config.warmup, clip=config.clip, name=name, seed=seed,
-                          weight_decay=config.weight_decay, precision=precision_for(backbone, config.precision),
-                          optimizer=config.optimizer,
-                          fingerprint=[config, seed, pairs.content, held and held.content, start_of(backbone, adapter)])
-        each_epoch = _validation(reward, held, -(-len(batches) // (config.epochs * config.accumulation)))
-        reward.history = learner.fit(batches, loss_fn, len, config.accumulation, run_dir, config.checkpoint_every,
-                                     each_epoch)
+        parameters = {"": backbone.adapters.parameters(adapter), "head": reward.head.parameters()}
+        fingerprint = [config, seed, pairs.content, held and held.content, start_of(backbone, adapter)]
+        learner = Learner.for_config(parameters, config, backbone, name=name, seed=seed, fingerprint=fingerprint)
+        steps_an_epoch = -(-len(batches) // (config.epochs * config.gradient_accumulation_steps))
+        reward.history = learner.fit(batches, loss_fn, len, config.gradient_accumulation_steps, run_dir,
+                                     config.checkpoint_every, _validation(reward, held, steps_an_epoch))
     reward.head.requires_grad_(False)
     moved = float(np.abs(np.concatenate(_pair_scores(reward, pairs, few)) - before).mean())
     warn_if_still(moved, name, config.lr, reward.history, "in a score")
-    if config.standardise: _normalise(reward, pairs)
+    if config.standardize: _normalise(reward, pairs)
     return reward
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-def-small-head-backbone
@@ -117,7 +119,7 @@ def _validation(reward, held, every):
 def _accuracy(chosen, rejected): return float(np.mean((chosen > rejected) + .5 * (chosen == rejected)))
 
 def _normalise(reward, pairs, most=1000):
-    "Set mean and scale so that the scores of the answers trained on (at most so many pairs of them) are standardised."
+    "Set mean and scale so that the scores of (at most so many pairs of) the answers trained on are standardized."
     rows = np.random.default_rng(0).permutation(len(pairs))[:most]
     scores = np.concatenate(_pair_scores(reward, pairs, rows))
     mean, spread = float(scores.mean()), float(scores.std())

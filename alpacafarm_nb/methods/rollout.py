@@ -41,7 +41,7 @@ class Rollout:
     @property
     def finished(self): return self.table["finished"].to_numpy(dtype=bool)   # [B] whether an answer stopped in time
     @property
-    def n_tokens(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
+    def response_length(self): return sum(map(len, self.outputs)) / len(self.outputs)   # tokens an answer, in the mean
 
 def scatter_to_mask(mask: Tensor, values: Tensor) -> Tensor:
     "A tensor like the mask with the values at its true positions, row by row, and zeros elsewhere."
@@ -63,7 +63,7 @@ def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int
     if config.answers_each == 1 or not shares_prompts(backbone):
         return token_logps(backbone, net, batch, config.temperature)
     prompts, outputs = ([ids[i] for i in rows] for ids in (rollout.prompts, rollout.outputs))
-    logps = grouped_logps(backbone, net, prompts, outputs, config.group, config.temperature)
+    logps = grouped_logps(backbone, net, prompts, outputs, config.group_size, config.temperature)
     return scatter_to_mask(batch.output_mask, logps)
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-def-roll-out-policy
@@ -114,5 +114,5 @@ def minibatches(
     each = config.answers_each
     groups = np.arange(len(lengths)).reshape(-1, each)
     longest = np.asarray(lengths)[groups].max(1)
-    drawn = length_batches(longest, max(1, config.minibatch // each), config.inner_epochs, seed, mix=1)
+    drawn = length_batches(longest, max(1, config.minibatch_size // each), config.ppo_epochs, seed, mix=1)
     return [groups[rows].ravel() for rows in drawn]

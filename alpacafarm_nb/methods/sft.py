@@ -15,7 +15,7 @@ import torch
 
 from ..core import ModelError, RecordError
 from .losses import sft_loss
-from .memory import check_memory, most_tokens
+from .memory import Footprint, check_memory, most_tokens
 from ..models.backbone import token_logps
 from ..models.policy import Model, check_policy
 from ..records import check_texts, finished
@@ -23,7 +23,7 @@ from ..training.batches import collate, encode_examples, length_batches
 from ..training.config import PositiveFloat, PositiveInt, TableConfig
 from ..training.history import History
 from ..training.learner import Learner
-from ..training.start import new_adapter, precision_for, reading, start_of
+from ..training.start import new_adapter, reading, start_of
 
 # %% auto #0
 __all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still', 'warn_if_policy_still',
@@ -61,14 +61,19 @@ ADAPTER_RATES = {"sft": 2e-4, "reward": 3e-4, "dpo": 2e-4, "ppo": 2e-4, "quark":
 @dataclass
 class SFTConfig(TableConfig):
     "Settings of supervised fine-tuning."
-    epochs: PositiveInt = 4     # times each demonstration is seen
+    epochs: PositiveInt = 4       # times each demonstration is seen
     batch_size: PositiveInt = 16  # demonstrations a batch
-    lr: PositiveFloat = 2e-3    # highest learning rate
+    lr: PositiveFloat = 2e-3      # highest learning rate
+
+    def footprint(self, prompt: int, response: int) -> Footprint:
+        "What a run holds with prompts and answers of these lengths, in tokens."
+        return Footprint(self.batch_size, prompt + response, self.batch_size * response)
 
     @classmethod
     def paper(cls, lora: bool = False) -> "SFTConfig":
         "The settings of AlpacaFarm: batches of 128, three epochs, 2e-5 for all weights (or LoRA's rate), 512 tokens."
-        return cls(epochs=3, batch_size=8, accumulation=16, lr=ADAPTER_RATES["sft"] if lora else 2e-5,
+        lr = ADAPTER_RATES["sft"] if lora else 2e-5
+        return cls(epochs=3, batch_size=8, gradient_accumulation_steps=16, lr=lr,
                    schedule="cosine", warmup=.03, max_length=512)
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-sft-settings-config
@@ -151,7 +156,7 @@ def train_sft(
     data, origin = check_texts(demonstrations, "demonstrations", ("output",))
     data, backbone = with_something_said(data, ("output",)), model.backbone
     prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin, model.decoding.control)
-    check_memory(backbone, "sft", config, most_tokens(prompts), most_tokens(outputs))
+    check_memory(backbone, config, most_tokens(prompts), most_tokens(outputs))
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
     batches = length_batches(lengths, config.batch_size, config.epochs, seed)
     with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
@@ -159,13 +164,11 @@ def train_sft(
             batch = collate(prompts, outputs, rows, backbone)
             return sft_loss(token_logps(backbone, net, batch), batch.output_mask).sum() / batch.output_mask.sum(), {}
 
-        learner = Learner(backbone.adapters.parameters(adapter), config.lr, schedule=config.schedule,
-                          warmup=config.warmup, clip=config.clip, weight_decay=config.weight_decay, name=name,
-                          seed=seed,
-                          precision=precision_for(backbone, config.precision), optimizer=config.optimizer,
-                          fingerprint=[config, seed, prompts, outputs, start_of(backbone, adapter)])
-        learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows), config.accumulation, run_dir,
-                    config.checkpoint_every)
+        fingerprint = [config, seed, prompts, outputs, start_of(backbone, adapter)]
+        learner = Learner.for_config(backbone.adapters.parameters(adapter), config, backbone, name=name, seed=seed,
+                                     fingerprint=fingerprint)
+        learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows),
+                    config.gradient_accumulation_steps, run_dir, config.checkpoint_every)
     policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
     warn_if_still(how_far(model, policy, prompts[:4], outputs[:4], config.precision), name, config.lr, learner.history)
     return policy

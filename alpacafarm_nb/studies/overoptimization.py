@@ -25,7 +25,7 @@ from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import reward_accuracy, train_reward_model
 from ..models.policy import Model, load_model, sample_pairs
 from ..models.reward_model import RewardModel
-from .labelers import labellers
+from .labelers import labelers
 from .pipeline import Loop, LoopSettings
 from ..training.config import Number, PositiveInt
 
@@ -33,21 +33,21 @@ from ..training.config import Number, PositiveInt
 @dataclass
 class StudySettings(LoopSettings):
     "Sizes of the study."
-    main: tuple = ("gold", "pool_flipped")  # labellers of the comparison
-    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(steps=16, rollouts=128, kl_coef=0.2))
+    main: tuple = ("gold", "pool_flipped")  # labelers of the comparison
+    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(steps=16, rollout_batch_size=128, kl_coef=0.2))
     choose_n: tuple = (4, 16, 64)
     choose_beta: tuple = (0.05, 0.1, 0.3)
     choose_step: tuple = (4, 8, 16)
-    n_choose: int = 2  # samples, and so labels, a validation instruction and candidate
-    n_final: int = 2  # samples an evaluation instruction of the policies compared
-    curves: tuple = ("gold", "noise", "bias", "pool", "noiseless")  # labellers of the over-optimization curves
-    fraction: Number = 0.25  # the smaller number of pairs, as a share
-    samples: int = 256  # a prompt, for best-of-n
-    n_samples: int = 100  # evaluation instructions of these samples
+    n_choose: int = 2                     # samples, and so labels, a validation instruction and candidate
+    n_final: int = 2                      # samples an evaluation instruction of the policies compared
+    curves: tuple = ("gold", "noise", "bias", "pool", "noiseless")  # labelers of the over-optimization curves
+    fraction: Number = 0.25               # the smaller number of pairs, as a share
+    samples: int = 256                    # a prompt, for best-of-n
+    n_samples: int = 100                  # evaluation instructions of these samples
     ns: tuple = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    climb: PPOConfig = field(default_factory=lambda: PPOConfig(steps=24, rollouts=64, kl_coef=0.05))
-    look_every: PositiveInt = 6  # steps of that PPO between looks
-    n_look: PositiveInt = 200  # evaluation instructions of a look
+    climb: PPOConfig = field(default_factory=lambda: PPOConfig(steps=24, rollout_batch_size=64, kl_coef=0.05))
+    evaluate_every: PositiveInt = 6       # steps of that PPO between looks
+    n_evaluated: PositiveInt = 200        # evaluation instructions of a look
 
 # %% ../../nbs/api/85_studies/04_overoptimization.ipynb #study
 class Study(Loop):
@@ -60,29 +60,29 @@ class Study(Loop):
         say: bool = True,
     ):
         super().__init__(farm, folder, seed, settings or StudySettings(), say)
-        self.who, self.judgements = labellers(farm, self.pairs()), {}
+        self.who, self.judgements = labelers(farm, self.pairs()), {}
 
     def labels(self, who: str, part: str = "all") -> pd.DataFrame:
-        "Labels of one labeller on all pairs, or on the first few."
+        "Labels of one labeler on all pairs, or on the first few."
         def make(): return self.who[who].annotate_pairs(self.pairs(), seed_for(self.seed, who))
-        table = self.table(f"labels_{who}", ["pairs", {"labeller": who}], make, f"labels by {who}")
+        table = self.table(f"labels_{who}", ["pairs", {"labeler": who}], make, f"labels by {who}")
         return table if part == "all" else table.head(int(self.settings.fraction * len(table)))
 
     def proxy(self, who: str, part: str = "all") -> RewardModel:
-        "Reward model of one labeller."
+        "Reward model of one labeler."
         name, s, labels = f"reward_{who}_{part}", self.settings.reward, self.labels(who, part)
         def train(run_dir): return train_reward_model(self.sft(), labels, s, name=name, seed=self.seed, run_dir=run_dir)
         needs = [f"labels_{who}", "sft", {"part": part}, s, self.settings.fraction]
         return self.model(name, needs, train, f"reward model on {part} labels by {who}")
 
     def direct(self, who: str, beta: float) -> Model:
-        "DPO policy of one labeller."
+        "DPO policy of one labeler."
         name, s, labels = f"dpo_{who}_{beta:g}", replace(self.settings.dpo, beta=beta), self.labels(who)
         def train(run_dir): return train_dpo(self.sft(), labels, s, name=name, seed=self.seed, run_dir=run_dir)
         return self.model(name, [f"labels_{who}", "sft", s], train, f"DPO on labels by {who}, beta {beta:g}")
 
     def reinforced(self, who: str) -> dict[int, Model]:
-        "PPO policies of one labeller, by step."
+        "PPO policies of one labeler, by step."
         s, name, reward = self.settings, f"ppo_{who}", self.proxy(who)
         def train():
             policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.ppo,
@@ -103,7 +103,7 @@ class Study(Loop):
                     ppo={f"ppo_{k}": m for k, m in self.reinforced(who).items()})
 
     def choose(self, who: str, candidates: dict) -> str:
-        "Name of the candidate that the labeller prefers on validation instructions."
+        "Name of the candidate that the labeler prefers on validation instructions."
         s, val, wins, seed = self.settings, self.farm.val, {}, seed_for(self.seed, "choose")
         asked = val.drop(columns="output")
         for name, model in candidates.items():
@@ -113,7 +113,7 @@ class Study(Loop):
         return max(wins, key=wins.get)
 
     def compare(self, who: str) -> pd.DataFrame:
-        "The policies of one labeller, and SFT, judged by gold and by the simulated pool: a row an instruction."
+        "The policies of one labeler, and SFT, judged by gold and by the simulated pool: a row an instruction."
         s, evaluation, families = self.settings, self.farm.eval, self.families(who)
         asked = evaluation.drop(columns="output")
         chosen = {family: self.choose(who, candidates) for family, candidates in families.items()}
@@ -127,7 +127,7 @@ class Study(Loop):
         for method, (name, table) in outputs.items():
             for judge in (self.farm.gold, self.farm.simulated):
                 values = win_probability(table, evaluation, judge).mean(1)
-                rows += rows_of(values, labeller=who, part="all", method=method, setting=name, judge=judge.name)
+                rows += rows_of(values, labeler=who, part="all", method=method, setting=name, judge=judge.name)
         return pd.DataFrame(rows)
 
     def candidates(self) -> pd.DataFrame:
@@ -146,44 +146,44 @@ class Study(Loop):
         return self.judgements[judge.name]
 
     def best_of(self, who: str, part: str) -> pd.DataFrame:
-        "Best-of-n by one reward model: win probability by gold and by the labeller's panel, a row an n and item."
+        "Best-of-n by one reward model: win probability by gold and by the labeler's panel, a row an n and item."
         proxy, rows = np.asarray(self.proxy(who, part).score(self.candidates())), []
         for label, judge in (("gold", self.farm.gold), ("own", self.who[who])):
             curve = best_of_n_curve(proxy, self.judged(judge), self.settings.ns)
             for n, values in zip(curve.ns, curve.gold_by_prompt.T):
-                rows += rows_of(values, labeller=who, part=part, method="best_of_n", judge=label, x=int(n))
+                rows += rows_of(values, labeler=who, part=part, method="best_of_n", judge=label, x=int(n))
         return pd.DataFrame(rows)
 
     def climb(self, who: str, part: str) -> pd.DataFrame:
-        "PPO against one reward model, judged by gold, by the labeller's panel and by the proxy: a row a step and item."
+        "PPO against one reward model, judged by gold, by the labeler's panel and by the proxy: a row a step and item."
         s, rows = self.settings, []
-        asked, reward = self.farm.eval.head(s.n_look), self.proxy(who, part)
+        asked, reward = self.farm.eval.head(s.n_evaluated), self.proxy(who, part)
         def look(step, model):
             seed = seed_for(self.seed, "look")
             outputs = model.sample(asked.drop(columns="output"), temperature=s.temperature, seed=seed)
             values = {label: win_probability(outputs, asked, judge).mean(1)
                       for label, judge in (("gold", self.farm.gold), ("own", self.who[who]))}
             for label, found in {**values, "proxy": reward.score(outputs)}.items():
-                rows.extend(rows_of(found, labeller=who, part=part, method="ppo", judge=label, x=step))
+                rows.extend(rows_of(found, labeler=who, part=part, method="ppo", judge=label, x=step))
             return {}
         policy = train_ppo(self.sft(), reward, self.farm.unlabeled, s.climb, evaluate=look, seed=self.seed,
-                           evaluate_at=range(0, s.climb.steps + 1, s.look_every), name=f"climb_{who}_{part}")
+                           evaluate_at=range(0, s.climb.steps + 1, s.evaluate_every), name=f"climb_{who}_{part}")
         policy.free()
         if policy.history.interrupted: raise KeyboardInterrupt
         return pd.DataFrame(rows)
 
     def facts(self) -> pd.DataFrame:
-        "Agreement of labellers and accuracy of reward models: a row a figure."
+        "Agreement of labelers and accuracy of reward models: a row a figure."
         pairs = self.pairs()
         truth = self.farm.gold.expected(pairs)["preference"].to_numpy() - 1
         asked, seed = self.farm.eval.drop(columns="output"), seed_for(self.seed, "held")
         held = self.farm.gold.noiseless.annotate_pairs(sample_pairs(self.sft(), asked, 3, seed=seed))
-        rows = [dict(method="agreement", labeller=n, part="all", value=l.agreement(pairs, truth))
+        rows = [dict(method="agreement", labeler=n, part="all", value=l.agreement(pairs, truth))
                 for n, l in self.who.items()]
         models = [(n, "all") for n in self.who] + [(n, "few") for n in self.settings.curves]
-        rows += [dict(method="reward_accuracy", labeller=n, part=p, value=reward_accuracy(self.proxy(n, p), held))
+        rows += [dict(method="reward_accuracy", labeler=n, part=p, value=reward_accuracy(self.proxy(n, p), held))
                  for n, p in models]
-        return pd.DataFrame(rows + [dict(method="pairs", labeller="", part="all", value=len(pairs))])
+        return pd.DataFrame(rows + [dict(method="pairs", labeler="", part="all", value=len(pairs))])
 
 # %% ../../nbs/api/85_studies/04_overoptimization.ipynb #study-choose
 def win_probability(
@@ -207,7 +207,7 @@ def run_study_seed(
     folder: str | Path,  # where its stages are kept
     settings: StudySettings | None = None,
     farm: Farm | None = None,  # None for the embedded farm
-) -> pd.DataFrame:  # long table: labeller, part, method, judge, x, item, value …
+) -> pd.DataFrame:  # long table: labeler, part, method, judge, x, item, value …
     "All stages of one seed."
     study = Study(farm or load_farm("farmyard"), folder, seed, settings)
     s, parts = study.settings, []
@@ -221,7 +221,8 @@ def run_study_seed(
         parts.append(study.table(f"best_of_n_{who}_{part}", [reward, "candidates", s.ns],
                                  lambda part=part, who=who: study.best_of(who, part),
                                  f"best-of-n by the reward model of {who} on {part} labels"))
-        parts.append(study.table(f"climb_{who}_{part}", [reward, s.climb, s.look_every, s.n_look, s.temperature],
+        parts.append(study.table(f"climb_{who}_{part}", [reward, s.climb, s.evaluate_every, s.n_evaluated,
+                                                         s.temperature],
                                  lambda part=part, who=who: study.climb(who, part),
                                  f"PPO on a loose leash against the reward model of {who} on {part} labels"))
     needs = ["pairs", s.reward, s.fraction, s.curves, s.main]
@@ -238,14 +239,14 @@ def _cube(rows: pd.DataFrame, columns: list) -> tuple[np.ndarray, list]:
 def curve_table(
     results: pd.DataFrame,  # of several seeds, as `run_study_seed` gives them
     method: str,  # "best_of_n" or "ppo"
-) -> pd.DataFrame:  # a row a point: labeller, part, judge, x, value, standard_error, change, change_error, n_seeds
+) -> pd.DataFrame:  # a row a point: labeler, part, judge, x, value, standard_error, change, change_error, n_seeds
     "Over-optimization curves; `change` is the paired difference to the first point of the curve."
     found = []
     curves = results[(results["method"] == method) & results["x"].notna()]
-    for (who, part, judge), rows in curves.groupby(["labeller", "part", "judge"]):
+    for (who, part, judge), rows in curves.groupby(["labeler", "part", "judge"]):
         cube, xs = _cube(rows, ["x"])
         level, change = bootstrap(cube), bootstrap(cube - cube[..., :1])
-        found += [dict(labeller=who, part=part, judge=judge, x=int(np.ravel(x)[0]),
+        found += [dict(labeler=who, part=part, judge=judge, x=int(np.ravel(x)[0]),
                        value=level.estimate[k], standard_error=level.standard_error[k], change=change.estimate[k],
                        change_error=change.standard_error[k], n_seeds=cube.shape[0]) for k, x in enumerate(xs)]
     return pd.DataFrame(found).round(3)
@@ -255,20 +256,20 @@ def late_table(
     method: str,  # "best_of_n" or "ppo"
     since: int,  # the x that changes are measured from
     at: int,  # the x that they are measured at
-) -> pd.DataFrame:  # a row a labeller and part: change, against_noiseless, against_all, each with its error
+) -> pd.DataFrame:  # a row a labeler and part: change, against_noiseless, against_all, each with its error
     "What pressure from one x to another brings by gold; the same less labels never wrong, and less all pairs."
     curves, rows = results[results["x"].notna() & (results["method"] == method) & (results["judge"] == "gold")], []
     xs = sorted(curves["x"].unique().astype(int).tolist())
     if absent := [x for x in (since, at) if x not in xs]:
         raise ConfigError(f"{method} has no point at {absent[0]}, only at {xs}")
     ends = curves[curves["x"].isin([since, at])]
-    changes = {key: np.diff(_cube(rows, ["x"])[0])[..., 0] for key, rows in ends.groupby(["labeller", "part"])}
+    changes = {key: np.diff(_cube(rows, ["x"])[0])[..., 0] for key, rows in ends.groupby(["labeler", "part"])}
     for (who, part), change in changes.items():
-        row = dict(labeller=who, part=part, n_seeds=change.shape[0])
+        row = dict(labeler=who, part=part, n_seeds=change.shape[0])
         rivals = {"change": None, "against_noiseless": ("noiseless", part), "against_all": (who, "all")}
         for name, other in rivals.items():
             found = None
-            if other is None or other in changes:   # a study without that labeller or part has nothing to compare
+            if other is None or other in changes:   # a study without that labeler or part has nothing to compare
                 found = bootstrap(change if other is None else change - changes[other])
             figures = (found.estimate, found.standard_error) if found else (np.nan, np.nan)
             row |= dict(zip((name, f"{name}_error"), figures))
@@ -277,15 +278,15 @@ def late_table(
 
 def comparison_table(
     results: pd.DataFrame,  # of several seeds
-) -> pd.DataFrame:  # a row a labeller, method and judge: win-rate, and its paired difference to the better SFT
+) -> pd.DataFrame:  # a row a labeler, method and judge: win-rate, and its paired difference to the better SFT
     "Policies against the reference outputs, and against SFT: sampled or greedy, whichever wins more by that judge."
     found, rows = [], results[results["setting"].notna()]
-    for (who, judge), part in rows.groupby(["labeller", "judge"]):
+    for (who, judge), part in rows.groupby(["labeler", "judge"]):
         scores = {m: _cube(part[part["method"] == m], ["method"])[0][..., 0] for m in POLICIES}
         rival = max(("sft", "sft_greedy"), key=lambda m: scores[m].mean())
         for m, x in scores.items():
             level, gap = bootstrap(x), bootstrap(x - scores[rival])
-            found.append(dict(labeller=who, judge=judge, method=m, win_rate=level.estimate,
+            found.append(dict(labeler=who, judge=judge, method=m, win_rate=level.estimate,
                               standard_error=level.standard_error, rival=rival, difference=gap.estimate,
                               difference_error=gap.standard_error, n_seeds=x.shape[0]))
     return pd.DataFrame(found).round(3)
@@ -297,7 +298,7 @@ def summary(
 ) -> dict[str, list[dict]]:  # from the names of tables to their rows
     "All tables of the study: early and late stand for the first and the second half of the pressure."
     facts = results[results["method"].isin(["agreement", "reward_accuracy", "pairs"])]
-    facts = facts.groupby(["method", "labeller", "part"])["value"].agg(["mean", "sem", "count"]).reset_index()
+    facts = facts.groupby(["method", "labeler", "part"])["value"].agg(["mean", "sem", "count"]).reset_index()
     tables = dict(comparison=comparison_table(results), facts=facts.round(4),
                   best_of_n=curve_table(results, "best_of_n"), ppo=curve_table(results, "ppo"),
                   best_of_n_early=late_table(results, "best_of_n", 1, 16), ppo_early=late_table(results, "ppo", 0, 12),
@@ -311,9 +312,9 @@ def shipped_study() -> dict:  # manifest, and the tables of `summary`
 def gains(
     study: dict,  # as `shipped_study` gives it
     judge: str = "gold",  # whose win-rates
-) -> pd.DataFrame:  # a row a policy, a column a labeller: "+5.2 ± 1.1", points of win-rate over the better SFT
+) -> pd.DataFrame:  # a row a policy, a column a labeler: "+5.2 ± 1.1", points of win-rate over the better SFT
     "What each method gained over SFT, sampled or greedy, by the labels it was trained on."
     table = pd.DataFrame(study["comparison"]).query("judge == @judge").copy()
     table["gain"] = [f"{d:+.1f} ± {e:.1f}" for d, e in zip(table["difference"], table["difference_error"])]
     table.loc[table["method"] == table["rival"], "gain"] = "0"
-    return table.pivot(index="method", columns="labeller", values="gain").loc[list(POLICIES)]
+    return table.pivot(index="method", columns="labeler", values="gain").loc[list(POLICIES)]

@@ -39,12 +39,12 @@ from ..training.history import History
 @dataclass
 class LoopSettings(Settings):
     "Sizes of a run of the loop."
-    n_pairs: PositiveInt = 2  # pairs of samples an instruction of the preference split
-    p_label_flip: Share = 0.25  # share of the simulated labels that is flipped, as in the paper's p_sim_ann
+    n_pairs: PositiveInt = 2          # pairs of samples an instruction of the preference split
+    p_label_flip: Share = 0.25        # share of the simulated labels that is flipped, as in the paper's p_sim_ann
     temperature: PositiveFloat = 0.5  # at which policies are evaluated
-    n: PositiveInt = 16  # samples a prompt for best-of-n
-    look_every: PositiveInt = 4  # PPO is looked at every so many steps
-    n_look: PositiveInt = 100  # validation instructions of a look
+    n: PositiveInt = 16               # samples a prompt for best-of-n
+    evaluate_every: PositiveInt = 4   # PPO is looked at every so many steps
+    n_evaluated: PositiveInt = 100    # validation instructions of a look
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DPOConfig = field(default_factory=DPOConfig)
@@ -53,7 +53,7 @@ class LoopSettings(Settings):
     @classmethod
     def quick(cls) -> "LoopSettings":
         "Everything once and little of it: shows that the loop runs, not what the methods can do."
-        return cls(n_pairs=1, n=4, look_every=1, n_look=20,
+        return cls(n_pairs=1, n=4, evaluate_every=1, n_evaluated=20,
                    sft=SFTConfig(epochs=1), reward=RewardConfig(epochs=1), ppo=PPOConfig(steps=2))
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #loop
@@ -138,7 +138,8 @@ class Loop:
         if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
         flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
         make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-        needs = ["pairs", {"annotator": annotator.name, "marks": _annotator_fingerprint(self.farm, annotator)}, flip]
+        needs = ["pairs", {"annotator": annotator.name, "fingerprint": _annotator_fingerprint(self.farm, annotator)},
+                 flip]
         return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
                           f"is better ({100 * flip:.0f} % of the labels flipped)")
 
@@ -159,10 +160,10 @@ class Loop:
     def ppo(self) -> Model:
         "The policy trained by reinforcement learning against the reward model, looked at as it trains."
         s, reward = self.settings, self.reward()
-        look = PolicyEvaluator(self.farm.val.head(s.n_look), judges(self.farm), reward, s.temperature,
+        look = PolicyEvaluator(self.farm.val.head(s.n_evaluated), judges(self.farm), reward, s.temperature,
                                seed_for(self.seed, "look"), keep=0)
-        steps = sorted({*range(0, s.ppo.steps, s.look_every), s.ppo.steps})
-        inputs = ["sft", "reward", s.ppo, s.look_every, s.n_look, s.temperature]
+        steps = sorted({*range(0, s.ppo.steps, s.evaluate_every), s.ppo.steps})
+        inputs = ["sft", "reward", s.ppo, s.evaluate_every, s.n_evaluated, s.temperature]
         return self.model("ppo", inputs, lambda run_dir: train_ppo(
             self.sft(), reward, self.farm.unlabeled, s.ppo, seed=self.seed, run_dir=run_dir,
             evaluate=look, evaluate_at=steps),
@@ -240,7 +241,7 @@ class Loop:
             ("Best-of-n", "More samples mean more reward by the reward model. "
              f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
              overoptimization_figure(self.best_of_n_table(), "n", right=("reward model",))),
-            ("PPO as it trains", f"Proxy reward and win-rates on {self.settings.n_look} validation instructions.",
+            ("PPO as it trains", f"Proxy reward and win-rates on {self.settings.n_evaluated} validation instructions.",
              overoptimization_figure(self.ppo_table(), "step", right=("reward model",))),
             ("Training curves", "", training_figure(histories)),
             ("Answers side by side", "", outputs_side_by_side(board, 6, seed=self.seed))],
@@ -263,7 +264,7 @@ def _agreement_section(self):
     "What the report says of agreement with gold."
     table = self.agreement()
     ceiling = table.set_index("annotator").loc["gold, asked again", "agreement"]
-    return ("Agreement", "How often one label agrees with one gold label on the pairs that were labelled. "
+    return ("Agreement", "How often one label agrees with one gold label on the pairs that were labeled. "
             "Gold does not always agree with itself, since its labels are sampled as people's are.",
             agreement_figure(table, {"two gold labels": ceiling}))
 

@@ -109,19 +109,19 @@ class Settings:
 @dataclass
 class TableConfig(Settings):
     "Settings of training an adapter on a table."
-    epochs: PositiveInt = 1        # times each row is seen
-    batch_size: PositiveInt = 32   # rows a batch
-    accumulation: PositiveInt = 1  # batches a step
-    lr: PositiveFloat = 1e-3       # highest learning rate
-    schedule: Schedule = "linear"  # of the learning rate: "cosine", "linear" or "constant"
-    warmup: NonNegativeFloat = 5   # steps of its rise; below 1: a share of all steps
-    clip: PositiveFloat | None = 1.  # largest norm of the gradient
-    weight_decay: NonNegativeFloat = 0.  # of AdamW
-    optimizer: Optimizer = "adamw"  # or "adamw8bit", "paged_adamw8bit": the optimizer's state in 8 bits
-    rank: PositiveInt = 16         # of the adapter, where the model has none to copy
-    alpha: PositiveInt = 32        # the adapter is scaled by alpha / rank
+    epochs: PositiveInt = 1               # times each row is seen
+    batch_size: PositiveInt = 32          # rows a batch
+    gradient_accumulation_steps: PositiveInt = 1  # batches a step
+    lr: PositiveFloat = 1e-3              # highest learning rate
+    schedule: Schedule = "linear"         # of the learning rate: "cosine", "linear" or "constant"
+    warmup: NonNegativeFloat = 5          # steps of its rise; below 1: a share of all steps
+    max_grad_norm: PositiveFloat | None = 1.  # largest norm of the gradient
+    weight_decay: NonNegativeFloat = 0.   # of AdamW
+    optimizer: Optimizer = "adamw"        # or "adamw8bit", "paged_adamw8bit": the optimizer's state in 8 bits
+    rank: PositiveInt = 16                # of the adapter, where the model has none to copy
+    alpha: PositiveInt = 32               # the adapter is scaled by alpha / rank
     max_length: PositiveInt | None = None  # longest prompt and output in tokens, None for the model's context
-    precision: Precision = "auto"  # "no", "bf16", "fp16", or "auto": what the base is kept in
+    precision: Precision = "auto"         # "no", "bf16", "fp16", or "auto": what the base is kept in
     checkpoint_every: NonNegativeInt = 100  # steps between checkpoints, where there is a run folder
 
 # %% ../../nbs/api/50_training/02_config.ipynb #export-schedules-constant-lambda-done

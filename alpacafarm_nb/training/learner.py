@@ -29,6 +29,7 @@ from ..runs import package_version
 from .checkpoints import resume_checkpoint, save_checkpoint
 from .config import OPTIMIZERS, SCHEDULES, lr_factor
 from .history import History
+from .start import precision_for
 
 # %% auto #0
 __all__ = ['make_accelerator', 'processes', 'make_optimizer', 'Learner', 'on_step']
@@ -90,11 +91,11 @@ class Learner:
         total_steps: int = 1,       # number of steps in all
         schedule: str = "cosine",   # "cosine", "linear" or "constant"
         warmup: float = 0,          # steps of the warm-up; below 1: a share of all steps
-        clip: float | None = 1.,    # largest norm of a group's gradient
+        max_grad_norm: float | None = 1.,    # largest norm of a group's gradient
         precision: str = "no",      # "no", "bf16", "fp16" (a GPU, with loss scaling)
         weight_decay: float = 0.,   # of AdamW
         betas: tuple[float, float] = (.9, .999),  # of AdamW
-        eps: float = 1e-8,          # of AdamW
+        adam_eps: float = 1e-8,     # added to the denominator of AdamW
         name: str = "training",     # what is trained, for messages and the history
         seed: int = 0,              # seed of what the network itself draws (dropout)
         optimizer: str = "adamw",   # "adamw", "adamw8bit" or "paged_adamw8bit"
@@ -108,16 +109,29 @@ class Learner:
         device = next(p for g in self.groups.values() for p in g).device
         self.accelerator = make_accelerator(precision, device)
         own = [dict(params=g, lr=rates[k], peak=rates[k]) for k, g in self.groups.items() if g]
-        made = make_optimizer(optimizer, own, weight_decay=weight_decay, betas=betas, eps=eps)
+        made = make_optimizer(optimizer, own, weight_decay=weight_decay, betas=betas, eps=adam_eps)
         self.optimizer = self.accelerator.prepare_optimizer(made, device_placement=False)
-        self.total_steps, self.schedule, self.warmup, self.clip = total_steps, schedule, warmup, clip
-        self.schedule_steps = schedule_steps
+        self.total_steps, self.schedule, self.schedule_steps = total_steps, schedule, schedule_steps
+        self.warmup, self.max_grad_norm = warmup, max_grad_norm
         own = [schedule, fingerprint_of(SCHEDULES[schedule], "schedule"), precision, optimizer, package_version()]
         parts = fingerprint if isinstance(fingerprint, dict) else {"its method": fingerprint}
         self.name, self.seed = name, seed
         self.fingerprint = {k: stable_hash(v) for k, v in {**parts, "how it is trained": own}.items()}
         self.history, self.done, self.device, self.resumed, self.found = History(name=name), 0, device, None, None
         self._start, self._extra, self._partial = time.perf_counter(), None, False
+
+    @classmethod
+    def for_config(
+        cls,
+        parameters: dict[str, Iterable[nn.Parameter]] | Iterable[nn.Parameter],  # groups by name, or one group
+        config,           # settings of a method: its learning rate, schedule, optimizer …, as far as it has them
+        backbone,         # whose weights are trained, for the precision
+        **more,           # other arguments, such as name, seed and fingerprint
+    ) -> "Learner":
+        "A learner with the settings of a method's configuration."
+        names = ("lr", "schedule", "schedule_steps", "warmup", "max_grad_norm", "weight_decay", "adam_eps", "optimizer")
+        given = {name: getattr(config, name) for name in names if hasattr(config, name)}
+        return cls(parameters, **{**given, **more}, precision=precision_for(backbone, config.precision))
 
     @property
     def autocast(self): return self.accelerator.autocast
@@ -139,7 +153,7 @@ class Learner:
         "Go down the gradients gathered so far; returns the norm and the learning rate of each group."
         self._share_gradients()
         self.accelerator.unscale_gradients()
-        limit = self.clip or math.inf
+        limit = self.max_grad_norm or math.inf
         norms = {k: nn.utils.clip_grad_norm_(group, limit).item() for k, group in self.groups.items() if group}
         scaled = self.accelerator.scaler is not None   # fp16: a step that overflows is skipped, and the scale lowered
         if not scaled and not all(map(math.isfinite, norms.values())): raise self._not_finite("gradient", norms, batch)
@@ -186,16 +200,17 @@ class Learner:
         batches: Sequence,    # all batches of all epochs, in order
         loss_fn: Callable,    # batch -> (mean loss, dict of figures)
         weight_fn: Callable = len,  # batch -> what its mean is over: number of examples, or of tokens
-        accumulation: int = 1,      # batches a step
+        gradient_accumulation_steps: int = 1,      # batches a step
         run_dir: str | Path | None = None,  # where checkpoints lie; a run found there is continued
         checkpoint_every: int = 50,         # steps between checkpoints
         after_step: Callable | None = None,  # called with the learner after each step; returns figures for the history
     ) -> History:
         "Train on the batches and return the history; an interruption ends it early and keeps what was trained."
-        steps = [batches[i:i + accumulation] for i in range(0, len(batches), accumulation)]
-        if (n := self.accelerator.num_processes) > accumulation:
-            raise ConfigError(f"{self.name}: {n} processes cannot share the {accumulation} batches of a step; "
-                              "set accumulation to the number of processes or more")
+        each = gradient_accumulation_steps
+        steps = [batches[i:i + each] for i in range(0, len(batches), each)]
+        if (n := self.accelerator.num_processes) > each:
+            raise ConfigError(f"{self.name}: {n} processes cannot share the {each} batches of a step; "
+                              "set gradient_accumulation_steps to the number of processes or more")
         self.total_steps = len(steps)
         with self.running(run_dir) as bar:
             for group in steps[self.done:]:

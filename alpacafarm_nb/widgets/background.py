@@ -108,7 +108,7 @@ def thin(
 def _is_number(value): return isinstance(value, (int, float)) and math.isfinite(value)
 
 # %% ../../nbs/api/90_widgets/06_background.ipynb #columns
-FIRST = ("reward", "kl", "entropy", "n_tokens", "loss", "accuracy", "validation_accuracy", "margin", "nll")
+FIRST = ("reward", "kl", "entropy", "response_length", "loss", "accuracy", "validation_accuracy", "margin", "nll")
 
 def history_columns(
     histories: list[History],

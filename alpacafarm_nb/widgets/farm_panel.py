@@ -62,7 +62,7 @@ def _first(table, n): return table if n is None else table.head(n)
 def _rewarded(train, s, b, **more):
     "A method that is trained against a reward model."
     return train(b.sft(s), b.reward(s), b.farm.unlabeled, name=s.method, seed=s.seed, steps=SIZES[s.size].steps,
-                 rollouts=SIZES[s.size].rollouts, **more)
+                 rollout_batch_size=SIZES[s.size].rollouts, **more)
 
 def _ppo(advantage):
     return Method(lambda b, s, k: _rewarded(train_ppo, s, b, advantage=advantage, **k), (PPOConfig, "kl_coef"))
@@ -89,7 +89,7 @@ class PanelSettings(Settings):
     method: str = "best_of_n"    # a name in METHODS
     labels: str = "simulated"    # name of the annotator that labels the pairs
     p_label_flip: Share = .25    # share of the labels that is turned round
-    n_pairs: PositiveInt = 400   # pairs that are labelled
+    n_pairs: PositiveInt = 400   # pairs that are labeled
     n: PositiveInt = 16          # candidates of best-of-n and of expert iteration
     strength: Number | None = None  # of the leash: the method's kl_coef or beta; None for its default
     size: str = "small"          # a name in SIZES

@@ -29,11 +29,11 @@ from .base import FarmWidget, Page, page_table, script
 # %% ../../nbs/api/90_widgets/03_label.ipynb #order
 def desk_order(
     pairs: pd.DataFrame,  # columns instruction, input, output_1, output_2
-    labeller: str,  # whose desk it is
+    labeler: str,  # whose desk it is
     seed: int = 0,  # of the shuffling
 ) -> tuple[np.ndarray, np.ndarray]:  # numbers of the pairs in order; for each pair which output stands left: 1 or 2
-    "How the pairs are shown to one labeller."
-    drawn = np.array([seed_for("desk", seed, labeller, *row) for row in pairs[PAIR_KEY].itertuples(index=False)])
+    "How the pairs are shown to one labeler."
+    drawn = np.array([seed_for("desk", seed, labeler, *row) for row in pairs[PAIR_KEY].itertuples(index=False)])
     return np.argsort(drawn, kind="stable"), 1 + drawn // 2 % 2
 
 # %% ../../nbs/api/90_widgets/03_label.ipynb #agreement
@@ -52,12 +52,12 @@ def desk_agreement(
 
 # %% ../../nbs/api/90_widgets/03_label.ipynb #desk
 class Desk(FarmWidget):
-    "A labelling desk; `.labels()` are its labels, `.human` an annotator that knows them."
+    "A labeling desk; `.labels()` are its labels, `.human` an annotator that knows them."
     _esm = script("label")
 
     def __init__(self,
         pairs: pd.DataFrame,  # checked pairs, each once
-        labeller: str,  # who sits down first
+        labeler: str,  # who sits down first
         beside: dict,  # {name: annotator, or table of verdicts}
         kept: KeptLabels,  # where labels go
         seed: int,  # of the shuffling
@@ -65,13 +65,13 @@ class Desk(FarmWidget):
         self.pairs, self.beside, self.kept, self.seed = pairs, beside, kept, seed
         self._verdicts = {name: {} for name in beside}
         super().__init__()
-        self.on_sit(labeller)
+        self.on_sit(labeler)
 
     def on_sit(self, name: str):
-        "Another labeller sits down."
+        "Another labeler sits down."
         name = str(name).strip()
         if not name: raise ConfigError("Who labels? Give a name.")
-        self.labeller, self._skipped, self._saved = name, [], ""
+        self.labeler, self._skipped, self._saved = name, [], ""
         order, self._left = desk_order(self.pairs, name, self.seed)
         self._order, self._place = order.tolist(), {row: i for i, row in enumerate(_rows(self.pairs))}
         mine = self.labels()
@@ -84,7 +84,7 @@ class Desk(FarmWidget):
         if pair != self._now: return   # a key pressed twice
         left, first = int(self._left[pair]), side == "left"
         preference = 1.5 if side == "tie" else float(left if first else 3 - left)
-        self.kept.put(self.labeller, self._pair(pair), preference, left, round(time.monotonic() - self._since, 2))
+        self.kept.put(self.labeler, self._pair(pair), preference, left, round(time.monotonic() - self._since, 2))
         self._mine.pop(pair, None)
         self._mine[pair] = preference
         self._show()
@@ -93,7 +93,7 @@ class Desk(FarmWidget):
         "The last label is taken back, and its pair shown again."
         if not self._mine: return
         pair, _ = self._mine.popitem()
-        self.kept.remove(self.labeller, self._pair(pair))
+        self.kept.remove(self.labeler, self._pair(pair))
         self._show(pair)
 
     def on_skip(self, pair: int):
@@ -110,31 +110,31 @@ class Desk(FarmWidget):
         self._show(self._now)
 
     def labels(self,
-        everybody: bool = False,  # True: of all labellers
+        everybody: bool = False,  # True: of all labelers
     ) -> pd.DataFrame:  # instruction, input, output_1, output_2, preference, presented_first, given, annotator, seconds
         "The labels given to this desk's pairs so far."
-        table = self.kept.table(None if everybody else self.labeller)
+        table = self.kept.table(None if everybody else self.labeler)
         ours = np.array([row in self._place for row in _rows(table)], bool)     # the file may hold other pairs, too
         return table[ours].reset_index(drop=True)
 
     @property
     def human(self) -> HumanLabels:
         "Everybody's labels as an annotator: `farm.human = desk.human`. Raises `ConfigError` where there is none."
-        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
+        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labeled a pair yet")
         return HumanLabels(table)
 
     def save(self,
         path,  # a file: .json, .jsonl, .csv or .parquet
     ) -> Path:
         "Write everybody's labels. Raises `ConfigError` where there is none, `RecordError` for another kind of file."
-        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labelled a pair yet")
+        if (table := self.labels(everybody=True)).empty: raise ConfigError("nobody has labeled a pair yet")
         return save_table(table, as_path(path))
 
     def agreement(self) -> pd.DataFrame:  # a row a rival: agreement, low, high in percent, n
-        "How far this labeller agrees with everybody else."
+        "How far this labeler agrees with everybody else."
         mine, everybody = self.labels(), self.labels(everybody=True)
         rivals = {name: self._judged(name, mine) for name in self.beside}
-        rivals |= {name: table for name, table in everybody.groupby("annotator", sort=False) if name != self.labeller}
+        rivals |= {name: table for name, table in everybody.groupby("annotator", sort=False) if name != self.labeler}
         found = {name: desk_agreement(mine, table) for name, table in rivals.items() if len(table) and len(mine)}
         return pd.DataFrame.from_dict({n: f for n, f in found.items() if f}, orient="index",
                                       columns=["agreement", "low", "high", "n"])
@@ -142,7 +142,7 @@ class Desk(FarmWidget):
     def _pair(self, i): return self.pairs.iloc[i][PAIR_KEY].to_dict()
 
     def _judged(self, name, mine):
-        "Verdicts of another on the pairs labelled; an annotator is asked about each once, after the person's label."
+        "Verdicts of another on the pairs labeled; an annotator is asked about each once, after the person's label."
         judge, known = self.beside[name], self._verdicts[name]
         if isinstance(judge, pd.DataFrame): return judge
         new = [i for i, row in enumerate(_rows(mine)) if row not in known]
@@ -158,9 +158,9 @@ class Desk(FarmWidget):
         self._now = pair if pair is not None else next((i for i in left if i not in self._skipped), None)
         self._since = time.monotonic()
         table = self.agreement().reset_index(names="name")
-        labellers = sorted({self.labeller, *self.labels(everybody=True)["annotator"]})
-        self.view = dict(pair=self._shown(), done=len(self._mine), total=len(self.pairs), labeller=self.labeller,
-                         labellers=labellers, agreement=table.round(3).to_dict("records"), saved=self._saved,
+        labelers = sorted({self.labeler, *self.labels(everybody=True)["annotator"]})
+        self.view = dict(pair=self._shown(), done=len(self._mine), total=len(self.pairs), labeler=self.labeler,
+                         labelers=labelers, agreement=table.round(3).to_dict("records"), saved=self._saved,
                          problem="")
 
     def _shown(self):
@@ -172,7 +172,7 @@ class Desk(FarmWidget):
 
     def static(self):
         shown = self.agreement().rename(columns=dict(agreement="agreement, %", n="pairs"))
-        title = f"{self.labeller}: {len(self._mine)} of {len(self.pairs)} pairs labelled"
+        title = f"{self.labeler}: {len(self._mine)} of {len(self.pairs)} pairs labeled"
         if shown.empty: return [Page(f"<p>{escape(title)}. Run this cell with a kernel, and label.</p>")]
         title += "; agreement with"
         return [page_table(shown, title)]
@@ -183,7 +183,7 @@ def _rows(table): return [tuple(row) for row in table[PAIR_KEY].values.tolist()]
 # %% ../../nbs/api/90_widgets/03_label.ipynb #label
 def label(
     pairs,  # table of pairs: instruction, input, output_1, output_2; other columns are not looked at
-    labeller: str = "me",  # your name; the page can change it
+    labeler: str = "me",  # your name; the page can change it
     beside=(),  # whom to compare with: annotators, or {name: annotator or table of verdicts}
     answers: AnnotationCache | str | Path = "annotations.sqlite",  # the file where labels are kept
     seed: int = 0,  # of the order of pairs and sides
@@ -193,7 +193,7 @@ def label(
     table = check_pairs(pairs)[PAIR_KEY].drop_duplicates()
     table = table[table["output_1"] != table["output_2"]].reset_index(drop=True)
     if table.empty: raise ConfigError("label: there is no pair of two different outputs")
-    return Desk(table, labeller, _others(beside), KeptLabels(answers), seed)
+    return Desk(table, labeler, _others(beside), KeptLabels(answers), seed)
 
 
 def _others(beside):

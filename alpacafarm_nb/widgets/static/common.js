@@ -168,7 +168,7 @@ const table = (heads, rows, attributes = {}) => node("table", attributes,
   node("thead", {}, node("tr", {}, heads.map((head) => head == null ? node("td", {}) : node("th", { scope: "col" }, head)))),
   node("tbody", {}, rows));
 
-// A labelled field; `get` gives its value, `set` is called with a new one.
+// A labeled field; `get` gives its value, `set` is called with a new one.
 function field(label, element) {
   element.setAttribute("aria-label", label);
   return node("label", { class: "af-field" }, node("span", {}, label), element);

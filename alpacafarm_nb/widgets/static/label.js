@@ -1,4 +1,4 @@
-// The labelling desk: one pair, by its sides. Nothing here knows which output is which.
+// The labeling desk: one pair, by its sides. Nothing here knows which output is which.
 
 // Keys that nothing else uses: arrows scroll, and text can be selected. They count while the focus is in the desk.
 const KEYS = { 1: "left", 2: "right", 0: "tie" }, WAITING = 1000;
@@ -24,10 +24,10 @@ export default widget("desk", (model, el, kernel) => {
   const skip = () => { const p = view().pair; if (p) ask("skip", { pair: p.number }); };
   const undo = () => { if (view().done) ask("undo"); };
 
-  const sit = () => { if (name.value !== view().labeller) ask("sit", { name: name.value }); };
+  const sit = () => { if (name.value !== view().labeler) ask("sit", { name: name.value }); };
   const name = node("input", { type: "text", onchange: sit, onkeydown: (event) => { if (event.key === "Enter") sit(); } });
   const people = node("select", { onchange: () => ask("sit", { name: people.value }) });
-  const bar = node("progress", { max: 1, value: 0, "aria-label": "pairs labelled" });
+  const bar = node("progress", { max: 1, value: 0, "aria-label": "pairs labeled" });
   const status = node("span", { class: "af-status", role: "status" }), problem = node("p", { class: "af-problem", role: "alert" });
   const note = node("span", { class: "af-note", role: "status" });
   const asked = node("h3", { class: "af-text" }), input = node("div", { class: "af-input af-text" });
@@ -46,7 +46,7 @@ export default widget("desk", (model, el, kernel) => {
     const key = event.key.toLowerCase(), act = KEYS[key] ? () => say(KEYS[key]) : { u: undo, s: skip }[key];
     if (act) { event.preventDefault(); act(); }
   };
-  const about = "labelling desk: 1 for left, 2 for right, 0 for a tie, u to undo, s to skip; arrow keys scroll a long output";
+  const about = "labeling desk: 1 for left, 2 for right, 0 for a tie, u to undo, s to skip; arrow keys scroll a long output";
   const desk = node("div", { class: "af-work", tabindex: 0, role: "group", "aria-label": about, onkeydown: press }, pair,
     node("div", { class: "af-fields af-keys" }, Object.values(buttons), note));
   const beside = node("div", { class: "af-beside" }), saved = node("span", { class: "af-note" });
@@ -78,10 +78,10 @@ export default widget("desk", (model, el, kernel) => {
   };
   const draw = () => {
     const { pair: p, ...v } = view();
-    if (document.activeElement !== name) name.value = v.labeller;
-    people.replaceChildren(...v.labellers.map((n) => node("option", { value: n, selected: n === v.labeller }, n)));
+    if (document.activeElement !== name) name.value = v.labeler;
+    people.replaceChildren(...v.labelers.map((n) => node("option", { value: n, selected: n === v.labeler }, n)));
     bar.value = v.done / v.total;
-    status.textContent = `${v.done} of ${v.total} pairs labelled`;
+    status.textContent = `${v.done} of ${v.total} pairs labeled`;
     tell();
     show(p);
     enable();
