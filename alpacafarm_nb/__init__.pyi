@@ -52,6 +52,7 @@ from .methods.binary import (
     FeedMEConfig as FeedMEConfig, RewardConditioningConfig as RewardConditioningConfig, asking as asking,
     train_feedme as train_feedme, train_reward_conditioning as train_reward_conditioning,
 )
+from .methods.registry import METHODS as METHODS, Method as Method
 from .servers.cache import AnnotationCache as AnnotationCache
 from .servers.endpoint import BudgetSpent as BudgetSpent, Endpoint as Endpoint, EndpointError as EndpointError
 from .annotators.pool import AnnotatorPool as AnnotatorPool
@@ -63,7 +64,7 @@ from .annotators.local import (
 from .annotators.human import KeptLabels as KeptLabels
 from .annotators.simulated import Gold as Gold, farmyard_pool as farmyard_pool
 from .farm.worlds import Farm as Farm, load_farm as load_farm, make_farm as make_farm
-from .studies.pipeline import Loop as Loop, LoopSettings as LoopSettings, run_demo as run_demo
+from .studies.pipeline import Pipeline as Pipeline, PipelineSettings as PipelineSettings, run_demo as run_demo
 from .farm.training_curves import (
     PolicyEvaluator as PolicyEvaluator, best_of_n_points as best_of_n_points, best_of_n_samples as best_of_n_samples,
 )

@@ -76,21 +76,19 @@ def test_the_path_is_whole_and_listed():
 
 @each_lesson
 def test_has_the_one_switch_and_says_when_it_is_on(lesson):
-    sources = ["".join(cell["source"]) for cell in code(lesson)]
-    reading = [s for s in sources if "ALPACAFARM_FAST" in s]
-    assert len(reading) == 1 and "if FAST: say(" in reading[0]
+    sources = "\n".join("".join(cell["source"]) for cell in code(lesson))
+    assert sources.count("warn_if_fast()") == 1 and "if FAST else" in sources
+    assert "ALPACAFARM_FAST=1" in prose(lesson)
+    assert not re.search(r"def (say|show)\b", sources), "what every lesson needs is in alpacafarm_nb.teaching"
 
 
-@each_lesson
-def test_tables_escape_what_a_model_wrote(lesson):
-    "The lesson's own `show`, with an attack in a cell, in a column's name and in the index."
-    from IPython.display import HTML, Markdown
-    helpers = next("".join(c["source"]) for c in code(lesson) if "def show(" in "".join(c["source"]))
+def test_tables_escape_what_a_model_wrote(monkeypatch):
+    "With an attack in a cell, in a column's name and in the index."
+    from alpacafarm_nb import teaching
     shown, attack = [], "<img src=x onerror=alert(1)>"
-    names = {"os": __import__("os"), "pd": pd, "HTML": HTML, "Markdown": Markdown, "display": shown.append}
-    exec(helpers, names)
+    monkeypatch.setattr(teaching, "display", shown.append)
     table = pd.DataFrame({attack: [f"{attack}\nsecond line", "x" * 200], "figure": [1.005, 2.0]}, index=[attack, "b"])
-    names["show"](table)
+    teaching.show(table)
     page = shown[-1].data
     assert "<img" not in page and page.count(html.escape(attack)) == 3
     assert "x" * 200 in page and "\nsecond line" in page, "whole texts, with their lines"

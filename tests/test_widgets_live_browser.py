@@ -136,7 +136,7 @@ def test_farm_panel(lab, theme):
         expect(rows).to_have_count(3)
         expect(status).to_have_text("✓ dpo: done")
         expect(root.locator(".af-rows")).to_contain_text("beta 0.05 · labels simulated · 60 pairs · seed 0")
-        sent = value(page, "[panel.settings.method, panel.settings.strength, panel.settings.p_label_flip]")
+        sent = value(page, "[panel.settings.method, panel.settings.kl_strength, panel.settings.p_label_flip]")
         assert sent == ["dpo", .05, 0]
         rate = "panel.board.win_rate('dpo')"
         gold = figure_text(*value(page, f"[round({rate}.win_rate, 2), round({rate}.standard_error, 2)]"))

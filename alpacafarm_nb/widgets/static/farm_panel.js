@@ -3,7 +3,7 @@
 const CAPTION = "Win-rates against the reference outputs and paired differences, each ± one standard error; "
   + "the dashed mark stands at 50 %. Tokens are those that were generated for an answer, discarded candidates and all.";
 const BUSY = ["running", "stopping"];
-const LEASH = { "": "leash", kl_coef: "KL coefficient", beta: "beta" };
+const KL_LABELS = { "": "KL penalty", kl_coef: "KL coefficient", beta: "beta" };
 
 // A rate with its error as a bar from 0 to 100 %, with a mark at 50.
 function rateBar(rate, error, colour) {
@@ -23,7 +23,7 @@ function settingsForm(view, wish) {
   const choose = (label, key, options) => {
     const change = () => {
       values[key] = list.value;
-      if (key === "method") values.strength = null;
+      if (key === "method") values.kl_strength = null;
       show();
     };
     const list = node("select", { onchange: change },
@@ -38,27 +38,27 @@ function settingsForm(view, wish) {
   };
   const turned = () => { values.p_label_flip = Number(flip.value); show(); };
   const flip = node("input", { type: "range", min: 0, max: 0.5, step: 0.05, oninput: turned }), noise = node("output", {});
-  const flips = field("labels flipped", flip), n = typed("n", "n", 1), leash = typed("leash", "strength", "any");
+  const flips = field("labels flipped", flip), n = typed("n", "n", 1), kl = typed("KL penalty", "kl_strength", "any");
   flip.value = values.p_label_flip;
   flips.append(noise);
   const go = () => { if (!run.disabled) wish("run", { settings: values }); };
   const run = button("▶ run", go, { class: "af-go" }), note = node("p", { class: "af-note" });
-  const fields = [choose("method", "method", view.methods.map((m) => m.name)), n, leash,
+  const fields = [choose("method", "method", view.methods.map((m) => m.name)), n, kl,
     choose("labels by", "labels", view.labels), flips, typed("pairs", "n_pairs", "any"), typed("seed", "seed", "any"),
     choose("sizes", "size", view.sizes)];
   const enter = (event) => { if (event.key === "Enter" && event.target.tagName === "INPUT") go(); };
   const element = node("div", { role: "group", "aria-label": "settings", onkeydown: enter },
     node("div", { class: "af-fields" }, fields, run), note);
   const show = () => {
-    const m = method(), [box, name] = [leash.querySelector("input"), leash.querySelector("span")];
+    const m = method(), [box, name] = [kl.querySelector("input"), kl.querySelector("span")];
     noise.textContent = `${Math.round(100 * values.p_label_flip)} %`;
     n.querySelector("input").disabled = !m.n;
-    [n.title, leash.title] = [m.n ? "" : `${m.name} does not use it`, m.leash ? "" : `${m.name} does not use it`];
-    name.textContent = LEASH[m.leash] ?? m.leash;
+    [n.title, kl.title] = [m.n ? "" : `${m.name} does not use it`, m.kl_setting ? "" : `${m.name} does not use it`];
+    name.textContent = KL_LABELS[m.kl_setting] ?? m.kl_setting;
     box.setAttribute("aria-label", name.textContent);
-    box.disabled = !m.leash;
-    box.placeholder = m.strength ?? "";
-    if (values.strength == null && document.activeElement !== box) box.value = "";
+    box.disabled = !m.kl_setting;
+    box.placeholder = m.kl_strength ?? "";
+    if (values.kl_strength == null && document.activeElement !== box) box.value = "";
     note.textContent = view.notes[values.size];
   };
   show();
