@@ -65,7 +65,7 @@ class Run:
         return self.result
 
     def _join(self, timeout=None):
-        # in short waits, since some systems do not interrupt a long one; an interrupted `join` would end at once
+        # in short waits, since some systems do not interrupt a long one; an interrupted `join` ends at once
         end = math.inf if timeout is None else time.monotonic() + timeout
         while not self._over.wait(.1) and time.monotonic() < end: pass
         if self._over.is_set(): self._thread.join()
