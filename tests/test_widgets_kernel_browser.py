@@ -213,6 +213,6 @@ def test_nothing_in_a_widget_moves_the_page(lab):
         still.root = root
         dot = root.locator(".af-dot[role]").nth(1)
         still(dot.click, lambda: expect(root.locator("td").nth(1)).to_contain_text("Corn."), dot)
-        axis, drawn = root.get_by_label("against"), root.locator(".af-chart").first
+        axis, drawn = root.get_by_label("x axis"), root.locator(".af-chart").first
         still(lambda: axis.select_option("kl"), lambda: expect(drawn).to_contain_text("KL"), axis)
         assert still.tried > 20 and page.problems == []

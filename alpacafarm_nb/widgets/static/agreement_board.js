@@ -1,16 +1,16 @@
-// The agreement board: who agrees with whom, bias and variance, likings, and what label noise does to all of them.
+// The agreement board: pairwise agreement, bias and variance, preference biases, and the effect of label noise on them.
 
 const LIKINGS = { longer: "longer output", list: "output with a list", shown_first: "output shown first", output_1: "output_1" };
 
-// A table whose cells are buttons: one stop for Tab, arrows between the cells.
+// A table whose cells are buttons: one tab stop, and arrow keys between the cells.
 function grid(names, matrix, shared, pick, held) {
   const cell = (i, j) => {
     const rate = matrix[i][j], [a, b] = [names[i], names[j]], of = `${fixed(rate)} % of ${shared[i][j]} pairs`;
     if (i === j || rate == null) return null;
-    const depth = 55 * Math.max(0, Math.min(1, (rate - 50) / 50));       // of its colour, from 50 to 100 %
+    const depth = 55 * Math.max(0, Math.min(1, (rate - 50) / 50));       // depth of the color, from 50 to 100 %
     return button(fixed(rate, 0), () => pick(a, b), {
       tabindex: -1, class: "af-cell", "data-key": `${i} ${j}`, style: `--share: ${Math.round(depth)}%`,
-      title: `${a} and ${b}: ${of}`, "aria-label": `${a} and ${b} agree in ${of}: show where they do not`,
+      title: `${a} and ${b}: ${of}`, "aria-label": `${a} and ${b} agree on ${of}: show where they do not`,
     });
   };
   const cells = names.map((_, i) => names.map((_, j) => cell(i, j))), all = cells.flat().filter(Boolean);
@@ -22,7 +22,7 @@ function grid(names, matrix, shared, pick, held) {
     if (!step || !at) return;
     event.preventDefault();
     let [i, j] = at.split(" ").map(Number);
-    do { [i, j] = [i + step[0], j + step[1]]; } while (cells[i]?.[j] === null);   // over the diagonal
+    do { [i, j] = [i + step[0], j + step[1]]; } while (cells[i]?.[j] === null);   // skips the diagonal
     if (!cells[i]?.[j]) return;
     for (const c of all) c.setAttribute("tabindex", -1);
     cells[i][j].setAttribute("tabindex", 0);
@@ -30,8 +30,8 @@ function grid(names, matrix, shared, pick, held) {
   };
   const heads = [null, ...names.map((name) => node("span", {}, name))];
   const rows = names.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name), cells[i].map((c) => node("td", {}, c ?? "·"))));
-  const about = { class: "af-matrix", onkeydown: go, "aria-label": "agreement of each two annotators, percent" };
-  return node("div", { class: "af-scroll" }, table(heads, rows, about));   // its cells take the focus: no stop of its own
+  const about = { class: "af-matrix", onkeydown: go, "aria-label": "agreement of each two annotators in percent" };
+  return node("div", { class: "af-scroll" }, table(heads, rows, about));   // its cells take the focus, so it is not a tab stop
 }
 
 function liking(cell, digits) {
@@ -45,7 +45,7 @@ function liking(cell, digits) {
   return node("td", {}, `${share} [${low}, ${high}] `, drawn);
 }
 
-// The axes stay while labels are turned round, and a faint line leads from where each point stood without noise.
+// The axes stay while labels are flipped, and a faint line leads from where each point was without noise.
 function spreadChart({ spread, reference, why, names, calm, frame }) {
   if (!spread.length) return node("p", { class: "af-note" }, why);
   const looks = looksOf(coloursOf(names)), before = new Map(calm.map((s) => [s.name, s]));
@@ -61,12 +61,12 @@ function spreadChart({ spread, reference, why, names, calm, frame }) {
   };
   const series = spread.map((s) => ({ name: s.name, look: looks[names.indexOf(s.name)], points: [point(s)] }));
   const axes = { x: "variance, %", y: "bias, %", frame, named: true, height: 380 };
-  return chart({ title: `Bias and variance, beside ${reference}; ± one standard error of the bias`, ...axes, series });
+  return chart({ title: `Bias and variance relative to ${reference}; ± one standard error of the bias`, ...axes, series });
 }
 
 function likingsTable({ names, kinds, preference_biases: likings }) {
   const errors = (k) => likings.map((row) => row[k] ? (row[k].high - row[k].low) / 4 : 0).filter((error) => error > 0);
-  const digits = kinds.map((_, k) => decimalsFor(errors(k).sort((a, b) => a - b)[0], 100));   // the same all the way down
+  const digits = kinds.map((_, k) => decimalsFor(errors(k).sort((a, b) => a - b)[0], 100));   // the same in the whole column
   const cells = (row) => row.map((cell, k) => liking(cell, digits[k]));
   const rows = names.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name), cells(likings[i])));
   return table([null, ...kinds.map((kind) => LIKINGS[kind] ?? kind)], rows);
@@ -77,7 +77,7 @@ export default widget("board", (model, el, kernel) => {
   const flip = number("labels flipped", slider, () => model.get("flip"), (v) => { model.set("flip", v); model.save_changes(); });
   const said = node("p", { role: "status" }), picked = node("p", { class: "af-note", role: "status" });
   const matrix = node("div"), plot = node("div");
-  const likings = scroller("what each prefers"), heading = node("h4", {});
+  const likings = scroller("what each annotator prefers"), heading = node("h4", {});
   likings.classList.add("af-likings");
   const pairs = node("section", { class: "af-explorer", "aria-label": "pairs" });
   const pick = (a, b) => {
@@ -89,11 +89,11 @@ export default widget("board", (model, el, kernel) => {
     const held = matrix.contains(focus) ? focus.getAttribute("data-key") : null;
     flip.show();
     said.textContent = b.said;
-    matrix.replaceChildren(node("h4", {}, "Agreement of each two, percent (choose a cell: the pairs on which they differ are listed at the end)"),
+    matrix.replaceChildren(node("h4", {}, "Agreement of each two annotators, percent (choose a cell: the pairs on which they differ are listed at the end)"),
       grid(b.names, b.matrix, b.shared, pick, held));
     if (held) refocus(matrix.querySelector(`[data-key="${held}"]`));
     redraw(plot, spreadChart(b));
-    likings.replaceChildren(node("h4", {}, "How often each prefers, percent with 95 % interval (50: no liking)"), likingsTable(b));
+    likings.replaceChildren(node("h4", {}, "How often each annotator prefers the …, percent with 95 % interval (50: no preference)"), likingsTable(b));
   };
   const name = () => {
     const { relation, a, b } = model.get("query"), [first, second = first] = model.get("names").annotators;

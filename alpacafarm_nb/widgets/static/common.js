@@ -1,8 +1,8 @@
-// What all widgets share. Whatever a model, a person or a file may have written is set as text, never as HTML.
+// Code shared by all widgets. Whatever a model, a person or a file may have written is set as text, never as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// JupyterLab takes keys for its commands unless the element that has the focus says that it wants them itself.
+// JupyterLab uses keys for its commands unless the focused element is marked as handling them itself.
 const OWN_KEYS = "data-lm-suppress-shortcuts", TAKES_KEYS = /^(input|select|button|textarea)$/i;
 
 const fill = (made, attributes, children) => {
@@ -18,13 +18,13 @@ const fill = (made, attributes, children) => {
 const node = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// A widget's own room.
+// Marks the root element of a widget.
 function room(el, name) {
   el.classList.add("af", `af-${name}`);
   return el;
 }
 
-// Makes an item of a list visible in that list. `scrollIntoView` would move the page, too.
+// Scrolls a list so that an item is visible. `scrollIntoView` would also scroll the page.
 function showIn(list, item) {
   if (!item) return;
   const [box, own] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
@@ -32,32 +32,32 @@ function showIn(list, item) {
   else if (own.bottom > box.bottom) list.scrollTop += Math.min(own.bottom - box.bottom, own.top - box.top);
 }
 
-// A redraw gives the focus back, and leaves the page where it is.
+// Restores the focus after a redraw without scrolling the page.
 const refocus = (element) => element?.focus({ preventScroll: true });
 
 // ── The kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-const TICK = 400;                         // ms between looks at the kernel
-const LATE = 2200, LOST = 5000;           // ms of silence: that is noticed; after which an idle kernel counts as gone
-const AGAIN = 20_000, CHANGED = 5_000;    // ms: until the next "here"; after a change, so that what is kept is new
+const TICK = 400;                         // ms between checks of the kernel
+const LATE = 2200, LOST = 5000;           // ms of silence until it is noticed; until an idle kernel counts as gone
+const AGAIN = 20_000, CHANGED = 5_000;    // ms until the next "here"; the same after a change, which the stored view must show
 const ABSENT = ["dead", "terminating", "restarting", "autorestarting", "starting"];
 
-// Knows whether the kernel answers. The kernel sends a beat every second while a page asks for it, also while it
-// computes; where the page can see the kernel's status (JupyterLab, Notebook), "busy" and "gone" are told apart, and
-// elsewhere it is "unsure". Silence is counted in looks, so that a page which slept itself does not blame the kernel.
-// `onchange` is called with the state when it changes; a banner above the widget says it.
+// Tracks whether the kernel responds. The kernel sends a beat every second while a page asks for it, even while it
+// computes. Where the page can see the kernel's status (JupyterLab, Notebook), "busy" and "gone" are distinguished;
+// elsewhere the state is "unsure". Silence is counted in checks, so that a page that was itself suspended does not
+// take the kernel for gone. `onchange` is called with the new state; a banner above the widget shows it.
 function watchKernel(model, el, onchange = () => {}) {
   const banner = node("p", { class: "af-banner", role: "alert", hidden: true });
   const words = {
     gone: "⚠ No answer from the kernel. What you do here now has no effect and is not kept: "
       + "once a kernel runs, run this cell again.",
-    unsure: "⚠ No answer from the kernel: it is busy, or gone. What you do here now may have no effect.",
+    unsure: "⚠ No answer from the kernel: it is busy or gone. What you do here now may have no effect.",
     busy: "⏳ The kernel is busy with something else. What you do here waits for it.",
   };
   let silence = 0, asked = 0, hushed = "";
   const watch = { state: "alive", off, gone: () => { look(); return watch.state === "gone"; } };
   const beat = (message) => { if (message?.beat) { silence = 0; look(); } };
-  function seen() {   // what the page itself knows of the kernel
+  function seen() {   // what the page itself knows about the kernel
     const manager = model.widget_manager;
     if (el.closest(".jupyter-widgets-disconnected")) return "gone";
     if (!manager || !("kernel" in manager)) return null;
@@ -95,7 +95,7 @@ function watchKernel(model, el, onchange = () => {}) {
   return watch;
 }
 
-// While a widget is to be seen, what the kernel put below it for readers without a kernel is not.
+// While a widget is visible, the static view that is stored below it for readers without a kernel is hidden.
 function hideKept(model) {
   const id = model.get("kept_mark");
   if (!id || !document.adoptedStyleSheets) return () => {};
@@ -105,7 +105,7 @@ function hideKept(model) {
   return () => { document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => s !== sheet); };
 }
 
-// What every widget does: `render(model, el, kernel)` draws it and gives what is to be called at its end.
+// What every widget does: `render(model, el, kernel)` draws it and returns a function that cleans up.
 const widget = (name, render) => ({
   render({ model, el }) {
     room(el, name);
@@ -116,9 +116,9 @@ const widget = (name, render) => ({
   },
 });
 
-// Sends wishes to the kernel, one at a time. Of those made while one is on its way, the last of each kind is sent
-// afterwards; kinds in `dropped` are not, since they may be meant for what is gone by then. `onwait` is called with the
-// name of the wish that waits for its answer, and with "" when that came; a wish that is not sent gives false.
+// Sends requests to the kernel, one at a time. Of those made while one is pending, the last of each kind is sent
+// afterwards; kinds in `dropped` are not, since what they refer to may be gone by then. `onwait` is called with the
+// name of the pending request, and with "" when it was answered; `wish` returns false for a request that is not sent.
 function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
   const kept = new Map();
   let busy = false;
@@ -141,17 +141,17 @@ function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
 }
 
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
-// Figures as Python's `figure_text` writes them: two digits of the error; without an error, 3 for figures up to 1, else 1.
+// Numbers as Python's `figure_text` writes them: two digits of the error; without an error, 3 decimals up to 1, else 1.
 const powerOf = (x) => Number(x.toExponential(1).split("e")[1]);
 const isError = (error, size) => error > Math.max(1e-12, 1e-9 * size, Math.min(1e-6 * size, 0.5e-6));
 const decimalsFor = (error, value) => isError(error, Math.abs(value)) ? Math.max(0, Math.min(6, 1 - powerOf(error)))
   : Math.abs(value) <= 1 ? 3 : 1;
-// How a figure too small or too large for plain digits is written, with its error's; null for all others.
+// Returns how to write a number (and its error) that is too small or too large for plain digits; null for all others.
 function inPowers(value, error) {
   const size = Math.abs(value), known = isError(error, size);
   const small = known ? error < 0.5e-6 : size > 1e-12 && size < 0.5e-3;
   if (!small && Math.max(size, known ? error : 0) < 1e9) return null;
-  const last = known ? powerOf(error) - 1 : powerOf(size) - 2;               // of the digits that are shown
+  const last = known ? powerOf(error) - 1 : powerOf(size) - 2;               // power of the last digit shown
   return (x) => Math.abs(x) < 0.5 * 10 ** last ? "0"
     : x.toExponential(Math.max(0, Math.min(15, powerOf(x) - last))).replace(/e([+-])(\d)$/, "e$10$2");
 }
@@ -168,7 +168,7 @@ const table = (heads, rows, attributes = {}) => node("table", attributes,
   node("thead", {}, node("tr", {}, heads.map((head) => head == null ? node("td", {}) : node("th", { scope: "col" }, head)))),
   node("tbody", {}, rows));
 
-// A labeled field; `get` gives its value, `set` is called with a new one.
+// A labeled field. In the fields below, `get` returns the value, and `set` is called with a new one.
 function field(label, element) {
   element.setAttribute("aria-label", label);
   return node("label", { class: "af-field" }, node("span", {}, label), element);
@@ -180,7 +180,7 @@ function select(label, options, get, set) {
   return { element: field(label, list), show: () => { list.value = get() ?? options[0][0]; } };
 }
 
-// A number: a slider where `range`, a box otherwise. What is typed is sent after a short rest.
+// A number: a slider if `range` is true, a box otherwise. A new value is sent after a short pause.
 function number(label, { min, max, step, range = false, shown = String }, get, set) {
   let waiting;
   const input = node("input", { type: range ? "range" : "number", min, max, step }), beside = node("output", {});
@@ -215,7 +215,7 @@ function search(label, get, set) {
   };
 }
 
-// A box to tick for each value; `set` is called with all that are ticked, in their order.
+// A checkbox for each value; `set` is called with all checked values, in their order.
 function ticked(label, values, get, set) {
   const boxes = new Map(values.map((value) => {
     const change = () => set(values.filter((v) => boxes.get(v).checked));
@@ -233,21 +233,21 @@ const button = (text, onclick, attributes = {}) => node("button", { type: "butto
 // ── Charts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const WIDE = 560, DASHES = ["", "7 4", "2 3", "8 3 2 3", "12 4", "12 4 2 4"];
-const SYMBOLS = [   // around 0, 0; told apart without colour
+const SYMBOLS = [   // around 0, 0; distinguishable without color
   () => svg("circle", { r: 4 }), () => svg("rect", { x: -3.6, y: -3.6, width: 7.2, height: 7.2 }),
   () => svg("path", { d: "M0-5 4.6 3.4-4.6 3.4Z" }), () => svg("path", { d: "M0-5 4.4 0 0 5-4.4 0Z" }),
   () => svg("path", { d: "M-4-4 4 4M-4 4 4-4", class: "af-open" }), () => svg("path", { d: "M0-5V5M-5 0H5", class: "af-open" }),
 ];
 
-// One colour for one thing: gold is teal and the simulation orange everywhere, in figures, too; nothing else is.
+// A color has one meaning: gold is teal and the simulation orange everywhere, also in figures; nothing else has these.
 const OWN_COLOURS = { gold: 0, simulated: 1 }, FREE = [2, 3, 4, 5];
 const coloursOf = (names) => {
   const others = names.filter((name) => !(name in OWN_COLOURS));
   return names.map((name) => OWN_COLOURS[name] ?? FREE[others.indexOf(name) % FREE.length]);
 };
 
-// A look {colour, symbol, hollow} for each of these colours: no two are the same (up to 12 of one colour), and those
-// that follow each other differ in grey, too. `shift` moves the first symbol tried.
+// A look {colour, symbol, hollow} for each of these colors: no two are the same (up to 12 of one color), and
+// consecutive ones also differ in grayscale. `shift` moves the first symbol tried.
 function looksOf(colours, shift = (i) => i) {
   const taken = new Set();
   return colours.map((colour, i) => {
@@ -277,7 +277,7 @@ function ticks(low, high, log) {
   return found;
 }
 
-// Names beside points {x, y, text}, where they cover least of each other; [{x, y, anchor}], a place for each.
+// Places names next to points {x, y, text} so that they overlap least; returns [{x, y, anchor}], one per point.
 function namePlaces(points, { left, right, top, bottom }) {
   const boxes = points.map((p) => [p.x - 5, p.y - 5, p.x + 5, p.y + 5]);
   const covered = (a) => boxes.reduce((sum, b) =>
@@ -296,10 +296,10 @@ function namePlaces(points, { left, right, top, bottom }) {
   });
 }
 
-// Series of {name, points: [{x, y, low, high, key, note, from}], line, look}. Each point can be reached with the arrow
-// keys; `onpick` is called with (series, point) for a click or Enter, and what is under the pointer is said below.
-// `frame` {x, y} fixes the axes, `named` writes the series' name beside its first point, and `from` {x, y} is where a
-// point came from.
+// A chart of series {name, points: [{x, y, low, high, key, note, from}], line, look}. Each point can be reached with the
+// arrow keys; `onpick` is called with (series, point) for a click or Enter, and the point under the pointer is described
+// below. `frame` {x, y} fixes the axes, `named` writes a series' name next to its first point, and `from` {x, y} is the
+// earlier position of a point.
 function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, frame = {}, named = false }) {
   const points = series.flatMap((s) => s.points);
   const own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
@@ -313,7 +313,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   const edge = { left: 52, right: 12, top: 10, bottom: 38 }, scale = log ? Math.log2 : (v) => v;
   const spare = log || frame.x ? 0 : (right - left) * 0.02, span = scale(right) - scale(left) + 2 * spare;
   const end = WIDE - edge.right, floor = height - edge.bottom;
-  const within = (v, from, to, fixed) => fixed ? Math.max(from, Math.min(to, v)) : v;   // outside of a frame: at its edge
+  const within = (v, from, to, fixed) => fixed ? Math.max(from, Math.min(to, v)) : v;   // outside the frame: at its edge
   const across = (v) => edge.left + (scale(within(v, left, right, frame.x)) - scale(left) + spare) / span * (end - edge.left);
   const up = (v) => floor - (within(v, low, high, frame.y) - low) / (high - low) * (floor - edge.top);
   const centred = { "text-anchor": "middle" };
@@ -369,7 +369,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   if (named) {
     const heads = series.map((s) => ({ x: across(s.points[0].x), y: up(s.points[0].y), text: short(s.name, 22) }));
     namePlaces(heads, { left: edge.left, right: end, top: edge.top, bottom: floor }).forEach((place, i) => {
-      const far = Math.abs(place.y - 4 - heads[i].y) > 14;          // a thin line leads to a name that stands away
+      const far = Math.abs(place.y - 4 - heads[i].y) > 14;          // a thin line leads to a name that is far away
       const leader = { class: "af-leader", x1: heads[i].x, y1: heads[i].y, x2: place.x, y2: place.y - 4 };
       drawn.prepend(far ? svg("line", leader) : "");
       drawn.append(svg("text", { class: "af-name", x: place.x, y: place.y, "text-anchor": place.anchor }, heads[i].text));
@@ -401,7 +401,7 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     svg("svg", { viewBox: `0 0 ${WIDE} ${height}`, role: "group", "aria-label": title }, drawn), said, legend);
 }
 
-// Draws charts anew in their place, and leaves the focus on the point where it was, and what is said of a point.
+// Redraws charts in place; keeps the focus on the same point, and the description of a point.
 function redraw(place, made) {
   const dot = place.contains(document.activeElement) ? document.activeElement.closest(".af-dot") : null;
   const [label, key] = ["aria-label", "data-key"].map((name) => dot?.getAttribute(name));
@@ -416,19 +416,19 @@ function redraw(place, made) {
 // ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const SIDES = { 1: "◀ output 1", 1.5: "= tie", 2: "output 2 ▶" };
-const verdict = (p) => p == null ? "no verdict"
+const verdict = (p) => p == null ? "no label"
   : SIDES[p] ?? (p < 1.5 ? `◀ output 1 (${Math.round(100 * (2 - p))} %)` : `output 2 (${Math.round(100 * (p - 1))} %) ▶`);
 const sideOf = (p) => p == null ? "none" : p === 1.5 ? "tie" : p < 1.5 ? "one" : "two";
 const short = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
 
-// Where `text` has what is searched for, in capitals or not: [[start, end], …].
+// Where `text` contains the search text, in upper or lower case: [[start, end], …].
 function hitsIn(text, wanted) {
   if (!wanted) return [];
   const searched = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
   return [...text.matchAll(searched)].map((hit) => [hit.index, hit.index + hit[0].length]);
 }
 
-// Parts [own, text] as elements: words of its own and hits of a search are marked.
+// Parts [own, text] as elements; words that only this text has and search hits are marked.
 function pieces(parts, wanted = "") {
   const hits = hitsIn(parts.map(([, text]) => text).join(""), wanted), made = [];
   let at = 0;
@@ -444,6 +444,6 @@ function pieces(parts, wanted = "") {
 }
 const withHits = (text, wanted) => pieces([[false, text]], wanted);
 
-// What may be wider than its place scrolls there, by keyboard, too.
+// A container that scrolls if its content is too wide, also by keyboard.
 const scroller = (label, ...children) =>
   node("div", { class: "af-scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);

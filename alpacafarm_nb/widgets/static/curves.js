@@ -1,9 +1,9 @@
-// Curves of methods: a chart for each measure. Colour tells the judge where several judged, and else the method; what
-// the colour does not tell, dash and symbol do.
+// Curves of methods: a chart for each measure. If several judges judged, color stands for the judge, otherwise for the
+// method; dash and symbol show what color does not.
 
 const AXES = { step: "training step", n: "candidates (n)", kl: "KL from the start, nats" };
 
-// The look of each series, whichever of them are shown.
+// The look of each series; it does not depend on which of them are shown.
 function seriesLooks({ series, methods, judges }) {
   const several = judges.length > 1, judge = coloursOf(judges), method = coloursOf(methods);
   const colour = (s) => several ? judge[judges.indexOf(s.judge)] ?? "grey" : method[methods.indexOf(s.method)];
@@ -12,7 +12,7 @@ function seriesLooks({ series, methods, judges }) {
   return (s) => looks[kinds.findIndex((k) => k.method === s.method && k.judge === s.judge)];
 }
 
-// Series of one measure as the chart wants them.
+// The series of one measure in the form that `chart` takes.
 function seriesOf(data, looks, measure, { axis, methods, judges, bands }) {
   const wanted = data.series.filter((s) =>
     s.measure === measure && methods.includes(s.method) && (!s.judge || judges.includes(s.judge)));
@@ -27,7 +27,7 @@ function seriesOf(data, looks, measure, { axis, methods, judges, bands }) {
   })).filter((s) => s.points.length);
 }
 
-// What the model answered at a point, or how to get there.
+// The model's answers at a point, or a note on how to see them.
 function answersAt(answers, sampled) {
   if (!answers && !sampled) return [];
   if (!answers) {
@@ -46,7 +46,7 @@ export default widget("curves", (model, el, kernel) => {
   const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
   const own = (make, label, values, key) => make(label, values, () => shown()[key], (v) => change({ [key]: v }));
   const fields = [
-    data.axes.length > 1 ? own(select, "against", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
+    data.axes.length > 1 ? own(select, "x axis", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
     own(ticked, "methods", data.methods, "methods"),
     data.judges.length > 1 ? own(ticked, "win-rate by", data.judges, "judges") : null,
   ].filter(Boolean);
@@ -71,7 +71,7 @@ export default widget("curves", (model, el, kernel) => {
     peaks.replaceChildren(...view.peaks.map((p) => node("li", {}, p.text)));
     answers.replaceChildren(...answersAt(view.answers, data.sampled));
   };
-  // A point under a resting pointer is looked up, too; a move counts, not a chart that is drawn anew below it.
+  // A point under a resting pointer is opened, too. Only moves of the pointer count, not a chart redrawn under it.
   let under = null;
   charts.addEventListener("pointermove", (event) => {
     const dot = data.sampled ? event.target.closest?.(".af-dot[role]") : null, key = dot?.getAttribute("data-key") ?? null;

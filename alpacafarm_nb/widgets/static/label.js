@@ -1,12 +1,12 @@
-// The labeling desk: one pair, by its sides. Nothing here knows which output is which.
+// The labeling desk: one pair, left and right. The page never receives which output is which.
 
-// Keys that nothing else uses: arrows scroll, and text can be selected. They count while the focus is in the desk.
+// Keys that have no other use: arrows scroll, and text can be selected. They work while the focus is in the desk.
 const KEYS = { 1: "left", 2: "right", 0: "tie" }, WAITING = 1000;
 
 export default widget("desk", (model, el, kernel) => {
   const view = () => model.get("view");
   let late, lost = "", waiting = "", shown = "";
-  const waits = (name) => {   // what was wished is shown as done when the kernel says so, and not before
+  const waits = (name) => {   // a request is shown as done when the kernel confirms it, and not before
     clearTimeout(late);
     waiting = name;
     note.textContent = "";
@@ -34,7 +34,7 @@ export default widget("desk", (model, el, kernel) => {
   const sides = ["left", "right"], texts = sides.map(() => node("div", { class: "af-text" }));
   const boxes = sides.map((side, k) => node("div", { class: "af-output", tabindex: 0, role: "group", "aria-label": `${side} output` },
     node("h4", {}, side), texts[k]));
-  const outputs = node("div", { class: "af-outputs" }, boxes), end = node("p", { class: "af-status" }, "Every pair has your label.");
+  const outputs = node("div", { class: "af-outputs" }, boxes), end = node("p", { class: "af-status" }, "You have labeled every pair.");
   const pair = node("section", { "aria-label": "the pair" }, asked, input, outputs, end);
   const keyed = (text, key, act) => button(text, act, { "aria-keyshortcuts": key });
   const buttons = {
@@ -52,7 +52,7 @@ export default widget("desk", (model, el, kernel) => {
   const beside = node("div", { class: "af-beside" }), saved = node("span", { class: "af-note" });
 
   const agreement = (found) => {
-    if (!found.length) return node("p", { class: "af-note" }, "nobody yet: label a pair, or give `beside=`");
+    if (!found.length) return node("p", { class: "af-note" }, "no one yet: label a pair, or pass `beside=`");
     const row = (a) => {
       const shown = (v) => fixed(v, decimalsFor((a.high - a.low) / 4, a.agreement));
       const cells = [`${shown(a.agreement)} %`, `${shown(a.low)} to ${shown(a.high)} %`, a.n];
@@ -89,11 +89,11 @@ export default widget("desk", (model, el, kernel) => {
     saved.textContent = v.saved ? `written to ${v.saved}` : "";
   };
   kernel.onchange((state) => {
-    if (state === "gone" && waiting === "label") lost = "The kernel went away before it kept your last label: look at it again.";
+    if (state === "gone" && waiting === "label") lost = "The kernel was lost before it kept your last label: check that label again.";
     if (state === "alive" && !waiting) lost = "";
     tell();
   });
-  const who = [field("your name", name), field("who was here", people), node("div", {}, bar, " ", status)];
+  const who = [field("your name", name), field("labelers so far", people), node("div", {}, bar, " ", status)];
   el.append(node("div", { class: "af-fields" }, who), problem, desk, beside,
     node("div", {}, button("export labels", () => ask("export")), " ", saved));
   model.on("change:view", draw);

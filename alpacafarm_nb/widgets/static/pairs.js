@@ -1,21 +1,21 @@
-// Browsing pairs: `query` is what the page asks for, `view` what the kernel found.
+// Browsing pairs: `query` is the page's search, `view` what the kernel found.
 
 const RELATIONS = {
-  all: "all pairs", agree: "they agree", disagree: "they disagree", tie: "one says tie", unjudged: "one has no verdict",
+  all: "all pairs", agree: "they agree", disagree: "they disagree", tie: "one says tie", unjudged: "one gave no label",
 };
 const ORDERS = {
   given: "as given", disagreement: "most disputed first", length: "largest difference in length",
   agreement: "least disputed first",
 };
 
-const MARKS = { true: "words that only one has are underlined", false: "too few words in common to mark what differs" };
+const MARKS = { true: "words in only one output are underlined", false: "too few words in common to mark what differs" };
 
 function lengths(p) {
   const by = Math.abs(p.longer);
-  return p.longer === 0 ? "both are equally long" : `output ${p.longer > 0 ? 2 : 1} is longer by ${by} character${by === 1 ? "" : "s"}`;
+  return p.longer === 0 ? "both have the same length" : `output ${p.longer > 0 ? 2 : 1} is longer by ${by} character${by === 1 ? "" : "s"}`;
 }
 
-// Why a judge said so, in its own words.
+// A judge's reasons, in its own words.
 function reasons(verdicts) {
   const given = verdicts.filter((v) => v.reason);
   if (!given.length) return null;
@@ -39,10 +39,10 @@ function onePair(p, wanted) {
     node("ul", { class: "af-verdicts" }, p.verdicts.map(said)), reasons(p.verdicts)];
 }
 
-// A line of the list: the instruction, unless it is that of the line above; models, lengths and beginnings of a pair.
+// A row of the list: the instruction, unless the row above has the same; models, lengths and beginnings of the outputs.
 function pairLine(row, above, wanted) {
   const same = above && above.text === row.text && above.input === row.input, by = row.generators.filter(Boolean).join(" | ");
-  const votes = node("span", { class: "af-votes", title: "verdicts for output 1, ties, verdicts for output 2" },
+  const votes = node("span", { class: "af-votes", title: "labels for output 1, ties, labels for output 2" },
     `◀${row.first} =${row.ties} ▶${row.second}`);
   const about = node("span", { class: "af-about" }, by ? node("b", {}, by) : null, by ? " " : "", `${row.words.join(" | ")} words`);
   const asked = same ? null : node("div", { class: "af-asked" }, withHits(row.text, wanted));
@@ -58,7 +58,7 @@ function browse(model, el, kernel) {
   const choose = (label, key, options) => select(label, options, () => query()[key], (v) => ask({ [key]: v }));
   const fields = [
     choose("annotator", "a", people),
-    select("beside", people, () => query().b ?? people[Math.min(1, people.length - 1)][0], (b) => ask({ b })),
+    select("compared with", people, () => query().b ?? people[Math.min(1, people.length - 1)][0], (b) => ask({ b })),
     choose("show", "relation", listed(names.relations, RELATIONS)),
     choose("order", "order", listed(names.orders, ORDERS)),
     names.datasets.length ? choose("data set", "dataset", [["", "all"], ...listed(names.datasets, {})]) : null,
@@ -71,10 +71,10 @@ function browse(model, el, kernel) {
   const count = node("span", { class: "af-count", role: "status" });
   const list = node("ul", { class: "af-list", role: "listbox", tabindex: 0, "aria-label": "pairs" });
   const pager = node("div", { class: "af-pager" }), pair = node("section", { class: "af-pair", "aria-label": "the pair" });
-  const before = button("‹ before", () => turn({ page: model.get("view").page - 1 }));
+  const before = button("‹ previous", () => turn({ page: model.get("view").page - 1 }));
   const next = button("next ›", () => turn({ page: model.get("view").page + 1 })), where = node("span", {});
   pager.append(before, where, next);
-  const move = (step) => {   // from where the last wish led, since the kernel may not have answered it yet
+  const move = (step) => {   // from the last position asked for, since the kernel may not have answered yet
     const { page, at } = query(), to = page * names.page + at + step;
     if (to >= 0 && to < model.get("view").found) ask({ page: Math.floor(to / names.page), at: to % names.page });
   };
@@ -100,9 +100,9 @@ function browse(model, el, kernel) {
     showIn(list, list.children[view.at]);
     [before.disabled, next.disabled] = [view.page <= 0, view.page + 1 >= view.pages];
     where.textContent = `page ${view.page + 1} of ${view.pages}`;
-    if (shown === (shown = JSON.stringify([p, wanted, view.problem]))) return;    // its places of scrolling stay
-    pair.style.minHeight = `${pair.offsetHeight}px`;                // a shorter pair does not move what stands below
-    pair.replaceChildren(...(p ? onePair(p, wanted).filter(Boolean) : [node("p", {}, view.problem || "No pair is left: widen the filters.")]));
+    if (shown === (shown = JSON.stringify([p, wanted, view.problem]))) return;    // keeps its scroll positions
+    pair.style.minHeight = `${pair.offsetHeight}px`;                // a shorter pair does not move what is below
+    pair.replaceChildren(...(p ? onePair(p, wanted).filter(Boolean) : [node("p", {}, view.problem || "No pair matches: widen the filters.")]));
   };
   el.append(node("div", { class: "af-fields" }, fields.map((f) => f.element), box), count,
     node("div", { class: "af-columns" }, node("div", { class: "af-side" }, list, pager), pair));

@@ -1,8 +1,8 @@
-// A run that goes on: how far it is, its curves, what the policy answers. `view` is what the kernel tells of it.
+// A run in progress: how far it is, its curves, the policy's answers. `view` is what the kernel reports of it.
 
 const STATES = { running: "▶", stopping: "⏸", stopped: "■", done: "✓", failed: "✗" }, CROWDED = 40;
 
-// The line above: state, bar, steps, and the button that stops.
+// The top line: stop button, progress bar, state and steps.
 function progressLine(wish) {
   const bar = node("progress", { max: 1, "aria-label": "steps done" }), steps = node("span", { class: "af-steps" });
   const state = node("span", { class: "af-status", role: "status" }), problem = node("p", { class: "af-problem", role: "alert" });
@@ -10,7 +10,7 @@ function progressLine(wish) {
   const element = node("div", {}, node("div", { class: "af-line-up" }, stop, bar, state, steps), problem);
   const show = (v) => {
     const said = `${STATES[v.state] ?? ""} ${v.said}`.trim();
-    if (state.textContent !== said) state.textContent = said;     // said aloud only when it changes
+    if (state.textContent !== said) state.textContent = said;     // read aloud only when it changes
     if (v.share == null) bar.removeAttribute("value"); else bar.value = v.share;
     steps.textContent = v.steps;
     [stop.hidden, bar.hidden, stop.disabled] = [!v.live, !v.live, v.state !== "running"];
@@ -19,7 +19,7 @@ function progressLine(wish) {
   return { element, show };
 }
 
-// Small charts, one a column; boxes above them choose which.
+// Small charts, one per column; checkboxes above them select the columns.
 function curvesPart(wish) {
   const boxes = node("div", {}), charts = node("div", { class: "af-charts af-small" }), places = new Map();
   let columns = "";
@@ -41,7 +41,7 @@ function curvesPart(wish) {
       .filter((s) => s.points.length);
     redraw(place, chart({ title: column, x: "step", y: "", height: 220, series: drawn }));
     const line = place.querySelector(".af-said");
-    if (said?.trim() && line && !line.textContent.trim()) line.textContent = said;   // the pointer still rests there
+    if (said?.trim() && line && !line.textContent.trim()) line.textContent = said;   // the pointer is still there
     return place;
   };
   const show = (v) => {
@@ -58,12 +58,12 @@ function curvesPart(wish) {
   return { element: node("div", {}, boxes, charts), show };
 }
 
-// Answers before the training and after a step, which a slider chooses.
+// Answers before the training and after a step that is chosen with a slider.
 function looksPart(wish) {
   const slider = node("input", { type: "range", min: 0, step: 1, class: "af-wide", oninput: () => {
     const at = Number(slider.value), last = at === steps.length - 1;
     beside.textContent = name(at);
-    wish("look", { step: last ? null : steps[at] });       // at the end it follows the training
+    wish("look", { step: last ? null : steps[at] });       // at the end: always the newest answers
   } });
   const beside = node("output", {}), place = scroller("answers"), picker = field("answers after step", slider);
   let steps = [], drawn = "";
