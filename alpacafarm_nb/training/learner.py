@@ -83,7 +83,7 @@ def make_optimizer(
 
 # %% ../../nbs/api/50_training/06_learner.ipynb #export-class-learner-steps-remembers
 class Learner:
-    "The training of groups of parameters: optimizer steps, history, checkpoints, and resuming."
+    "Trains groups of parameters: optimizer steps, history, checkpoints, and exact resuming."
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Learner:
     def for_config(
         cls,
         parameters: dict[str, Iterable[nn.Parameter]] | Iterable[nn.Parameter],  # groups by name, or a single group
-        config,           # configuration of a method; used are learning rate, schedule, optimizer, … if present
+        config,           # configuration of a method; its learning rate, schedule, optimizer, … if present
         backbone,         # the network in training, which determines the precision
         **more,           # other arguments, such as name, seed, and fingerprint
     ) -> "Learner":
