@@ -265,7 +265,7 @@ def leaderboard(
 def _named_annotators(annotators) -> dict:
     "Return the annotators by name; raises `ConfigError` if one has no name or cannot judge."
     listed = list(annotators) if isinstance(annotators, (list, tuple)) else [annotators]
-    if not listed: raise ConfigError("leaderboard: there is no annotator to judge")
+    if not listed: raise ConfigError("leaderboard: no annotator was given")
     for judge in listed:
         if not hasattr(judge, "expected") and not hasattr(judge, "annotate_pairs"):
             raise ConfigError(f"leaderboard: {judge!r} has neither .expected(pairs) nor .annotate_pairs(pairs)")
