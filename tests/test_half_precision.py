@@ -158,7 +158,7 @@ def test_rounding_is_done_when_asked_for_and_said(folder, tmp_path):
 
 def test_no_memory_is_reckoned_for_copies_that_are_not_made(folder):
     parts = {d: estimate_memory(pushed(folder, d), SFTConfig()).parts for d in ("fp32", "bf16")}
-    assert "folded copies" in parts["fp32"] and "folded copies" not in parts["bf16"]
+    assert "merged copies" in parts["fp32"] and "folded copies" not in parts["bf16"]
     model = pushed(folder, "bf16")
     with model.backbone.inference(model.adapter) as net: assert net is model.backbone.net
     assert not model.backbone.adapters._merged

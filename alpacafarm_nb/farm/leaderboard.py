@@ -117,7 +117,8 @@ def _of_instructions(table: pd.DataFrame, instructions: pd.DataFrame, name: str)
 class Leaderboard:
     "Models compared with a reference on the same instructions; displays itself in a notebook and in a terminal."
 
-    outputs: pd.DataFrame  # one row per output: texts, generator, preference_ANNOTATOR, utility, …
+    outputs: pd.DataFrame  # one row per output: item, draw, generator, its texts, utility …
+    preferences: pd.DataFrame  # one row per output and annotator: the pair (output_1: the reference), item, preference
     annotators: list  # names of the annotators, in the order of the columns
     baseline: str | None = None  # name of the model that the others are compared with
     reference: str = "reference"  # name of the reference outputs
@@ -134,10 +135,11 @@ class Leaderboard:
         annotator = annotator or self.annotators[0]
         for name, names in ((model, set(self.outputs["generator"])), (annotator, self.annotators)):
             if name not in names: raise ConfigError(f"leaderboard: there is no {name!r}; there are {sorted(names)}")
-        rows = self.outputs[self.outputs["generator"] == model]
-        table = rows.rename(columns={"reference": "output_1", "output": "output_2"})[PAIR_KEY]
-        table = table.assign(preference=rows[f"preference_{annotator}"])
-        return table.assign(utility=rows["utility"]) if "utility" in rows else table
+        rows = self.preferences[(self.preferences["generator_2"] == model)
+                                & (self.preferences["annotator"] == annotator)]
+        table = rows[[*PAIR_KEY, "preference"]].reset_index(drop=True)
+        if "utility" not in self.outputs: return table
+        return table.assign(utility=self.outputs.loc[self.outputs["generator"] == model, "utility"].to_numpy())
 
     def win_rate(self, model: str, annotator: str | None = None) -> WinRate:
         "Return the win-rate of one model by one annotator (default: the first)."
@@ -201,9 +203,10 @@ class Leaderboard:
         return fig.add_vline(x=50, line=dict(dash="dot", color=NEUTRAL, width=1))
 
     def save(self, folder: str | Path) -> Path:
-        "Write outputs.jsonl and board.json into `folder`, and return the folder."
+        "Write outputs.jsonl, preferences.jsonl, and board.json into `folder`, and return the folder."
         folder = as_path(folder)
         save_table(self.outputs, folder / "outputs.jsonl")
+        save_table(self.preferences, folder / "preferences.jsonl")
         about = {"annotators": self.annotators, "baseline": self.baseline, "reference": self.reference,
                  "seconds": self.seconds}
         atomic_write(folder / "board.json", json.dumps(as_json(about), indent=1, ensure_ascii=False) + "\n")
@@ -258,8 +261,8 @@ def leaderboard(
         table, took = _answers(source, name, asked, seed, options)
         tables.append(table.assign(reference=references[table["item"]]))
         if took is not None: seconds[name] = took
-    outputs = _judged(pd.concat(tables, ignore_index=True), judges, seed)
-    return Leaderboard(outputs, list(judges), baseline, called, seconds)
+    outputs, preferences = _judged(pd.concat(tables, ignore_index=True), judges, called, seed)
+    return Leaderboard(outputs, preferences, list(judges), baseline, called, seconds)
 
 # %% ../../nbs/api/80_farm/02_leaderboard.ipynb #export-def-named-annotators-annotators
 def _named_annotators(annotators) -> dict:
@@ -291,16 +294,19 @@ def _reference(instructions, reference, seed) -> tuple[pd.DataFrame, np.ndarray,
     return asked, answers["output"].to_numpy(), "reference" if name == "output" else name
 
 # %% ../../nbs/api/80_farm/02_leaderboard.ipynb #export-def-judged-outputs-pd
-def _judged(outputs: pd.DataFrame, judges: dict, seed: int) -> pd.DataFrame:
-    "Add every annotator's preference and, if one knows it, the utility of output and reference."
-    pairs = outputs.rename(columns={"reference": "output_1", "output": "output_2"})[PAIR_KEY]
+def _judged(outputs: pd.DataFrame, judges: dict, called: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "The outputs, with utilities if an annotator knows them, and the preferences of every annotator."
+    names = {"reference": "output_1", "output": "output_2", "generator": "generator_2"}
+    pairs = outputs.rename(columns=names)[["item", "draw", *PAIR_KEY, "generator_2"]].assign(generator_1=called)
+    preferences = []
     for name, judge in progress(judges.items(), desc="judging", unit="annotator"):
-        outputs[f"preference_{name}"] = judge_pairs(judge, pairs, seed_for(name, seed))
+        found = judge_pairs(judge, pairs[PAIR_KEY], seed_for(name, seed))
+        preferences.append(pairs.assign(annotator=name, preference=found))
         if hasattr(judge, "utility") and "utility" not in outputs:
             outputs["utility"] = _utility(judge, outputs, "output")
             outputs["reference_utility"] = _utility(judge, outputs, "reference")
     first = ["item", "draw", "generator", "instruction", "input", "reference", "output"]
-    return outputs[first + [c for c in outputs if c not in first]]
+    return outputs[first + [c for c in outputs if c not in first]], pd.concat(preferences, ignore_index=True)
 
 
 def _utility(judge, outputs: pd.DataFrame, column: str) -> np.ndarray:
@@ -393,7 +399,12 @@ def load_leaderboard(
     if wrong := [key for key, kind in kinds.items() if not isinstance(about[key], kind)]:
         raise FarmError(f"{path} does not hold a leaderboard: {wrong[0]} is {about[wrong[0]]!r}")
     about = {key: about[key] for key in kinds}
-    table, origin = read_table(path.parent / "outputs.jsonl")
-    require_columns(table, origin, ("item", "draw", "generator", "reference", "output", *PAIR_KEY[:2],
-                                    *(f"preference_{a}" for a in about["annotators"])))
-    return Leaderboard(table, **about)
+    outputs, origin = read_table(path.parent / "outputs.jsonl")
+    require_columns(outputs, origin, ("item", "draw", "generator", "reference", "output", *PAIR_KEY[:2]))
+    preferences, origin = read_table(path.parent / "preferences.jsonl")
+    require_columns(preferences, origin, ("item", "draw", *PAIR_KEY, "generator_2", "annotator", "preference"))
+    wanted = [len(outputs) * (preferences["annotator"] == name).sum() for name in about["annotators"]]
+    if wanted != [len(outputs) ** 2] * len(wanted):
+        raise FarmError(f"{path.parent} does not hold a leaderboard: preferences.jsonl does not have one row per "
+                        "output and annotator")
+    return Leaderboard(outputs, preferences, **about)

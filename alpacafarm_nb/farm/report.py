@@ -57,7 +57,8 @@ def outputs_side_by_side(
     if unknown := set(models) - set(outputs["generator"]):
         raise ConfigError(f"outputs_side_by_side: there is no model {sorted(unknown)[0]!r}")
     chosen, note = _choose(outputs, instructions, seed)
-    return SideBySide([_item(outputs[outputs["item"] == k], models, board) for k in chosen], note)
+    preferences, of = board.preferences[board.preferences["draw"] == 0], lambda table, k: table[table["item"] == k]
+    return SideBySide([_item(of(outputs, k), of(preferences, k), models, board) for k in chosen], note)
 
 
 def _choose(outputs: pd.DataFrame, instructions, seed: int) -> tuple[list, str]:
@@ -76,7 +77,7 @@ def _choose(outputs: pd.DataFrame, instructions, seed: int) -> tuple[list, str]:
     return [k for i in listed for k in numbers[i]], ""
 
 
-def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
+def _item(rows: pd.DataFrame, preferences: pd.DataFrame, models: list, board: Leaderboard) -> dict:
     "Return one instruction with the reference answer and the models' answers."
     first = rows.iloc[0]
     given = lambda value: None if pd.isna(value) else value  # a loaded file has nan where the table had None
@@ -84,7 +85,8 @@ def _item(rows: pd.DataFrame, models: list, board: Leaderboard) -> dict:
     answers = [dict(name=board.reference, output=first["reference"], verdicts={}, utility=known)]
     for name in models:
         row = rows[rows["generator"] == name].iloc[0]
-        verdicts = {a: row[f"preference_{a}"] - 1 for a in board.annotators}
+        said = preferences[preferences["generator_2"] == name].drop_duplicates("annotator").set_index("annotator")
+        verdicts = {a: said.loc[a, "preference"] - 1 for a in board.annotators}
         answers.append(dict(name=name, output=given(row["output"]), verdicts=verdicts,
                             utility=given(row.get("utility"))))
     return dict(instruction=first["instruction"], input=first["input"], answers=answers)

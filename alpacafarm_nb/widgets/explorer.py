@@ -196,11 +196,7 @@ def _labels(source, name):
 
 def _of_leaderboard(board):
     "Return all outputs paired with the reference's, labeled by each annotator of the board."
-    pairs = board.outputs.rename(columns={"reference": "output_1", "output": "output_2", "generator": "generator_2"})
-    columns = [c for c in (*TEXTS, "generator_2", "dataset") if c in pairs]
-    pairs["generator_1"] = board.reference
-    return pd.concat([pairs[["generator_1", *columns]].assign(preference=pairs[f"preference_{a}"], annotator=a)
-                      for a in board.annotators], ignore_index=True)
+    return board.preferences
 
 
 def _of_scoreboard(board):

@@ -205,10 +205,10 @@ def join_boards(
 ) -> Leaderboard:
     "One leaderboard of all rows; differences where all are compared with the same one."
     bases = {row.baseline or row.name for row in rows}
-    outputs = pd.concat([row.board.outputs for row in rows], ignore_index=True)
+    joined = lambda table: pd.concat([getattr(row.board, table) for row in rows], ignore_index=True)
     seconds = {name: took for row in rows for name, took in row.board.seconds.items()}
     baseline = bases.pop() if len(bases) == 1 else None
-    return Leaderboard(outputs, rows[0].board.annotators, baseline, seconds=seconds)
+    return Leaderboard(joined("outputs"), joined("preferences"), rows[0].board.annotators, baseline, seconds=seconds)
 
 
 def row_view(
