@@ -224,7 +224,7 @@ class Estimate:
             there = (f"{self.kept} answers are already in the file, {self.unparsed} of them without a preference "
                      "(retry_unparsed asks again)")
         return (f"{self.pairs} pairs: {self.requests} requests, {there}; about "
-                f"{self.tokens_in:,} tokens to read, at most {self.tokens_out:,} to write: {money}{per}{pace}")
+                f"{self.tokens_in:,} input tokens, at most {self.tokens_out:,} output tokens: {money}{per}{pace}")
 
 def _has_none(judge, found):
     "Whether a stored answer contains no preference."

@@ -92,7 +92,7 @@ class WrittenOut:
 
     def __post_init__(self):
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
-            raise ConfigError(f"{self.source}: batch_size is {self.count!r}: a whole number from 1 is needed.")
+            raise ConfigError(f"{self.source}: batch_size is {self.count!r}: a whole number above 0 is needed.")
         outside = _TURN.sub("", self.text) if _TURN.search(self.text) else ""
         if outside.strip(): raise ConfigError(f"{self.source}: {outside.strip()[:60]!r} is outside of the turns.")
         names = [n for n in re.findall(r"\{(\w+)\}", self.text) if n in SEEN]
@@ -139,7 +139,7 @@ class Judge:
 
     def __post_init__(self):
         if not isinstance(self.batch_size, int) or isinstance(self.batch_size, bool) or self.batch_size < 1:
-            raise ConfigError(f"{self.name}: batch_size is {self.batch_size!r}: a whole number from 1 is needed.")
+            raise ConfigError(f"{self.name}: batch_size is {self.batch_size!r}: a whole number above 0 is needed.")
         if self.api not in ("chat", "completions"):
             raise ConfigError(f'{self.name}: api is {self.api!r}: give "chat" or "completions".')
         if not isinstance(self.settings, Mapping) or {"model", "messages", "prompt"} & set(self.settings):

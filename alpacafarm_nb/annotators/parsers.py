@@ -202,7 +202,7 @@ def parse_scores(
     line = _spoken(answer).strip().partition("\n")[0].strip()[:100]
     number = r"([-+]?\d{1,9}(?:\.\d{0,9})?)"
     found = re.fullmatch(rf"{number}(?:\s*,\s*|\s+){number}", line, re.ASCII)
-    if n != 1 or not found: raise ParseError(f"no two scores on the first line: {_shown(answer.text)}")
+    if n != 1 or not found: raise ParseError(f"the first line does not consist of two scores: {_shown(answer.text)}")
     first, second = map(float, found.groups())
     return [1.5 if first == second else 1. if first > second else 2.]
 

@@ -138,7 +138,7 @@ def read_answer(
         raise RequestError("refusal", f"the model refused: {_start(refusal)}", told, True)
     if not (answer.text.strip() or answer.arguments or answer.logprobs):
         more = _why_empty(answer, message)
-        raise RequestError("empty", f"the answer is empty (it ended by {answer.finish or 'nothing'}){more}", told, True)
+        raise RequestError("empty", f"the answer is empty (finish reason: {answer.finish or 'none'}){more}", told, True)
     return answer
 
 def _no_json(body):
