@@ -133,9 +133,9 @@ def test_the_command_counts_and_fails_where_a_row_is_damaged(tmp_path):
     with closing(AnnotationCache(path)) as kept:
         for i in range(5): kept.put(f"k{i}", dict(text="1: a"), parts=[f"p{i}"])
         kept.put_failure("f", "http 500", "down")
-        assert check(path) == (0, f"{path}: layout 3, 5 answers, 1 failures\nEvery answer that has a digest is as it "
-                                  "was written, and so is its place. Failures and the ledger have none, and a row that "
-                                  "was deleted with its digest leaves no trace.\n")
+        assert check(path) == (0, f"{path}: layout 3, 5 answers, 1 failures\nEvery answer with a digest is as it was "
+                                  "written, and so is its place. Failures and the ledger have no digests, and a row "
+                                  "that was deleted together with its digest leaves no trace.\n")
         kept._write(("update answers set answer = '{}' where key in ('k1', 'k3')", ()))
     code, said = check(path)
     assert code == 1 and "2 answers are damaged: k1, k3" in said and "again" in said

@@ -261,7 +261,7 @@ def test_a_ledger_that_cannot_be_true_is_said_and_nothing_is_asked(tmp_path, tab
             with pytest.raises(FarmError, match=f"rows of the table {table} hold"): look()
         kept._write(("drop table " + table, ()))   # what the message says
         assert Ledger(kept).book("m", lambda: 1., lambda *_: True) and Ledger(kept).bill() == Bill(2, .25, held=1.)
-    assert "no sum of money" not in repr(check_cache(path))
+    assert "invalid amounts" not in repr(check_cache(path))
 
 
 def test_a_damaged_ledger_ends_a_run_and_the_check_says_it(tmp_path):
