@@ -302,8 +302,8 @@ MUTANTS = {
          "scaled + config.missing_eos_penalty * ~rollout.finished"),
         ("KL as a loss: sign", "losses = losses + kl_coef / found.unit * kl",
          "losses = losses - kl_coef / found.unit * kl"),
-        ("warm-up never ends", "config.steps, config.schedule, config.warmup,",
-         "config.steps, config.schedule, config.steps,"),
+        ("warm-up never ends", "total_steps=config.steps, name=policy.name",
+         "total_steps=config.steps, warmup=config.steps, name=policy.name"),
     ],
     "60_methods/14_quark": [
         ("pool: worst quantile", "pool.quantile(config.quantiles) == config.quantiles)",
