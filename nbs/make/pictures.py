@@ -1,6 +1,6 @@
 """The README's pictures: its ten lines, run in JupyterLab, with the leaderboard and the explorer that they show.
 
-`python nbs/make/pictures.py` writes `nbs/pictures/leaderboard.png` and `explorer.png`; it needs Chromium and playwright.
+`python nbs/make/pictures.py` writes `nbs/pictures/leaderboard.png` and `explorer.png`; it needs Chromium, playwright.
 """
 
 import sys
