@@ -83,13 +83,13 @@ class Adapters:
         seed: int = 0,  # Seed for the random half of a new adapter
         state: dict[str, Tensor] | None = None,  # Its weights, by their names in peft's files
     ) -> str:  # The adapter's name
-        "Put an adapter into the network and return its name; on failure, undoes all changes and raises `ModelError`."
+        "Put an adapter into the network and return its name; on failure, undo all changes and raise `ModelError`."
         with quiet_transformers(): import peft
         with self.lock:
             name, plain = self._free_name(name), self._plain
             known = self._peft, self.layers, self._plain, self._active
             if not self._peft and not self.quantize: plain = shared_copy(self.net)
-            with quiet_transformers(), torch.random.fork_rng(self._cuda_devices()):   # keeps the caller's numbers
+            with quiet_transformers(), torch.random.fork_rng(self._cuda_devices()):   # isolates the random state
                 torch.manual_seed(seed)
                 try:
                     if self._peft: self._peft.add_adapter(name, config)

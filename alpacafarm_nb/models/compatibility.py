@@ -65,17 +65,17 @@ def check_kind(
     if any(x in made for x in ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
         raise ModelError(f"{source} is a classifier ({made}), with a head that produces no words. {need}")
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{source} is an encoder with a decoder ({kind}): the prompt is read by another network than "
-                         f"the answer is written by. {need}")
+        raise ModelError(f"{source} is an encoder with a decoder ({kind}): one network reads the prompt and another "
+                         f"writes the answer. {need}")
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(f"{source} is a {kind} model, which transformers has no causal language model for. {need}")
+        raise ModelError(f"{source} is a {kind} model, for which transformers has no causal language model. {need}")
     if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
         raise ModelError(f"{source} reads both ways: a {kind} model is an encoder unless its configuration makes "
                          f"it a decoder (is_decoder). {need}")
     stored = stored_method(config)
     if stored not in (None, "nf4", "fp4", "int8"):
-        raise ModelError(f"{source} is stored in {stored}, which is not read here: take the same model stored in 16 or "
-                         'in 32 bits, and quantize="nf4" where 4 bits are wanted.')
+        raise ModelError(f"{source} is stored in {stored}, which cannot be read here: take the same model stored in 16 "
+                         'or in 32 bits, and quantize="nf4" where 4 bits are wanted.')
     if stored and quantize not in (None, stored):
         raise ModelError(f"{source} is stored in {stored} already: leave out quantize={quantize!r}, or take the same "
                          "model stored in 16 or 32 bits.")
@@ -152,7 +152,7 @@ def check_stored(
     n = getattr(config.get_text_config(), "num_hidden_layers", None)
     if tensors and isinstance(n, int) and n > len(tensors):
         raise ModelError(f"{source}: its configuration names {n} layers, but its files hold {len(tensors)} tensors: "
-                         "one of them is of another model. Fetch it again.")
+                         "one of them belongs to another model. Fetch it again.")
 
 
 def check_precision(

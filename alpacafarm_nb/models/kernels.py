@@ -158,7 +158,7 @@ def _attention(module, query, key, value, attention_mask, scaling=None, **kwargs
 def inner_network(
     net: nn.Module,  # A causal language model
 ) -> nn.Module:  # Its part that returns hidden states
-    "Return a network without its head; in some architectures (Llama 4) `base_model` is not the name of it."
+    "Return a network without its head, which some architectures (Llama 4) do not keep in `base_model`."
     return net.base_model if net.base_model is not net else getattr(net, "model", net)
 
 def _looks_back(mask, length):

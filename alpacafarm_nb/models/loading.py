@@ -79,7 +79,7 @@ def _own_prompts(settings, tokenizer, source):
 def _say_what_is_unknown(backbone):
     "Warn about tokens that are named by the tokenizer or the settings but missing in the network."
     strange = [i for i in backbone.codec._named_ends() if i not in backbone.codec.stop_ids]
-    if strange: warnings.warn(f"{backbone.source}: its end-of-sequence tokens include what is no token of the model: "
+    if strange: warnings.warn(f"{backbone.source}: its end-of-sequence tokens are not all tokens of the model: "
                               f"{', '.join(f'{i!r:.40}' for i in strange[:5])}; left out", stacklevel=4)
     if not backbone.codec.exceeds_model: return
     n, added = backbone.codec.n_embeddings, getattr(backbone.tokenizer, "added_tokens_decoder", {})
@@ -149,14 +149,14 @@ def _named(load, what, where, extra, source, **more):
     try:
         with quiet_transformers(): return load(where, **extra, **more, trust_remote_code=False)
     except ImportError as error:
-        if "kernels" in str(error): raise ModelError(f"{source}: loading the {what} asks for native code from "
+        if "kernels" in str(error): raise ModelError(f"{source}: loading the {what} requires native code from "
                                                      "elsewhere (kernels), which this package never loads.") from None
         raise ModelError(f"{source}: loading the {what} needs a package: {error}") from error
     except BaseException as error:  # a broken file can raise anything: struct.error, a Rust panic
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException": raise
         if "remote_code" in str(error) or "custom code" in str(error):
             raise ModelError(f"{source}: its {what} is Python code from the folder, which this package never runs: "
-                             "take a model whose architecture and tokenizer transformers has itself.") from None
+                             "take a model whose architecture and tokenizer are part of transformers.") from None
         if Path(where).is_dir(): raise ModelError(f"{source}: its {what} cannot be read ({type(error).__name__}: "
                                                 f"{error}). Fetch the folder again.") from error
         raise ModelError(f"{source}: no folder of that name, and its {what} could not be fetched from the hub (is the "
@@ -252,8 +252,8 @@ def _load_net(where, extra, source, dtype, quantize, device, config=None):
     _check_weights(net, told, source)
     if not stored_bits(net): check_precision(net, source)
     if "gguf_file" in extra: _forget_gguf(net)
-    # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in the first forward pass outside training, and what
-    # is computed from then on passes no gradients: a model that was sampled from could not be trained any more.
+    # On a CPU with AVX512-BF16, bitsandbytes repacks 4-bit weights in the first forward pass outside training, and no
+    # gradients pass through what is computed afterwards: a model that was sampled from could not be trained anymore.
     for module in net.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"): module.support_avx512bf16_for_cpu = False
         if hasattr(module, "compute_type_is_set"): module.compute_dtype = dtype  # a folder can name another
@@ -344,11 +344,11 @@ def check_reading(
     exact = backbone.dtype == torch.float32 and not backbone.quantize
     apart = lambda a, b, near: (a - b).norm() > near * a.norm()   # experts, outliers: other rows round differently
     if apart(whole[:3], other[:3], 1e-4 if exact else .1 if backbone.quantize == "int8" else 1e-2):
-        raise ModelError(f"{this} reads both ways: what comes later changes what it predicts earlier. A causal "
+        raise ModelError(f"{this} reads both ways: later tokens change its earlier predictions. A causal "
                          "language model is needed, one that writes from left to right.")
     if apart(whole[3:5], steps, 1e-3 if exact else .1):
-        raise ModelError(f"{this} does not read with a cache of keys and values as it reads without: take a model of "
-                         "another architecture.")
+        raise ModelError(f"{this} reads differently with a cache of keys and values than without one: take a model "
+                         "of another architecture.")
 
 
 def _six_tokens(backbone):

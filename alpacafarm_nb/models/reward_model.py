@@ -58,7 +58,7 @@ class RewardModel:
         self,
         prompts: list[list[int]],  # Ids of prompts
         outputs: list[list[int]],  # Ids of outputs, including their end token if they have one
-        batch_size: int | None = None,  # Rows at a time; None for what suits the model's size
+        batch_size: int | None = None,  # Number of rows at a time; None to choose by the model's size
     ) -> np.ndarray:  # One normalized score per row
         "Return scores of outputs given as ids, cut at the context; prompts are read once, identical rows scored once."
         check_counts(batch_size=(batch_size, 1))
@@ -81,7 +81,7 @@ class RewardModel:
     def score(
         self,
         table: pd.DataFrame,  # Columns instruction, input, output (a text, or a list of texts), and optionally finished
-        batch_size: int | None = None,  # Rows at a time; None for what suits the model's size
+        batch_size: int | None = None,  # Number of rows at a time; None to choose by the model's size
     ) -> np.ndarray:  # One score per row, or [rows, n] if every row has a list of n
         "Return scores of a table's outputs: at the end token, or at the last token where `finished` is false."
         table = check_outputs(table, "answers")
