@@ -144,7 +144,7 @@ class TextCodec:
         "Return the rows of ids unchanged; raises `ModelError` for a token without an embedding in the model."
         if self.exceeds_model and (strange := {i for row in rows for i in row if i >= self.n_embeddings}):
             token = self.tokenizer.convert_ids_to_tokens(min(strange))
-            raise ModelError(f"{self.source or 'new'}: the tokenizer has {token!r}, token {min(strange)}, but the "
+            raise ModelError(f"{self.source or 'new'}: the tokenizer knows {token!r}, token {min(strange)}, but the "
                              f"model has {self.n_embeddings} embeddings: take the tokenizer that the weights were "
                              "trained with, or enlarge them (resize_token_embeddings) and train them.")
         return rows
