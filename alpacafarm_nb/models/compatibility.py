@@ -68,7 +68,7 @@ def check_kind(
         raise ModelError(f"{source} is an encoder with a decoder ({kind}): one network reads the prompt and another "
                          f"writes the answer. {need}")
     if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(f"{source} is a {kind} model, for which transformers has no causal language model. {need}")
+        raise ModelError(f"{source} is a {kind} model, which transformers has no causal language model for. {need}")
     if type(config) in AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", False):
         raise ModelError(f"{source} reads both ways: a {kind} model is an encoder unless its configuration makes "
                          f"it a decoder (is_decoder). {need}")
