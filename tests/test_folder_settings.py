@@ -215,7 +215,7 @@ def test_a_template_that_is_no_text_or_writes_none(template, said):
                                          (-1, "-1"), (1.5, "1.5"), (True, "True"), (2**70, "1180591620717411303424")])
 def test_end_tokens_are_numbers_of_tokens(saved, tmp_path, named, left):
     place = changed(tmp_path / "m", saved.base, "generation_config.json", eos_token_id=named)
-    with pytest.warns(UserWarning, match=f"what is no token of the model: .*{left}.*; left out"):
+    with pytest.warns(UserWarning, match=f"are not all tokens of the model: .*{left}.*; left out"):
         backbone = load_backbone(place)
     assert backbone.codec.stop_ids == (2,) and all(type(i) is int for i in backbone.codec.stop_ids)
 
