@@ -232,7 +232,7 @@ def test_memory_of_a_configuration_counts_the_bits_that_it_names(bits):
     config = T.LlamaConfig(**(LLAMA | dict(hidden_size=64, intermediate_size=128)))
     plain = shape_of(config, dtype=torch.float32)
     config.quantization_config = T.BitsAndBytesConfig(**BITS[bits]).to_dict()
-    stored, maps = shape_of(config, dtype=torch.float32), sum(i * o for i, o in plain.maps)
+    stored, maps = shape_of(config, dtype=torch.float32), sum(i * o for i, o in plain.linear_layers)
     saved = (4 - (1 if bits == "int8" else .5)) * maps   # bytes a number, but for the scales
     assert stored.quantized and .95 * saved < plain.base - stored.base < saved
 
