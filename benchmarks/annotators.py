@@ -1,12 +1,12 @@
-"""Pairs a second beside AlpacaEval 0.6.6, on one local server that answers after 100 ms.
+"""Pairs per second compared with AlpacaEval 0.6.6, on one local server that answers after 100 ms.
 
     python benchmarks/annotators.py --alpaca-eval /path/to/its/python   # of an environment with alpaca-eval==0.6.6
 
-The server runs as a process of its own and plays a judge that prefers the longer output. Both sides judge the same
-pairs, one a request, and keep their answers as they do by default (a SQLite file; a JSON file). Every figure comes from
-a fresh process on fresh files, with the libraries imported before the clock starts; the rounds of the sides alternate.
-Also: the share of the ideal rate
-(concurrency / latency), a rerun on kept answers, and the memory as the number of pairs grows.
+The server runs in its own process and imitates a judge that prefers the longer output. Both sides judge the same pairs,
+one per request, and store their answers as they do by default (a SQLite file; a JSON file). Every number comes from a
+fresh process on fresh files, with the libraries imported before the clock starts; the two sides take turns. Also
+measured: the share of the ideal rate (concurrency / latency), a rerun on stored answers, and the memory as the number
+of pairs grows.
 """
 
 import argparse
@@ -28,7 +28,7 @@ OURS = textwrap.dedent("""
     url, path, n, concurrency = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     judge = pool(SimpleNamespace(url=url), path, judges=JUDGES[:1], concurrency=concurrency, timeout=30.)
     pairs = make_pairs(n)
-    import openai   # as theirs is, before the clock starts
+    import openai   # as in the other code: before the clock starts
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     labels = judge.annotate_pairs(pairs)
@@ -81,7 +81,7 @@ def measure(python, code, *arguments):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--alpaca-eval", help="Python of an environment with alpaca-eval")
+    parser.add_argument("--alpaca-eval", help="Python executable of an environment with alpaca-eval")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--many", type=int, default=10_000)
@@ -115,7 +115,7 @@ def main():
                 print(f"{many} pairs at {concurrency}: {rate:.0f} pairs/s, {ideal:.0%} of the ideal rate, memory "
                       f"{first['before']:.0f} to {first['peak']:.0f} MB; from the file: {again['seconds']:.2f} s, "
                       f"{again['asked']} asked", flush=True)
-            if options.alpaca_eval:   # theirs with many pairs, once, at its best concurrency
+            if options.alpaca_eval:   # AlpacaEval with many pairs, once, at its best concurrency
                 best = max((c for side, c in rates if side == "theirs"),
                            key=lambda c: statistics.median(rates["theirs", c]))
                 path = f"{here}/theirs-many"

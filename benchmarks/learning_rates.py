@@ -1,13 +1,13 @@
-"""Learning rates of adapters: the paper's recipes on the embedded farm and on SmolLM2-135M, one rate after the other.
+"""Learning rates of adapters: the paper's settings on the embedded farm and on SmolLM2-135M, at several rates.
 
-    python benchmarks/learning_rates.py                            # the farm: about fifteen minutes of one core a seed
-    python benchmarks/learning_rates.py --world smollm2            # real records and pairs; half an hour a seed
-    python benchmarks/learning_rates.py --methods dpo --seeds 0 1  # a part of it
-    python benchmarks/learning_rates.py --show                     # the tables of what was measured
+    python benchmarks/learning_rates.py                            # the farm: about 15 minutes of one core per seed
+    python benchmarks/learning_rates.py --world smollm2            # real records and pairs; half an hour per seed
+    python benchmarks/learning_rates.py --methods dpo --seeds 0 1  # only one method
+    python benchmarks/learning_rates.py --show                     # print the tables of results
 
-Epochs, schedule, warm-up and KL coefficient are those of `.paper()`; batches are smaller where the data are fewer, so
-that there are about as many steps. Beside adapters, SFT and DPO train all weights, as the paper did. Every run is a
-line in `runs/learning_rates/results.jsonl`: what is there is not run again.
+Epochs, schedule, warm-up and KL coefficient are those of `.paper()`; batches are smaller where there is less data, so
+that there are about as many steps. In addition to adapters, SFT and DPO train all weights, as in the paper. Every run
+is a line in `runs/learning_rates/results.jsonl`; a run that is in the file is not repeated.
 """
 
 import argparse
@@ -27,7 +27,7 @@ RATES = {"farm": {"dpo": (1e-6, 1e-5, 2e-4, 1e-3), "sft": (2e-5, 2e-4, 5e-4, 2e-
 
 
 def moved(model, start, table):
-    "How far the log-probability of a token of some outputs has moved, in the mean, in nats."
+    "Mean absolute change of the log-probability of a token of some outputs, in nats."
     import torch
     from alpacafarm_nb.training.batches import encode_examples
     from alpacafarm_nb.training.batches import collate
@@ -43,7 +43,7 @@ def moved(model, start, table):
 
 
 def train_all_weights(start, batches, lengths, config, loss_of, seed):
-    "A copy of a model, all of whose weights are trained: `loss_of(backbone, net, rows)` is a batch's loss."
+    "A copy of a model with all weights trained; `loss_of(backbone, net, rows)` returns the loss of a batch."
     from alpacafarm_nb.training.learner import Learner
     model = start.merge()
     backbone, net = model.backbone, model.backbone.net.requires_grad_(True)
@@ -56,7 +56,7 @@ def train_all_weights(start, batches, lengths, config, loss_of, seed):
 
 
 class Farm:
-    "The embedded world, where the truth is known: win-rates by gold."
+    "The embedded world, where the truth is known: win rates by gold."
 
     def __init__(self, seed):
         from alpacafarm_nb import load_base, load_farm
@@ -70,7 +70,7 @@ class Farm:
 
     @cached_property
     def pairs(self):
-        "Noiseless labels, so that a few hundred pairs teach something; and as many on other instructions."
+        "Pairs with noiseless labels, so that a few hundred suffice for training, and as many on other instructions."
         from alpacafarm_nb import sample_pairs
         asked = (self.farm.preference.head(400), self.farm.val.drop(columns="output").head(400))
         drawn = [sample_pairs(self.start, table, 1, seed=self.seed + k) for k, table in enumerate(asked)]
@@ -82,7 +82,7 @@ class Farm:
         return train_reward_model(self.start, self.pairs[0], seed=self.seed)
 
     def figures(self, model, start):
-        "Win-rate by gold in percent, how far it moved, and what share of greedy answers is unchanged."
+        "Win rate by gold in percent, change of log-probabilities, and share of greedy answers that are unchanged."
         from alpacafarm_nb.studies.overoptimization import win_probability
         asked = self.farm.val
         drawn = model.sample(asked.drop(columns="output"), n=2, temperature=.5, seed=9)
@@ -218,10 +218,10 @@ class SmolLM2:
 
 
 def show(path):
-    "A table of what was measured, the mean over seeds."
+    "Print tables of the results, as means over seeds."
     import pandas as pd
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    if not rows: sys.exit(f"{path} holds nothing: run this without --show first.")
+    if not rows: sys.exit(f"{path} is missing or empty: run this without --show first.")
     table = pd.DataFrame(rows)
     for (world, method), part in table.groupby(["world", "method"], sort=False):
         found = part.drop(columns=["world", "method", "seed", "seconds"]).dropna(axis=1, how="all").groupby("lr")
@@ -232,10 +232,10 @@ def show(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=list(RATES), default="farm")
-    parser.add_argument("--methods", nargs="+", help="which of them (all)")
+    parser.add_argument("--methods", nargs="+", help="methods to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "learning_rates" / "results.jsonl")
-    parser.add_argument("--show", action="store_true", help="print what was measured")
+    parser.add_argument("--show", action="store_true", help="print the results")
     args = parser.parse_args()
     if args.show: return show(args.out)
     import torch

@@ -1,14 +1,14 @@
 """How far assertions about learned behavior are from failing, over seeds and imitated processors.
 
     python benchmarks/margins.py nbs/api/60_methods/14_quark.ipynb nbs/api/60_methods/08_dpo.ipynb
-    python benchmarks/margins.py tests/test_methods_precision.py          # with a part of pytest's -k after a colon
+    python benchmarks/margins.py tests/test_methods_precision.py          # optionally, pytest's -k after a colon
 
-Each notebook or test file is run five times: with other seeds, and on a processor that looks smaller than it is
-(without AVX-512, without AVX2). Comparisons in an `assert` and `test_close` are evaluated, not enforced, and their
-distance from the threshold is noted; what else is asserted is noted where it fails. The table shows the smallest
-distance, the largest and the spread (standard deviation) over the runs. A distance of less than three spreads is marked
-THIN: such an assertion fails somewhere, sometime. Figures depend on the machine; one thread is used. What does not vary
-is not shown.
+Each notebook or test file is run five times: with other seeds, and on a processor that appears to have fewer features
+than it has (without AVX-512, without AVX2). Comparisons in an `assert` and `test_close` are evaluated, not enforced,
+and their distance from the threshold is recorded; other assertions are recorded if they fail. The table shows the
+smallest distance, the largest, and the spread (standard deviation) over the runs. A distance of less than three spreads
+is marked THIN: such an assertion fails sooner or later. The numbers depend on the machine; one thread is used.
+Comparisons that do not vary are not shown.
 """
 
 import argparse
@@ -25,11 +25,11 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_I
 OLD = {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 RUNS = [(0, {}), (1, AVX2), (2, OLD), (3, {}), (4, AVX2)]   # salt of the seeds, environment
 SPREADS = 3
-ROOT = Path(__file__).resolve().parents[1]   # its modules are measured, whichever are installed
+ROOT = Path(__file__).resolve().parents[1]   # the modules of this folder are measured, even if others are installed
 
 
 class Watched(ast.NodeTransformer):
-    "Turns assertions into notes of how far each comparison is from its threshold."
+    "Replaces assertions by calls that record how far each comparison is from its threshold."
 
     def __init__(self, cell): self.cell, self.asserted = cell, False
 
@@ -67,14 +67,14 @@ def note(cell, text, margin): print("\nMARGIN", json.dumps([cell, text, margin])
 
 
 def note_margin(cell, text, values, signs, strict):
-    "Note the smallest distance of a comparison; whether it holds."
+    "Record the smallest distance of a comparison, and return whether it holds."
     found = []
     for left, right, sign in zip(values, values[1:], signs):
         try: found += [float(x) for x in _flat(sign * (left - right))]
-        except (TypeError, ValueError): return left > right if sign > 0 else left < right   # sets: no numbers
+        except (TypeError, ValueError): return left > right if sign > 0 else left < right   # sets, not numbers
     if found: note(cell, text, min(found))
     left, right = values[:2]
-    if hasattr(left, "all"): return left > right if signs[0] > 0 else left < right   # a table's has methods
+    if hasattr(left, "all"): return left > right if signs[0] > 0 else left < right   # tables: with methods
     least = min(found, default=1)
     return least > 0 if strict else least >= 0
 
@@ -84,14 +84,14 @@ def note_assert(cell, text, holds):
 
 
 def note_test(cell, text, test, *args, **kwargs):
-    "Run one of fastcore's tests; note how far `test_close` is from its tolerance, and what fails."
+    "Run one of fastcore's tests; record how far `test_close` is from its tolerance, and failures."
     try: test(*args, **kwargs)
     except AssertionError: note(cell, "failed: " + text, None)
     if test.__name__ != "test_close": return
     import numpy as np
     try: note(cell, text, kwargs.get("eps", args[2] if len(args) > 2 else 1e-5)
               - float(np.max(np.abs(np.asarray(args[0], dtype=float) - np.asarray(args[1], dtype=float)))))
-    except (TypeError, ValueError, RuntimeError): pass   # no numbers, or with a gradient
+    except (TypeError, ValueError, RuntimeError): pass   # not numbers, or tensors with a gradient
 
 
 def _flat(x):
@@ -103,7 +103,7 @@ NAMES = dict(_note_margin=note_margin, _note_assert=note_assert, _note_test=note
 
 
 def salt_seeds(salt):
-    "Every seed that is derived becomes another one."
+    "Change every seed that is derived."
     from alpacafarm_nb import core
     plain = core._dumps
     is_seed = lambda obj: type(obj) is list and obj and type(obj[0]) is str and obj[0] == "seed"
@@ -111,7 +111,7 @@ def salt_seeds(salt):
 
 
 def watch_notebook(notebook, salt, until):
-    "Run a notebook's code with other seeds; one JSON line a comparison, and one a cell that failed."
+    "Run a notebook's code with other seeds; print one JSON line per comparison and per failed cell."
     os.chdir(notebook.parent)
     sys.path.insert(0, str(ROOT / "tests"))
     from notebooks import code_cells
@@ -126,7 +126,7 @@ def watch_notebook(notebook, salt, until):
 
 
 def watch_tests(tests, salt):
-    "The same with a file of tests: pytest's own rewriting of assertions is replaced."
+    "Do the same with a file of tests; pytest's own rewriting of assertions is replaced."
     import pytest
     from _pytest.assertion import rewrite
     vars(builtins).update(NAMES)
@@ -144,7 +144,7 @@ def watch_tests(tests, salt):
 
 
 def measure(what, until=None):
-    "Smallest distances of all runs: {(cell, text): [a run's distance or None]}."
+    "Smallest distances of all runs: {(cell, text): [distance or None for each run]}."
     margins = {}
     for salt, environment in RUNS:
         command = [sys.executable, __file__, what, "--watch", str(salt), *(["--until", until] if until else [])]
@@ -174,7 +174,7 @@ def show(margins):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", help="notebooks, files of tests")
-    parser.add_argument("--until", metavar="CELL", help="stop a notebook behind the cell with this id")
+    parser.add_argument("--until", metavar="CELL", help="stop a notebook after the cell with this id")
     parser.add_argument("--watch", type=int, metavar="SALT", help=argparse.SUPPRESS)
     args = parser.parse_args()
     for what in args.what:

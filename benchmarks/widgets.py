@@ -1,9 +1,9 @@
-"""How long widgets take: 10,000 pairs with 14 annotators in the explorer, the noise slider of the agreement board.
+"""The time that widgets take: 10,000 pairs with 14 annotators in the explorer, the noise slider of the agreement board.
 
     python benchmarks/widgets.py [--browser]
 
 In the kernel: medians of seven. With --browser, JupyterLab in headless Chromium (as in the tests): from the call to the
-first row on the page, and from a key to the filtered list.
+first row on the page, and from the selection of a filter to the filtered list.
 """
 
 import statistics
@@ -31,7 +31,7 @@ WRITE = "text => jupyterapp.shell.currentWidget.content.activeCell.model.sharedM
 
 
 def labels(pairs=10_000, annotators=14, seed=0):
-    "Labels of pairs of random words: texts of 40 words on average."
+    "Labels of pairs of texts that consist of random words, 40 on average."
     rng = np.random.default_rng(seed)
     text = lambda: [" ".join(rng.choice(WORDS, n)) for n in rng.integers(10, 70, pairs)]
     named = rng.choice(["a", "b"], pairs)
@@ -41,7 +41,7 @@ def labels(pairs=10_000, annotators=14, seed=0):
 
 
 def median(act, times=7):
-    "Median seconds of an act."
+    "Median seconds of a call."
     taken = []
     for _ in range(times):
         start = time.perf_counter()
@@ -51,7 +51,7 @@ def median(act, times=7):
 
 
 def kernel():
-    "What the kernel does."
+    "Measure the time in the kernel."
     made = labels()
     widget = explore(made)
     print(f"explore: 10,000 pairs x 14 annotators  {median(lambda: explore(made)):.2f} s")
@@ -67,7 +67,7 @@ def kernel():
 
 
 def browser():
-    "From the call to the page."
+    "Measure the time from the call to the page."
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from lab import CHROMIUM, FLAGS, jupyterlab
     from playwright.sync_api import expect, sync_playwright
@@ -81,7 +81,7 @@ def browser():
 
 
 def _once(lab, expect):
-    "Seconds until the explorer is there, and until a filter has answered; a first, small one has warmed the page up."
+    "Seconds until the explorer is shown, and until it is filtered; a small one is shown before to warm the page up."
     with lab.open(MAKE.format(folder=str(Path(__file__).parent)), SMALL) as page:
         page.evaluate("jupyterapp.commands.execute('notebook:insert-cell-below')")
         page.evaluate(WRITE, "x = explore(made); x")
