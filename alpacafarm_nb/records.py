@@ -67,7 +67,7 @@ def _read_bytes(path):
         data = path.read_bytes()
         return _unpacked(data, path) if path.suffix == ".gz" else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise RecordError(f"cannot be decompressed ({e}): the file is truncated or is not gzip. "
+        raise RecordError(f"cannot be unpacked ({e}): the file is truncated or is not gzip. "
                           "Download it again, or remove .gz from its name if it is not compressed.", path) from e
     except FileNotFoundError:
         raise RecordError(f"there is no such file (looked from {Path.cwd()}).", path) from None
@@ -505,7 +505,7 @@ def located_pairs(
     pairs = pairs[p.notna() if ties == "half" else p.notna() & (p != .5)]
     if pairs.empty:
         raise RecordError(f"none of the {len(df)} pairs says which output is better "
-                          f"({(p == .5).sum()} ties, {p.isna().sum()} without a preference).", origin.name)
+                          f"({(p == .5).sum()} ties, {p.isna().sum()} without a verdict).", origin.name)
     return pairs, origin
 
 def side_of(
