@@ -231,7 +231,7 @@ def test_a_bad_prompt_dictionary(tmp_path):
     for content, said in [(b'{"prompt_inputs": "{instruction}{input}"}', "has the key prompt_noinputs"),
                           (pair("{instruction}"), "no placeholder {input}"), (pair(1), "prompt_inputs is int, not"),
                           (pair("{instruction}{input}{x}"), "the placeholder {x}"),
-                          (pair("{instruction}{"), "prompt_inputs is no template"),
+                          (pair("{instruction}{"), "prompt_inputs is not a template"),
                           (b"\xff\xfe", "is not a prompt dictionary in JSON")]:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=re.escape(said)) as caught: PromptFormat.load(path)
