@@ -219,7 +219,7 @@ def test_dialogues_that_are_none(tmp_path):
             "rejected": {"from": "gpt", "value": "b"}}
     path = tmp_path / "chat.jsonl"
     path.write_text(f"{json.dumps(good)}\n\n{json.dumps(good | {'conversations': []})}")
-    with pytest.raises(RecordError, match=r"chat\.jsonl: line 3 has no question of the user before the answers"):
+    with pytest.raises(RecordError, match=r"chat\.jsonl: line 3 has no question from the user before the answers"):
         load_chat_pairs(path)
     path.write_text('{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "b"}')
     with pytest.raises(RecordError, match=r"chat\.jsonl: line 1 does not begin with Human: but with 'b'"): load_hh(path)
