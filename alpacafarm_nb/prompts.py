@@ -167,7 +167,7 @@ def _render_chats(template, chats, date, tokens):
     if [x for x, _ in found] != [x for x, _ in other] or any(" object at 0x" in (x or "") for x, _ in found):
         raise ConfigError(f"the chat template produces another prompt each time it is run: {take_other}")
     if any(any("\ud800" <= c <= "\udfff" for c in x or "") for x, _ in found):
-        raise ConfigError(f"the chat template writes text that is not valid (half of a surrogate pair): {take_other}")
+        raise ConfigError(f"the chat template writes no text but half of a surrogate pair: {take_other}")
     return found
 
 # %% ../nbs/api/07_prompts.ipynb #export-def-chat-frame
