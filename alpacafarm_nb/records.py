@@ -78,7 +78,7 @@ def _unpacked(data, path):
     "The content of a gzip file; raises `RecordError` as soon as it exceeds the limit."
     found = gzip.GzipFile(fileobj=io.BytesIO(data)).read(_MOST_BYTES + 1)
     if len(found) <= _MOST_BYTES: return found
-    raise RecordError(f"holds more than {_MOST_BYTES / 1e9:.1f} GB in {len(data) / 1e6:.1f} MB: nothing was read. "
+    raise RecordError(f"contains more than {_MOST_BYTES / 1e9:.1f} GB in {len(data) / 1e6:.1f} MB: nothing was read. "
                       "If that is intended, decompress it yourself and read it in parts.", path)
 
 def _read_text(path):
