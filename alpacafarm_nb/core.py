@@ -194,7 +194,7 @@ FLOOR = 1e-6  # relative to the largest value: a smaller spread is rounding erro
 
 def varies(
     spread: Any,  # Standard deviation: a number, an array or a tensor
-    largest: Any,  # Largest absolute value that it was computed from, of the same shape
+    largest: Any,  # Largest absolute value that it was computed from; broadcasts with `spread`
 ) -> Any:  # True where dividing by it is safe
     "Return whether a spread is larger than rounding error."
     return spread > FLOOR * largest
