@@ -37,7 +37,7 @@ FILES = [  # name, content, what the error must say after the file's name
     ("open.jsonl", LINE[:-3], ": line 1 is not valid JSON: "),
     ("text.jsonl", '{"input": "What', ": line 1 is not valid JSON: Unterminated string starting at character 11."),
     ("cut.json", f"[{LINE},\n{LINE}", ": line 2 is not valid JSON: Expecting ',' delimiter"),
-    ("twice.jsonl", f'{LINE}\n{LINE[:-1]}, "input": "again"}}', ': line 2 is not valid JSON: the key "input" stands'),
+    ("twice.jsonl", f'{LINE}\n{LINE[:-1]}, "input": "again"}}', ': line 2 is not valid JSON: the key "input" appears'),
     ("deep.json", "[" * 200_000, ": this is not valid JSON: maximum recursion depth exceeded"),
     ("empty.jsonl", "", ": the file is empty."),
     ("blank.json", " \n\n", ": the file is empty."),
@@ -79,7 +79,7 @@ FILES = [  # name, content, what the error must say after the file's name
     ("ragged.csv", HEAD + "a,b,c,1\na,b,c\na,b,c,1,2\n", ": line 3 has 3 fields; line 4 has 5 fields. The header has"),
     ("quote.csv", HEAD + 'a,"b,c,1\n', " is not valid CSV: unexpected end of data."),
     ("twice.csv", "instruction,output_1,output_1,output_2,preference\na,b,b,c,1\n",
-     ": the columns ['output_1'] stand there twice."),
+     ": the columns ['output_1'] appear twice."),
     ("packed.jsonl.gz", LINE.encode(), ": cannot be unpacked (Not a gzipped file"),
     ("cut.jsonl.gz", PACKED[:-12], ": cannot be unpacked (Compressed file ended"),
     ("hurt.jsonl.gz", PACKED[:15] + bytes(6) + PACKED[21:], ": cannot be unpacked"),
@@ -219,7 +219,7 @@ def test_dialogues_that_are_none(tmp_path):
             "rejected": {"from": "gpt", "value": "b"}}
     path = tmp_path / "chat.jsonl"
     path.write_text(f"{json.dumps(good)}\n\n{json.dumps(good | {'conversations': []})}")
-    with pytest.raises(RecordError, match=r"chat\.jsonl: line 3 has no question of the user before the answers"):
+    with pytest.raises(RecordError, match=r"chat\.jsonl: line 3 has no question from the user before the answers"):
         load_chat_pairs(path)
     path.write_text('{"chosen": "\\n\\nHuman: a\\n\\nAssistant: b", "rejected": "b"}')
     with pytest.raises(RecordError, match=r"chat\.jsonl: line 1 does not begin with Human: but with 'b'"): load_hh(path)
@@ -231,7 +231,7 @@ def test_a_bad_prompt_dictionary(tmp_path):
     for content, said in [(b'{"prompt_inputs": "{instruction}{input}"}', "has the key prompt_noinputs"),
                           (pair("{instruction}"), "no placeholder {input}"), (pair(1), "prompt_inputs is int, not"),
                           (pair("{instruction}{input}{x}"), "the placeholder {x}"),
-                          (pair("{instruction}{"), "prompt_inputs is no template"),
+                          (pair("{instruction}{"), "prompt_inputs is not a template"),
                           (b"\xff\xfe", "is not a prompt dictionary in JSON")]:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=re.escape(said)) as caught: PromptFormat.load(path)
