@@ -72,7 +72,7 @@ def _statistic(given):
     def checked(means):
         found = check_numbers(given(means), "bootstrap: what the statistic returns", tuple(range(9)), missing=False)
         if found.shape[:1] == means.shape[:1]: return found
-        raise ConfigError(f"bootstrap: statistic returns {found.shape} for {means.shape}: one row per replicate is needed")
+        raise ConfigError(f"bootstrap: statistic returns {found.shape} for {means.shape}: give one row per replicate")
     return checked
 
 
