@@ -49,7 +49,7 @@ from .methods.dpo import (
 from .methods.ppo import PPOConfig as PPOConfig, train_ppo as train_ppo
 from .methods.quark import QuarkConfig as QuarkConfig, train_quark as train_quark
 from .methods.binary import (
-    FeedMEConfig as FeedMEConfig, RewardConditioningConfig as RewardConditioningConfig, asking as asking,
+    FeedMEConfig as FeedMEConfig, RewardConditioningConfig as RewardConditioningConfig, with_control as with_control,
     train_feedme as train_feedme, train_reward_conditioning as train_reward_conditioning,
 )
 from .methods.registry import METHODS as METHODS, Method as Method
@@ -61,7 +61,7 @@ from .annotators.endpoint_pool import EndpointPool as EndpointPool, load_pool as
 from .annotators.local import (
     HumanLabels as HumanLabels, ModelJudge as ModelJudge, RewardJudge as RewardJudge, RuleJudge as RuleJudge,
 )
-from .annotators.human import KeptLabels as KeptLabels
+from .annotators.human import LabelStore as LabelStore
 from .annotators.simulated import Gold as Gold, farmyard_pool as farmyard_pool
 from .farm.worlds import Farm as Farm, load_farm as load_farm, make_farm as make_farm
 from .studies.pipeline import Pipeline as Pipeline, PipelineSettings as PipelineSettings, run_demo as run_demo

@@ -12,7 +12,7 @@ import numpy as np
 from .core import ConfigError
 
 # %% auto #0
-__all__ = ['WORDS', 'QUESTIONS', 'THINGS', 'Listing', 'AnnotationCache', 'list_answers', 'log_softmax', 'answer_logps',
+__all__ = ['WORDS', 'QUESTIONS', 'THINGS', 'Listing', 'AnswerTable', 'list_answers', 'log_softmax', 'answer_logps',
            'kl_divergence', 'pass_through', 'policy_gradient', 'optimal_logps', 'logits_of', 'best_of_n_logps',
            'all_pairs', 'pocket_utility', 'Pocket']
 
@@ -46,7 +46,7 @@ def _spell(listing, length):
     return np.arange(base ** length)[:, None] // base ** np.arange(length - 1, -1, -1) % base + 1
 
 @dataclass(frozen=True)
-class AnnotationCache:
+class AnswerTable:
     "The table of all A answers of a `Listing`, each of at most L words."
     tokens: np.ndarray    # [A, L] words; 0 at the end and after it
     mask: np.ndarray      # [A, L] True where a word (or the end sign) was chosen
@@ -57,7 +57,7 @@ class AnnotationCache:
     def lengths(self) -> np.ndarray: return self.mask.sum(1)
     def __len__(self): return len(self.tokens)
 
-def list_answers(listing: Listing) -> AnnotationCache:
+def list_answers(listing: Listing) -> AnswerTable:
     "Return all answers: the finished ones in the order of their prefixes, then those that are cut off."
     n, length = listing.n_answers, listing.max_length
     tokens = np.zeros((n, length), dtype=np.int64)
@@ -68,7 +68,7 @@ def list_answers(listing: Listing) -> AnnotationCache:
         n_chosen[row:row + len(words)] = min(k + 1, length)
         row += len(words)
     mask = np.arange(length) < n_chosen[:, None]
-    return AnnotationCache(tokens, mask, _prefix_numbers(listing, tokens, mask), np.arange(n) < listing.n_prefixes)
+    return AnswerTable(tokens, mask, _prefix_numbers(listing, tokens, mask), np.arange(n) < listing.n_prefixes)
 
 def _prefix_numbers(listing, tokens, mask):
     "The number of the prefix before each word [A, L]; 0 outside the mask."
@@ -86,7 +86,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:  # [..., V]
 
 def answer_logps(
     logits: np.ndarray,  # [S, V] one row per prefix
-    answers: AnnotationCache,    # table of all answers
+    answers: AnswerTable,    # table of all answers
 ) -> np.ndarray:
     "Return the log-probability of every answer [A]: the sum over its words of log pi(word | prefix)."
     return np.where(answers.mask, log_softmax(logits)[answers.prefixes, answers.tokens], 0.).sum(1)
@@ -101,7 +101,7 @@ def kl_divergence(
 
 # %% ../nbs/api/09_pocket.ipynb #export-def-pass-through-answers
 def pass_through(
-    answers: AnnotationCache,    # table of all answers
+    answers: AnswerTable,    # table of all answers
     weight: np.ndarray,  # [A] weight of every answer
     n_words: int,        # size of the vocabulary
 ) -> np.ndarray:
@@ -114,7 +114,7 @@ def pass_through(
 def policy_gradient(
     logits: np.ndarray,  # [S, V]
     reward: np.ndarray,  # [A] reward of every answer
-    answers: AnnotationCache,    # table of all answers
+    answers: AnswerTable,    # table of all answers
 ) -> np.ndarray:
     "Return the exact gradient of the expected reward with respect to the logits [S, V]."
     through = pass_through(answers, np.exp(answer_logps(logits, answers)) * reward, logits.shape[1])
@@ -131,7 +131,7 @@ def optimal_logps(
 
 def logits_of(
     logps: np.ndarray,  # [A] log-probabilities of any distribution over the answers
-    answers: AnnotationCache,   # table of all answers
+    answers: AnswerTable,   # table of all answers
     n_words: int,       # size of the vocabulary
 ) -> np.ndarray:
     "Return logits [S, V] of the policy with this distribution of answers (uniform after unreachable prefixes)."

@@ -16,7 +16,7 @@ from alpacafarm_nb.methods.expert import ExpertConfig  # noqa: E402
 from alpacafarm_nb.methods.ppo import PPOConfig, train_ppo  # noqa: E402
 from alpacafarm_nb.methods.quark import QuarkConfig, train_quark  # noqa: E402
 from alpacafarm_nb.methods.reward import RewardConfig, train_reward_model  # noqa: E402
-from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, how_far, train_sft  # noqa: E402
+from alpacafarm_nb.methods.sft import ADAPTER_RATES, STILL, SFTConfig, mean_logp_shift, train_sft  # noqa: E402
 from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
@@ -72,9 +72,9 @@ def test_how_far_by_hand(base):
     for start, end in ((base, trained), (trained, other)):
         pairs = [by_transformers(m, q, a) for m in (start, end) for q, a in zip(QUESTIONS, ANSWERS)]
         gaps = [abs(x - y) for before, after in zip(pairs[:4], pairs[4:]) for x, y in zip(before, after)]
-        assert how_far(start, end, *ids) == pytest.approx(sum(gaps) / len(gaps), abs=1e-5)
-        assert how_far(start, end, *ids) > STILL
-    assert how_far(trained, trained, *ids) == 0
+        assert mean_logp_shift(start, end, *ids) == pytest.approx(sum(gaps) / len(gaps), abs=1e-5)
+        assert mean_logp_shift(start, end, *ids) > STILL
+    assert mean_logp_shift(trained, trained, *ids) == 0
 
 
 def test_an_interrupted_run_may_end_early(base):

@@ -14,7 +14,7 @@ from servers import Server, completion, longer
 from test_annotators_faults import annotate, make_pairs, pool, truth
 
 from alpacafarm_nb.annotators.judges import load_judges
-from alpacafarm_nb.annotators.human import KeptLabels
+from alpacafarm_nb.annotators.human import LabelStore
 from alpacafarm_nb.annotators.endpoint_pool import load_pool
 from alpacafarm_nb.servers.cache import AnnotationCache, check_cache
 from alpacafarm_nb.core import ConfigError
@@ -92,7 +92,7 @@ def test_what_no_server_answered_is_missing_where_it_has_no_digest(tmp_path, ans
                                     "answer = '{\"given\": 1, \"preference\": 1}'"])
 @pytest.mark.parametrize("digests", [True, False])
 def test_a_damaged_label_of_a_person_is_missing_and_said(tmp_path, damage, digests):
-    labels = KeptLabels(tmp_path / "a.sqlite")
+    labels = LabelStore(tmp_path / "a.sqlite")
     for i in range(2): labels.put("ann", dict(instruction=f"q{i}", input="", output_1="x", output_2="y"), 1.)
     if not digests: labels.answers._write(("delete from digests", ()))
     labels.answers._write((f"update answers set {damage} where request like '%q1%'", ()))

@@ -300,7 +300,7 @@ MAY_BE_UNKNOWN = {
     "load_published": ("avg_length",), "win_rates": ("avg_length",)}
 ALWAYS_KNOWN = {"win_rate": ("win_rate", "n_wins"), "win_rate_interval": ("value", "low", "high"),
                 "elo": ("rating", "low"),
-                "length_controlled_win_rate": ("win_rate", "unpenalised"),
+                "length_controlled_win_rate": ("win_rate", "unpenalized"),
                 "corrected_win_rate": ("value", "low", "high")}
 
 

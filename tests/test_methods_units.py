@@ -180,14 +180,14 @@ def test_units_of_the_reward(policy):
 def test_a_reward_model_without_spread(policy):
     "A reward model that scores everything alike is centered and not divided by rounding."
     from alpacafarm_nb.methods.pair_batches import EncodedPairs
-    from alpacafarm_nb.methods.reward import _normalise
+    from alpacafarm_nb.methods.reward import _standardize
 
     class Constant(RewardModel):
         def score_ids(self, prompts, outputs): return .3 + 1e-16 * (np.arange(len(prompts)) % 2)
     pairs = EncodedPairs([[1, 5]] * 4, [[6, 2]] * 4, [[7, 2]] * 4, torch.ones(4))
     reward = Constant(policy.backbone, policy.adapter)
     assert reward.score_ids([0] * 4, []).std() > 0
-    _normalise(reward, pairs)
+    _standardize(reward, pairs)
     assert reward.scale == 1 and reward.mean == pytest.approx(.3)
 
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from alpacafarm_nb.core import as_json, stable_hash  # noqa: E402
 from alpacafarm_nb.methods.dpo import PREFERENCE_LOSSES, DPOConfig, PairTerms, PreferenceLoss, train_dpo  # noqa: E402
-from alpacafarm_nb.methods.losses import log_odds  # noqa: E402
+from alpacafarm_nb.methods.losses import mean_log_odds  # noqa: E402
 from alpacafarm_nb.models.loading import new_backbone  # noqa: E402
 from alpacafarm_nb.models.policy import Decoding, Model  # noqa: E402
 
@@ -50,8 +50,8 @@ def test_a_loss_is_a_function_of_the_rewards_that_it_names(name):
 
 
 def test_log_odds_of_the_certain():
-    assert log_odds(torch.tensor(math.log(.2))).item() == pytest.approx(math.log(.25), abs=1e-6)
-    assert 10 < log_odds(torch.tensor(0.)).item() < 20
+    assert mean_log_odds(torch.tensor(math.log(.2))).item() == pytest.approx(math.log(.25), abs=1e-6)
+    assert 10 < mean_log_odds(torch.tensor(0.)).item() < 20
 
 
 QUESTIONS = ["What do hens lay?", "What do cows give?"]

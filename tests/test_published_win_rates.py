@@ -61,7 +61,7 @@ def test_agreement_of_a_judge_with_itself():
 def test_length_controlled_as_published(model):
     with warnings.catch_warnings(action="error"): ours = length_controlled_win_rate(annotations(model, JUDGES[0]))
     assert ours.win_rate == pytest.approx(published(model, JUDGES[0])["length_controlled_winrate"], abs=1.)
-    assert ours.low < ours.unpenalised < ours.high and .5 < ours.standard_error < 4
+    assert ours.low < ours.unpenalized < ours.high and .5 < ours.standard_error < 4
 
 
 @pytest.mark.parametrize("model", [model for judge, model in CASES if judge == JUDGES[1]])

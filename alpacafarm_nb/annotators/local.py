@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .judges import SEEN, PromptTemplate
-from .pool import Annotates, LogOddsAnnotator, flip_with, same_kind
+from .pool import Annotates, LogOddsAnnotator, flip_with, returns_input_type
 from ..core import FarmError, progress, seed_for
 from ..records import check_pairs, check_preferences, side_of
 
@@ -125,7 +125,7 @@ class HumanLabels(Annotates):
                             f"row {unseen[0]}: people's labels are looked up, and do not exist for new pairs.")
         return [self._known[row] for row in rows]
 
-    @same_kind
+    @returns_input_type
     def annotate_pairs(self,
         pairs,  # table or list with instruction, input, output_1, output_2; each pair needs a recorded label
         p_label_flip: float = 0.0,  # probability that a label is flipped

@@ -159,7 +159,7 @@ class LengthControl:
     "The win-rate at equal length; rates in percent."
 
     win_rate: float  # length-controlled, with the requested penalty
-    unpenalised: float  # the same without the penalty, which pulls toward 50 %
+    unpenalized: float  # the same without the penalty, which pulls toward 50 %
     standard_error: float  # of the unpenalized win-rate, by refitting; nan if the fit or too many refits failed
     low: float  # lower end of the interval of the unpenalized win-rate, from quantiles of the refits
     high: float  # upper end of that interval
@@ -277,7 +277,7 @@ def _controlled(X, y, chosen, found, units, variant, C, level):
     elif groups < 40:   # too few for quantiles of the refits
         wide = stats.t.ppf((1 + level) / 2, groups - 1) * (groups / (groups - 1))**.5
         low, high = max(middle - wide * spread_of, 0.), min(middle + wide * spread_of, 100.)
-    return dict(win_rate=100 * float(fitted.mean()), unpenalised=float(rates[0]), low=float(low), high=float(high),
+    return dict(win_rate=100 * float(fitted.mean()), unpenalized=float(rates[0]), low=float(low), high=float(high),
                 standard_error=float(spread_of),
                 raw_win_rate=100 * float(y.mean()), n=len(y), variant=variant, strength=C, constant=float(own[1]),
                 length=float(own[0]), fitted_spread=float(spread),
@@ -308,9 +308,9 @@ def _doubts(result, x, y, done, table, units, level):
     elif not done.all():
         said.append(f"{(~done).sum()} of {len(done) - 1} refits did not converge: " + (
             "the error is not reliable" if _refits_settled(done, level) else "the error is unknown"))
-    pulled = abs(result["win_rate"] - result["unpenalised"])
+    pulled = abs(result["win_rate"] - result["unpenalized"])
     if done[0] and pulled > max(.5, .5 * result["standard_error"]):
-        said.append(f"the penalty moved the win-rate by {pulled:.1f} points, from {result['unpenalised']:.1f} %: "
+        said.append(f"the penalty moved the win-rate by {pulled:.1f} points, from {result['unpenalized']:.1f} %: "
                     "the interval is that of the fit without the penalty")
     judges = set(table["annotator"].dropna()) if "annotator" in table else set()
     if NEEDS_FILES in judges and result["variant"] != "v1":

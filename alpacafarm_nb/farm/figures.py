@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..core import ConfigError
 from ..display import DASHES, NEUTRAL, plot_theme
-from .leaderboard import judge_looks, plot_text
+from .leaderboard import annotator_styles, plot_text
 
 # %% ../../nbs/api/80_farm/04_figures.ipynb #export-def-agreement-figure-table
 def agreement_figure(
@@ -31,7 +31,7 @@ def agreement_figure(
         yaxis=dict(categoryorder="array", categoryarray=list(table["annotator"]), dtick=1,
                    ticklabelstandoff=6),
         margin=dict(t=80 if title else 50, b=90 if groups.nunique() > 1 else 50)))
-    looks = judge_looks([str(group) for group in groups.unique()])
+    looks = annotator_styles([str(group) for group in groups.unique()])
     for group, rows in table.groupby(groups, sort=False):
         error = dict(array=rows["standard_error"], color=NEUTRAL, thickness=1.5, width=4)
         fig.add_scatter(x=rows["agreement"], y=rows["annotator"], error_x=error, mode="markers", name=plot_text(group),
@@ -56,7 +56,7 @@ def overoptimization_figure(
         raise ConfigError(f"overoptimization_figure: the table has no column {sorted(missing)[0]!r}")
     table = table if "labeler" in table else table.assign(labeler="")
     labelers, judges = list(dict.fromkeys(table["labeler"])), list(dict.fromkeys(table["judge"]))
-    width, looks = min(width, len(labelers)), judge_looks(judges)
+    width, looks = min(width, len(labelers)), annotator_styles(judges)
     height = -(-len(labelers) // width)
     fig = make_subplots(rows=height, cols=width, subplot_titles=[plot_text(name) for name in labelers],
                         specs=[[{"secondary_y": bool(right)}] * width] * height,
@@ -126,7 +126,7 @@ def training_figure(
     height = -(-len(panels) // width)
     fig = make_subplots(rows=height, cols=width, vertical_spacing=min(.3, .28 / height),
                         subplot_titles=[plot_text(f"{name}: {column.replace('_', ' ')}") for name, _, column in panels])
-    colours = {name: colour for name, (colour, _) in judge_looks(list(histories)).items()}
+    colours = {name: colour for name, (colour, _) in annotator_styles(list(histories)).items()}
     for k, (name, table, column) in enumerate(panels):
         place = dict(row=k // width + 1, col=k % width + 1)
         _curve(fig, table[["step", column]].dropna(), column, colours[name], place)

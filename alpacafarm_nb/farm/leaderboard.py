@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PER_OUTPUT', 'SHOWN', 'JUDGES', 'is_model', 'named_sources', 'Leaderboard', 'leaderboard', 'printable',
-           'judge_numbers', 'judge_looks', 'plot_text', 'load_leaderboard']
+           'annotator_style_numbers', 'annotator_styles', 'plot_text', 'load_leaderboard']
 
 # %% ../../nbs/api/80_farm/02_leaderboard.ipynb #export-import-html-import-json
 import html
@@ -190,7 +190,7 @@ class Leaderboard:
         import plotly.graph_objects as go
         table, bars = self.to_pandas().iloc[::-1], []            # drawn from below, so that the best is on top
         names = [plot_text(name) for name in table.index]
-        for annotator, (colour, _) in reversed(judge_looks(self.annotators).items()):
+        for annotator, (colour, _) in reversed(annotator_styles(self.annotators).items()):
             error = dict(array=table[f"standard_error_{annotator}"], color=NEUTRAL, thickness=1.5, width=4)
             bars.append(go.Bar(x=table[f"win_rate_{annotator}"], y=names, error_x=error, orientation="h", opacity=.8,
                                name=plot_text(annotator), marker_color=colour,
@@ -366,7 +366,7 @@ def printable(text) -> str:
 # %% ../../nbs/api/80_farm/02_leaderboard.ipynb #export-def-plot-text-text
 JUDGES = ("gold", "simulated", "reward model")  # annotators with a fixed look
 
-def judge_numbers(
+def annotator_style_numbers(
     judges: list[str],  # names of the annotators in one figure
 ) -> dict[str, int]:  # number of the color and dash of each
     "Return numbers for colors and dashes: fixed for the names in `JUDGES`, without the first two for all others."
@@ -374,11 +374,11 @@ def judge_numbers(
     free = (k for k in itertools.count(2) if k % len(PALETTE) > 1 and k not in known.values())
     return {name: known[name] if name in known else next(free) for name in judges}
 
-def judge_looks(
+def annotator_styles(
     judges: list[str],  # names of the annotators in one figure
 ) -> dict[str, tuple[str, int]]:  # color, and the number (0 to 5) of dash and symbol
     "Return the look of each annotator: gold is teal, the simulation orange; up to 24 annotators look different."
-    numbers, size = judge_numbers(judges), len(PALETTE)
+    numbers, size = annotator_style_numbers(judges), len(PALETTE)
     return {name: (PALETTE[k % size], (k + k // size) % size) for name, k in numbers.items()}
 
 def plot_text(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, cached_property
 from ..core import ConfigError, FarmError
 from .world import (ATTRIBUTES, ATTRIBUTES_OF, ENTITIES, KIND_OF, PEOPLE, PERSONAL, World,
-                                          decapitalise, statement)
+                                          decapitalize, statement)
 
 # %% ../../nbs/api/10_farmyard/02_tasks.ipynb #task
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def gap(entity: str, attribute: str) -> str:
     text = ATTRIBUTES[attribute].says[0].format(S=f"The {entity}", o=f"the {entity}", v="...")
     return text if text.startswith("...") else text.replace("....", "...")
 
-def _join(first, second): return f"{first[:-1]}, and {decapitalise(second)}"
+def _join(first, second): return f"{first[:-1]}, and {decapitalize(second)}"
 
 # %% ../../nbs/api/10_farmyard/02_tasks.ipynb #single-bodies
 def _single(kind, entity, attribute, world):
@@ -78,7 +78,7 @@ def _single(kind, entity, attribute, world):
                     said = statement(entity, attribute, claim or true)
                     # the true value comes first half of the time
                     v, w = (true, other) if (i + len(entity)) % 2 else (other, true)
-                    words = dict(about=a.about.format(o=o), Claim=said, claim=decapitalise(said)[:-1],
+                    words = dict(about=a.about.format(o=o), Claim=said, claim=decapitalize(said)[:-1],
                                  gap=gap(entity, attribute), person=person, choose=a.choose.format(o=o, v=v, w=w))
                     yield Task(kind, entity, ((entity, attribute),), instruction.format(**words), given.format(**words),
                                claim, person)

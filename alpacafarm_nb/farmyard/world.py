@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENTITIES', 'KIND_OF', 'PEOPLE', 'ATTRIBUTES', 'ATTRIBUTES_OF', 'PERSONAL', 'PLAUSIBLE', 'Attribute', 'statement',
-           'decapitalise', 'Claim', 'read_claim', 'World']
+           'decapitalize', 'Claim', 'read_claim', 'World']
 
 # %% ../../nbs/api/10_farmyard/01_world.ipynb #imports
 import random, re
@@ -101,7 +101,7 @@ def statement(
     text = ATTRIBUTES[attribute].says[variant].format(S=subject, o=obj, v=value)
     return text[0].upper() + text[1:]
 
-def decapitalise(sentence: str) -> str:
+def decapitalize(sentence: str) -> str:
     "Return the sentence in the form that follows a comma or colon: only names keep their capital letter."
     return sentence if sentence.split()[0] in PEOPLE else sentence[0].lower() + sentence[1:]
 
@@ -137,7 +137,7 @@ def read_claim(
 
 # %% ../../nbs/api/10_farmyard/01_world.ipynb #world
 class World:
-    "A farm whose facts are all known: `truth` and `rumour` by (entity, attribute)."
+    "A farm whose facts are all known: `truth` and `rumor` by (entity, attribute)."
     def __init__(self,
         seed: int = 0,  # number of the world
     ):
@@ -145,7 +145,7 @@ class World:
         self.seed = seed
         self.truth = {(e, a): rng.choice(PLAUSIBLE.get((e, a), ATTRIBUTES[a].values))
                       for e, kind in KIND_OF.items() for a in ATTRIBUTES_OF[kind]}
-        self.rumour = {f: rng.choice([v for v in ATTRIBUTES[f[1]].values if v != true])
+        self.rumor = {f: rng.choice([v for v in ATTRIBUTES[f[1]].values if v != true])
                        for f, true in self.truth.items()}
 
     def is_true(self,
@@ -162,7 +162,7 @@ class World:
         rng: random.Random,  # random generator
     ) -> str:
         "Return a false value: the rumor with probability 0.8, else any of the false values."
-        if rng.random() < 0.8: return self.rumour[entity, attribute]
+        if rng.random() < 0.8: return self.rumor[entity, attribute]
         return rng.choice([v for v in ATTRIBUTES[attribute].values if v != self.truth[entity, attribute]])
 
     def __repr__(self): return f"World(seed={self.seed}, facts={len(self.truth)})"

@@ -10,7 +10,7 @@ __all__ = ['HELLO', 'POLITE', 'WISHES', 'RUDE', 'FILLER', 'STORY', 'MEET', 'DEMO
 import random
 from dataclasses import dataclass
 from .world import (ATTRIBUTES, ATTRIBUTES_OF, ENTITIES, KIND_OF, PEOPLE, PERSONAL, World,
-                                          decapitalise, statement)
+                                          decapitalize, statement)
 from .tasks import Splits, Task
 
 # %% ../../nbs/api/10_farmyard/03_writers.ipynb #phrases
@@ -87,7 +87,7 @@ def _spoil(sentences, facts, task, style, world, rng):
 # %% ../../nbs/api/10_farmyard/03_writers.ipynb #form
 def _formed(task, sentences, facts, world, rng):
     "Add the form that the kind of task requires: a prefix, a question or a first sentence."
-    first = decapitalise(sentences[0]) if sentences else ""
+    first = decapitalize(sentences[0]) if sentences else ""
     if task.kind == "check" and facts:
         return [f"{'Yes' if facts[0][2] == task.claim else 'No'}, {first}", *sentences[1:]]
     dear = f"Dear {task.person},"

@@ -20,7 +20,7 @@ from ..models.batches import masked_mean
 from ..models.reward_model import RewardModel
 
 # %% auto #0
-__all__ = ['DOUBLE', 'given_scale', 'measured_scale', 'scale_rewards', 'lost_in_rounding', 'Advantages', 'ppo_advantages']
+__all__ = ['DOUBLE', 'given_scale', 'measured_scale', 'scale_rewards', 'warn_if_rounded_away', 'Advantages', 'ppo_advantages']
 
 # %% ../../nbs/api/60_methods/11_advantages.ipynb #reward-units
 def given_scale(
@@ -65,7 +65,7 @@ def scale_rewards(
                      f"{scale[0]:.3g}, divided by {scale[1]:.3g}) and kept in single precision: give rewards in "
                      "smaller units, or another reward_scale.")
 
-def lost_in_rounding(name, rewards, scaled) -> bool:
+def warn_if_rounded_away(name, rewards, scaled) -> bool:
     "Warn if rewards differ, but by too little for single precision; return whether they do."
     spread, single = float(rewards.std()), scaled.astype(np.float32)
     if spread <= DOUBLE * np.abs(rewards).max() or varies(single.std(), np.abs(single).max()): return False

@@ -18,7 +18,7 @@ from ..records import located_pairs, side_of
 from ..training.config import PositiveFloat, PositiveInt
 
 # %% auto #0
-__all__ = ['FeedMEConfig', 'train_feedme', 'RewardConditioningConfig', 'train_reward_conditioning', 'asking']
+__all__ = ['FeedMEConfig', 'train_feedme', 'RewardConditioningConfig', 'train_reward_conditioning', 'with_control']
 
 # %% ../../nbs/api/60_methods/15_binary.ipynb #export-dataclass-class-feedmeconfig-sftc
 @dataclass
@@ -91,9 +91,9 @@ def train_reward_conditioning(
     demonstrations = pd.concat(sides, ignore_index=True)
     if not config.conditioned: demonstrations = demonstrations.drop(columns="control")
     trained = train_sft(model, demonstrations, sft_settings(config), name=name, seed=seed, run_dir=run_dir)
-    return asking(trained, config.good) if config.conditioned else trained
+    return with_control(trained, config.good) if config.conditioned else trained
 
-def asking(
+def with_control(
     model: Model,  # policy trained with control texts
     control: str,  # control text that asks for a kind of answer
     name: str | None = None,  # name of the result; None for the same name

@@ -14,16 +14,16 @@ import torch
 
 from ..core import ConfigError, progress
 from ..fingerprints import fingerprint_of
-from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, log_odds, orpo_loss,
+from .losses import (bradley_terry_loss, dpo_loss, ipo_loss, kto_loss, mean_log_odds, orpo_loss,
                                           simpo_loss)
 from .memory import Footprint, check_memory
 from .pair_batches import EncodedPairs, pair_answer_logps
-from .sft import ADAPTER_RATES, how_far, warn_if_still
+from .sft import ADAPTER_RATES, mean_logp_shift, warn_if_unchanged
 from ..models.policy import Model, check_policy
 from ..training.batches import length_batches
 from ..training.config import Number, PositiveFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
-from ..training.start import new_adapter, reading, start_of
+from ..training.start import new_adapter, training_inference, training_start
 
 # %% auto #0
 __all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'log_ratio_reward', 'mean_ratio_reward', 'mean_reward', 'log_odds_reward',
@@ -55,7 +55,7 @@ class PairTerms:
 def log_ratio_reward(logps, ref_logps, tokens, beta): return beta * (logps - ref_logps)
 def mean_ratio_reward(logps, ref_logps, tokens, beta): return beta * (logps - ref_logps) / tokens
 def mean_reward(logps, ref_logps, tokens, beta): return beta * logps / tokens
-def log_odds_reward(logps, ref_logps, tokens, beta): return log_odds(logps / tokens)
+def log_odds_reward(logps, ref_logps, tokens, beta): return mean_log_odds(logps / tokens)
 
 @dataclass
 class PreferenceLoss:
@@ -131,7 +131,7 @@ def pair_logps(
     backbone, order = model.backbone, np.argsort(pairs.lengths, kind="stable")
     batch_size = batch_size or (32 if backbone.n_parameters < 1e9 else 4)
     result = torch.zeros(len(pairs), 2)
-    with reading(backbone, model.adapter, precision) as net, torch.no_grad():
+    with training_inference(backbone, model.adapter, precision) as net, torch.no_grad():
         for i in progress(range(0, len(order), batch_size), desc=f"{model.name} reads", unit="batch"):
             rows = order[i:i + batch_size]
             result[rows] = pair_answer_logps(backbone, net, pairs.batch(rows, backbone)).float().cpu().view(2, -1).T
@@ -159,7 +159,7 @@ def train_dpo(
     check_memory(backbone, config, *pairs.longest)
     loss, theirs = PREFERENCE_LOSSES[config.loss], pairs if reference.backbone is backbone else encode(reference)
     ref = _reference_logps(reference, theirs, loss, config.precision).to(backbone.device)
-    batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _strangers(pairs)
+    batches, strangers = length_batches(pairs.lengths, config.batch_size, config.epochs, seed), _other_prompts(pairs)
     lengths = torch.tensor([[len(c), len(r)] for c, r in zip(pairs.chosen, pairs.rejected)], device=backbone.device)
     with new_adapter(backbone, name, model.adapter, seed, rank=config.rank, alpha=config.alpha) as (adapter, net):
         def loss_fn(rows):
@@ -171,13 +171,13 @@ def train_dpo(
             return loss.of(terms, config).mean(), _figures(terms, loss, config.beta)
 
         fingerprint = [config, seed, pairs.content, ref, run_dir and fingerprint_of(loss, "loss"),
-                       start_of(backbone, adapter)]
+                       training_start(backbone, adapter)]
         learner = Learner.for_config(backbone.adapters.parameters(adapter), config, backbone, name=name, seed=seed,
                                      fingerprint=fingerprint)
         learner.fit(batches, loss_fn, len, config.gradient_accumulation_steps, run_dir, config.checkpoint_every)
     policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
-    moved = how_far(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
-    warn_if_still(moved, name, config.lr, learner.history)
+    moved = mean_logp_shift(model, policy, pairs.prompts[:4], pairs.chosen[:4], config.precision)
+    warn_if_unchanged(moved, name, config.lr, learner.history)
     return policy
 
 @torch.no_grad()
@@ -189,7 +189,7 @@ def _figures(terms, loss, beta):
             "chosen_reward": up.mean(), "rejected_reward": down.mean()}
 
 # %% ../../nbs/api/60_methods/08_dpo.ipynb #export-def-strangers-pairs-each
-def _strangers(pairs):
+def _other_prompts(pairs):
     "Each prompt with the answers to the next different prompt of the table, cut to the longest row of the pairs."
     prompts, n = pairs.prompts, len(pairs)
     room = max(len(p) + max(len(c), len(r)) for p, c, r in zip(prompts, pairs.chosen, pairs.rejected))
@@ -204,7 +204,7 @@ def _reference_logps(reference, pairs, loss, precision):
     "Log-probabilities under the reference [N, 4]: of the pair, and of answers to another prompt; zeros if not needed."
     found = torch.zeros(len(pairs), 4)
     if loss.reference: found[:, :2] = pair_logps(reference, pairs, precision=precision)
-    if loss.kl_baseline: found[:, 2:] = pair_logps(reference, _strangers(pairs), precision=precision)
+    if loss.kl_baseline: found[:, 2:] = pair_logps(reference, _other_prompts(pairs), precision=precision)
     return found
 
 @torch.no_grad()

@@ -15,9 +15,9 @@ from ..core import varies
 from ..models.batches import masked_mean
 
 # %% auto #0
-__all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'either_way', 'ipo_loss', 'kto_loss', 'simpo_loss',
-           'log_odds', 'orpo_loss', 'kl_estimate', 'reward_to_go', 'kl_surrogate_loss', 'full_kl', 'adapt_kl_coef',
-           'at_last_token', 'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages',
+__all__ = ['sft_loss', 'bradley_terry_loss', 'implicit_rewards', 'dpo_loss', 'expected_over_labels', 'ipo_loss', 'kto_loss',
+           'simpo_loss', 'mean_log_odds', 'orpo_loss', 'kl_estimate', 'reward_to_go', 'kl_surrogate_loss', 'full_kl',
+           'adapt_kl_coef', 'at_last_token', 'token_rewards', 'gae', 'whiten', 'rloo_advantages', 'grpo_advantages',
            'grpo_advantages_with_kl', 'ppo_policy_loss', 'value_loss', 'explained_variance']
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-sft-loss-logps
@@ -60,7 +60,7 @@ def dpo_loss(
                               implicit_rewards(rejected, ref_rejected, beta), target)
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-either-way-loss
-def either_way(
+def expected_over_labels(
     loss: Callable[[Tensor, Tensor], Tensor],  # of the better and the worse answer's numbers [B]: losses [B]
     chosen: Tensor,    # [B] number of the chosen answer
     rejected: Tensor,  # [B] number of the rejected answer
@@ -78,7 +78,7 @@ def ipo_loss(
     target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
 ) -> Tensor:
     "Loss of each pair [B] in identity preference optimization, equation 17."
-    return either_way(lambda c, r: (c - r - 1 / (2 * beta)) ** 2, chosen, rejected, target)
+    return expected_over_labels(lambda c, r: (c - r - 1 / (2 * beta)) ** 2, chosen, rejected, target)
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #exp-kto-loss
 def kto_loss(
@@ -91,7 +91,7 @@ def kto_loss(
     "Loss of each pair [B] in Kahneman-Tversky optimization, equation 8: the mean of a good and a bad answer."
     z = kl_baseline.detach()
     value = lambda good, bad: 1 - .5 * torch.sigmoid(beta * (good - z)) - .5 * torch.sigmoid(beta * (z - bad))
-    return either_way(value, chosen, rejected, target)
+    return expected_over_labels(value, chosen, rejected, target)
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #exp-simpo-loss
 def simpo_loss(
@@ -102,10 +102,10 @@ def simpo_loss(
     target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
 ) -> Tensor:
     "Loss of each pair [B] in simple preference optimization, equation 6."
-    return either_way(lambda c, r: -F.logsigmoid(beta * (c - r) - margin), chosen, rejected, target)
+    return expected_over_labels(lambda c, r: -F.logsigmoid(beta * (c - r) - margin), chosen, rejected, target)
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #exp-orpo-loss
-def log_odds(
+def mean_log_odds(
     means: Tensor,  # [B] mean log-probability of an answer's tokens
 ) -> Tensor:
     "Log-odds of each answer [B] (ORPO, equation 4); finite also for an answer with probability 1."
@@ -118,7 +118,8 @@ def orpo_loss(
     target: Tensor | float = 1.,  # [B] probability that the chosen answer is the better one
 ) -> Tensor:
     "Loss of each pair [B] in odds ratio preference optimization, equations 6 and 7."
-    return either_way(lambda c, r: -c - beta * F.logsigmoid(log_odds(c) - log_odds(r)), chosen, rejected, target)
+    return expected_over_labels(lambda c, r: -c - beta * F.logsigmoid(mean_log_odds(c) - mean_log_odds(r)), chosen,
+                                rejected, target)
 
 # %% ../../nbs/api/60_methods/01_losses.ipynb #export-def-kl-estimate-logps
 def kl_estimate(

@@ -50,7 +50,7 @@ def shape_of(
     anything else."""
     backbone = getattr(model, "backbone", model)
     if hasattr(backbone, "net"):
-        bytes_of = lambda p: p.numel() * p.element_size() + _quantisation(p)
+        bytes_of = lambda p: p.numel() * p.element_size() + _quantization_bytes(p)
         own = [p for n, p in backbone.net.named_parameters() if ".lora_" not in n]
         linear_layers = _linear_layers(backbone.net)
         base = sum(map(bytes_of, own)) + sum(b.nbytes for b in backbone.net.buffers())
@@ -75,7 +75,7 @@ def _linear_layers(net):
     return [(m.in_features, m.out_features) for n, m in net.named_modules()
             if hasattr(m, "in_features") and m is not head and "lora_" not in n and not hasattr(m, "lora_A")]
 
-def _quantisation(p):
+def _quantization_bytes(p):
     "Bytes of the scales of a 4-bit parameter."
     state = getattr(p, "quant_state", None)
     if state is None: return 0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .memory import most_tokens
-from .sft import with_something_said
+from .sft import drop_empty_unfinished
 from ..models.reward_model import RewardModel
 from ..records import located_pairs
 from ..training.batches import encode_examples
@@ -110,7 +110,7 @@ def pair_scores(
 
 def shares_prompts(backbone) -> bool:
     "Whether the backbone computes the same for answers that share a row as for each alone."
-    return backbone.reads_masks()
+    return backbone.supports_masks()
 
 # %% ../../nbs/api/60_methods/04_pair_batches.ipynb #export-dataclass-class-encodedpairs-pref
 @dataclass
@@ -126,7 +126,7 @@ class EncodedPairs:
            control: str = "") -> "EncodedPairs":
         "Encode the pairs of a table that have a preference; warns of pairs that differ only in what was cut off."
         pairs, origin = located_pairs(preferences, ties)
-        pairs = with_something_said(pairs, ("chosen", "rejected"))
+        pairs = drop_empty_unfinished(pairs, ("chosen", "rejected"))
         prompts, chosen = encode_examples(backbone, pairs, "chosen", max_length, origin, control)
         _, rejected = encode_examples(backbone, pairs, "rejected", max_length, origin, control)
         if cut := sum(c == r for c, r in zip(chosen, rejected)):

@@ -19,14 +19,14 @@ from torch import Tensor
 from ..core import ConfigError, FarmError, seed_for
 from ..files import as_path
 from ..fingerprints import table_fingerprint
-from .advantages import (Advantages, given_scale, lost_in_rounding, measured_scale,
+from .advantages import (Advantages, given_scale, warn_if_rounded_away, measured_scale,
                                               ppo_advantages, scale_rewards)
 from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogate_loss,
                                           ppo_policy_loss, value_loss)
 from .memory import Footprint, check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import Rollout, instruction_order, minibatches, roll_out, rollout_logps
-from .sft import ADAPTER_RATES, warn_if_policy_still
+from .sft import ADAPTER_RATES, warn_if_policy_unchanged
 from .step_evaluation import StepEvaluation
 from .value import NoValue, ValueAdapter, ValueHead, rollout_values, value_function
 from ..models.batches import check_prompts, masked_mean
@@ -34,11 +34,11 @@ from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions
 from ..training.batches import collate
-from ..training.checkpoints import resumed_notes, steps_noted
+from ..training.checkpoints import resumed_extra, is_step_list
 from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
                                            Precision, Schedule, Settings, Share)
 from ..training.learner import Learner, processes
-from ..training.start import new_adapter, start_of
+from ..training.start import new_adapter, training_start
 
 # %% auto #0
 __all__ = ['PPOConfig', 'ppo_step', 'rollout_metrics', 'PPOModel', 'train_ppo']
@@ -89,18 +89,18 @@ class PPOConfig(Settings):
         if self.reward_scale not in ("raw", "first rollout"): self.reward_scale = _mean_and_scale(self.reward_scale)
 
     @property
-    def answers_each(self) -> int:
+    def answers_per_instruction(self) -> int:
         "Number of answers to each instruction of a step."
         return 1 if self.advantage == "gae" else self.group_size
 
     @property
-    def part(self) -> int:
+    def part_size(self) -> int:
         "Number of answers that are processed at a time."
         return max(1, self.minibatch_size // self.gradient_accumulation_steps)
 
     def footprint(self, prompt: int, response: int) -> Footprint:
         "What a run keeps in memory with prompts and answers of these lengths, in tokens."
-        groups, each = max(1, self.part // self.answers_each), self.answers_each
+        groups, each = max(1, self.part_size // self.answers_per_instruction), self.answers_per_instruction
         learned = self.advantage == "gae"
         return Footprint(groups, prompt + each * response, groups * each * response,
                          trained=1 + (learned and self.value == "adapter"), read=2, rollouts=self.rollout_batch_size,
@@ -144,7 +144,7 @@ def ppo_step(
 ) -> dict[str, float]:  # policy_loss, clip_fraction, value_loss, and the learner's metrics
     "Take one optimizer step on the losses of policy and value function, and return its metrics."
     backbone, figures = policy.backbone, Counter()
-    groups = rows.reshape(-1, config.answers_each)
+    groups = rows.reshape(-1, config.answers_per_instruction)
     for part in map(np.ravel, np.array_split(groups, min(config.gradient_accumulation_steps, len(groups)))):
         batch = collate(rollout.prompts, rollout.outputs, part, backbone)
         mask, cut = batch.output_mask, lambda x: x[part, :batch.output_mask.shape[1]]
@@ -233,18 +233,19 @@ def train_ppo(
         learner = _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir)
         notes = lambda: {"kl_coef": kl_coef, "scale": scale, **evaluation.notes()}
         with learner.running(run_dir, notes) as bar:
-            if found := resumed_notes(learner, **RESUMED):
+            if found := resumed_extra(learner, **RESUMED):
                 kl_coef, scale = found["kl_coef"], found["scale"]
                 evaluation.resume(found)
             evaluation(learner)
             for step in range(learner.done, config.steps):
-                order = instruction_order(len(table), config.rollout_batch_size // config.answers_each, step, seed)
-                asked = table.iloc[np.repeat(order, config.answers_each)]
+                order = instruction_order(len(table), config.rollout_batch_size // config.answers_per_instruction, step,
+                                          seed)
+                asked = table.iloc[np.repeat(order, config.answers_per_instruction)]
                 rollout = roll_out(policy, reference, asked, config, seed_for(seed, "rollout", step))
                 rewards = reward_of(rollout.table)
                 if scale is None: scale = measured_scale(rewards)
                 scaled = scale_rewards(rewards, scale, name)
-                warned = warned or lost_in_rounding(name, rewards, scaled)
+                warned = warned or warn_if_rounded_away(name, rewards, scaled)
                 scores = torch.tensor(scaled - config.missing_eos_penalty * ~rollout.finished, dtype=torch.float32,
                                       device=backbone.device)
                 advantages = ppo_advantages(rollout, scores, rollout_values(value, rollout, config), kl_coef, config)
@@ -256,7 +257,7 @@ def train_ppo(
                 evaluation(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
-    warn_if_policy_still(model, policy, table, config.lr)
+    warn_if_policy_unchanged(model, policy, table, config.lr)
     return policy
 
 # %% ../../nbs/api/60_methods/13_ppo.ipynb #ppo-learner
@@ -265,13 +266,13 @@ def _is_number(value): return isinstance(value, (int, float)) and bool(np.isfini
 def _is_scale(value):
     return value is None or isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[1] > 0
 
-RESUMED = dict(kl_coef=_is_number, scale=_is_scale, evaluated=steps_noted, snapshots=steps_noted)   # checks of notes
+RESUMED = dict(kl_coef=_is_number, scale=_is_scale, evaluated=is_step_list, snapshots=is_step_list)   # checks of notes
 
 def _learner(policy, value, reference, reward, table, prompts, config, seed, run_dir) -> Learner:
     "Learner of policy and value function; a run is resumed only if its whole fingerprint is the same."
     backbone = policy.backbone
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
-                       start=[[start_of(backbone, m.adapter) for m in (policy, reference)], policy.decoding],
+                       start=[[training_start(backbone, m.adapter) for m in (policy, reference)], policy.decoding],
                        reward=run_dir and reward_fingerprint(reward))
     parameters = {"policy": backbone.adapters.parameters(policy.adapter), "value": value.parameters()}
     return Learner.for_config(parameters, config, backbone, lr={"policy": config.lr, "value": config.value_lr},

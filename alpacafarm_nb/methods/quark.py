@@ -24,18 +24,18 @@ from .losses import full_kl
 from .memory import Footprint, check_memory, longest_answer, most_tokens
 from .reward import as_reward, reward_fingerprint
 from .rollout import instruction_order
-from .sft import ADAPTER_RATES, warn_if_policy_still
+from .sft import ADAPTER_RATES, warn_if_policy_unchanged
 from .step_evaluation import StepEvaluation
 from ..models.batches import Batch, check_prompts
 from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel
 from ..records import check_instructions
 from ..training.batches import collate
-from ..training.checkpoints import resumed_notes, steps_noted
+from ..training.checkpoints import resumed_extra, is_step_list
 from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
                                            Precision, Schedule, Settings)
 from ..training.learner import Learner, processes
-from ..training.start import new_adapter, reading, start_of
+from ..training.start import new_adapter, training_inference, training_start
 
 # %% auto #0
 __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']
@@ -86,7 +86,7 @@ class QuarkConfig(Settings):
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"QuarkConfig: token {self.token!r} is not a template with {{k}} and {{n}}") from error
 
-    def asking(self, start: str, k: int) -> str:
+    def control_for(self, start: str, k: int) -> str:
         "Control text that asks for quantile k, combined with the one that the starting policy already uses."
         if self.token_at == "behind": return start + self.control(k)
         return self.control(k) + (start if "{prompt}" in start else "{prompt}" + start)
@@ -172,7 +172,7 @@ def learned_controls(
 ) -> list[tuple[list[int], list[int]]]:
     "Token ids of each answer's control text, before the prompt and after it."
     if config.mode != "all": return [backbone.codec.control_ids(start)] * len(pool)
-    of = {k: backbone.codec.control_ids(config.asking(start, k)) for k in range(1, config.quantiles + 1)}
+    of = {k: backbone.codec.control_ids(config.control_for(start, k)) for k in range(1, config.quantiles + 1)}
     return [of[k] for k in pool.quantile(config.quantiles)]
 
 def learned_batches(
@@ -200,7 +200,7 @@ def quark_step(
     plain, total = backbone.codec.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
     for part in np.array_split(rows, min(config.gradient_accumulation_steps, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
-        with reading(backbone, reference.adapter, config.precision) as net, torch.no_grad():
+        with training_inference(backbone, reference.adapter, config.precision) as net, torch.no_grad():
             bare = [backbone.codec.with_control(p, plain) for p in prompts]
             read = collate(bare, outputs, range(len(part)), backbone)
             ref_logits, _ = _logits(backbone, net, read, config)
@@ -240,7 +240,7 @@ def train_quark(
     if processes() > 1: raise ConfigError("Quark runs in one process; start it without a launcher")
     if table.empty: raise ConfigError(f"{name}: there are no instructions to train on: the table has no rows")
     start = model.decoding.control
-    best = config.asking(start, config.quantiles) if config.mode == "all" else start
+    best = config.control_for(start, config.quantiles) if config.mode == "all" else start
     prompts = check_prompts(backbone, backbone.codec.encode_prompts(table, best))
     check_memory(backbone, config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of, pool = run_dir and as_path(run_dir), as_reward(reward), Pool()
@@ -249,7 +249,7 @@ def train_quark(
         evaluation = StepEvaluation(policy, evaluate, evaluate_at, 1, config.steps)
         learner = _learner(policy, model, reward, table, prompts, config, seed, run_dir)
         with learner.running(run_dir, evaluation.notes) as bar:
-            if found := resumed_notes(learner, evaluated=steps_noted):
+            if found := resumed_extra(learner, evaluated=is_step_list):
                 evaluation.resume(found)
                 for step in () if config.clear_pool else range(learner.done):
                     pool.load(run_dir / "pool" / f"step-{step}.json", step, config.rollout_batch_size,
@@ -273,7 +273,7 @@ def train_quark(
                 evaluation(learner)
                 learner.tick(bar, run_dir, config.checkpoint_every)
     policy.history = learner.history
-    warn_if_policy_still(model, policy, table, config.lr)
+    warn_if_policy_unchanged(model, policy, table, config.lr)
     return policy
 
 # %% ../../nbs/api/60_methods/14_quark.ipynb #quark-learner
@@ -281,7 +281,7 @@ def _learner(policy, reference, reward, table, prompts, config, seed, run_dir) -
     "Learner of the policy; a run is resumed only if its whole fingerprint is the same."
     backbone = policy.backbone
     fingerprint = dict(settings=[config, seed], instructions=[run_dir and table_fingerprint(table), prompts],
-                       start=[[start_of(backbone, m.adapter) for m in (policy, reference)], reference.decoding],
+                       start=[[training_start(backbone, m.adapter) for m in (policy, reference)], reference.decoding],
                        reward=run_dir and reward_fingerprint(reward))
     return Learner.for_config(backbone.adapters.parameters(policy.adapter), config, backbone, total_steps=config.steps,
                               name=policy.name, seed=seed, fingerprint=fingerprint)

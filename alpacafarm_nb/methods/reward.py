@@ -21,7 +21,7 @@ from ..fingerprints import KNOWN_FINGERPRINTS, fingerprint_of
 from .losses import bradley_terry_loss
 from .memory import Footprint, check_memory
 from .pair_batches import EncodedPairs, pair_scores
-from .sft import ADAPTER_RATES, warn_if_still
+from .sft import ADAPTER_RATES, warn_if_unchanged
 from ..models.backbone import Backbone
 from ..models.policy import Model, check_policy
 from ..models.reward_model import RewardModel, scalar_head
@@ -29,7 +29,7 @@ from ..records import side_of, training_pairs
 from ..training.batches import length_batches
 from ..training.config import NonNegativeFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
-from ..training.start import base_content, new_adapter, start_of
+from ..training.start import base_identity, new_adapter, training_start
 
 # %% auto #0
 __all__ = ['KNOWN_FINGERPRINTS', 'RewardConfig', 'train_reward_model', 'reward_accuracy', 'reward_fingerprint', 'as_reward']
@@ -84,15 +84,15 @@ def train_reward_model(
             return loss, {"accuracy": (chosen > rejected).float().mean(), "margin": (chosen - rejected).mean()}
 
         parameters = {"": backbone.adapters.parameters(adapter), "head": reward.head.parameters()}
-        fingerprint = [config, seed, pairs.content, held and held.content, start_of(backbone, adapter)]
+        fingerprint = [config, seed, pairs.content, held and held.content, training_start(backbone, adapter)]
         learner = Learner.for_config(parameters, config, backbone, name=name, seed=seed, fingerprint=fingerprint)
         steps_an_epoch = -(-len(batches) // (config.epochs * config.gradient_accumulation_steps))
         reward.history = learner.fit(batches, loss_fn, len, config.gradient_accumulation_steps, run_dir,
                                      config.checkpoint_every, _validation(reward, held, steps_an_epoch))
     reward.head.requires_grad_(False)
     moved = float(np.abs(np.concatenate(_pair_scores(reward, pairs, few)) - before).mean())
-    warn_if_still(moved, name, config.lr, reward.history, "in a score")
-    if config.standardize: _normalise(reward, pairs)
+    warn_if_unchanged(moved, name, config.lr, reward.history, "in a score")
+    if config.standardize: _standardize(reward, pairs)
     return reward
 
 # %% ../../nbs/api/60_methods/05_reward.ipynb #export-def-small-head-backbone
@@ -118,7 +118,7 @@ def _validation(reward, held, every):
 
 def _accuracy(chosen, rejected): return float(np.mean((chosen > rejected) + .5 * (chosen == rejected)))
 
-def _normalise(reward, pairs, most=1000):
+def _standardize(reward, pairs, most=1000):
     "Set mean and scale so that the scores of the training answers (of at most `most` pairs) are standardized."
     rows = np.random.default_rng(0).permutation(len(pairs))[:most]
     scores = np.concatenate(_pair_scores(reward, pairs, rows))
@@ -140,10 +140,10 @@ def _model_fingerprint(model):
     names = set(vars(model)) - {"name", "adapter"}
     plain = {k: vars(model)[k] for k in names if isinstance(vars(model)[k], (bool, int, float, str))}
     head = getattr(model, "head", None)
-    return [fingerprint_of(type(model)), start_of(model.backbone, model.adapter), plain,
+    return [fingerprint_of(type(model)), training_start(model.backbone, model.adapter), plain,
             getattr(model, "decoding", None), head and {k: v.float() for k, v in head.state_dict().items()}]
 
-KNOWN_FINGERPRINTS |= {Backbone: base_content, Model: _model_fingerprint, RewardModel: _model_fingerprint}
+KNOWN_FINGERPRINTS |= {Backbone: base_identity, Model: _model_fingerprint, RewardModel: _model_fingerprint}
 
 def reward_fingerprint(
     reward,  # reward model, or a function (or an object with `.score`) from a table to an array

@@ -19,10 +19,10 @@ from ..models.backbone import token_logps
 from ..models.batches import Batch, masked_mean
 from ..models.policy import Model
 from ..training.batches import collate, length_batches
-from ..training.start import precision_for, reading
+from ..training.start import precision_for, training_inference
 
 # %% auto #0
-__all__ = ['Rollout', 'scatter_to_mask', 'read_rows', 'rollout_logps', 'roll_out', 'instruction_order', 'minibatches']
+__all__ = ['Rollout', 'scatter_to_mask', 'map_rows', 'rollout_logps', 'roll_out', 'instruction_order', 'minibatches']
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-dataclass-class-rollout-answers
 @dataclass
@@ -47,7 +47,7 @@ def scatter_to_mask(mask: Tensor, values: Tensor) -> Tensor:
     "Tensor in the shape of the mask with the values at its true positions, row by row, and zeros elsewhere."
     return torch.zeros(mask.shape, device=values.device).masked_scatter(mask, values)
 
-def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Tensor], size: int = 32,
+def map_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Tensor], size: int = 32,
               group: int = 1) -> Tensor:
     "Results of `read` for all answers [B, T, ...], in parts of `size` answers of similar length; without gradients."
     groups, result = np.arange(len(rollout.outputs)).reshape(-1, group), None
@@ -60,7 +60,7 @@ def read_rows(rollout: Rollout, backbone, read: Callable[[np.ndarray, Batch], Te
 
 def rollout_logps(backbone, net: nn.Module, rollout: Rollout, rows: Sequence[int], batch: Batch, config) -> Tensor:
     "Log-probabilities [b, T] of the answers in `batch`; those to one instruction share a pass over its prompt."
-    if config.answers_each == 1 or not shares_prompts(backbone):
+    if config.answers_per_instruction == 1 or not shares_prompts(backbone):
         return token_logps(backbone, net, batch, config.temperature)
     prompts, outputs = ([ids[i] for i in rows] for ids in (rollout.prompts, rollout.outputs))
     logps = grouped_logps(backbone, net, prompts, outputs, config.group_size, config.temperature)
@@ -84,12 +84,12 @@ def roll_out(
     drawn = torch.tensor([x for row in table["logps"] for x in row], device=backbone.device)
     rollout.logps = scatter_to_mask(rollout.mask, drawn)
     def read(net):
-        return read_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
-                         config.part, config.answers_each)
+        return map_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
+                         config.part_size, config.answers_per_instruction)
     if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
-        with reading(backbone, policy.adapter, config.precision) as net: again = read(net)
+        with training_inference(backbone, policy.adapter, config.precision) as net: again = read(net)
         rollout.gap, rollout.logps = masked_mean((again - rollout.logps).abs(), rollout.mask).item(), again
-    with reading(backbone, reference.adapter, config.precision) as net: rollout.ref_logps = read(net)
+    with training_inference(backbone, reference.adapter, config.precision) as net: rollout.ref_logps = read(net)
     return rollout
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-def-deal-n-int
@@ -112,7 +112,7 @@ def minibatches(
     seed: int,               # seed of the order
 ) -> list[np.ndarray]:
     "Row numbers of the minibatches of a rollout, drawn at random; answers to one instruction stay together."
-    each = config.answers_each
+    each = config.answers_per_instruction
     groups = np.arange(len(lengths)).reshape(-1, each)
     longest = np.asarray(lengths)[groups].max(1)
     drawn = length_batches(longest, max(1, config.minibatch_size // each), config.ppo_epochs, seed, mix=1)

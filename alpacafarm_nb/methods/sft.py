@@ -23,11 +23,11 @@ from ..training.batches import collate, encode_examples, length_batches
 from ..training.config import PositiveFloat, PositiveInt, TableConfig
 from ..training.history import History
 from ..training.learner import Learner
-from ..training.start import new_adapter, reading, start_of
+from ..training.start import new_adapter, training_inference, training_start
 
 # %% auto #0
-__all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'how_far', 'warn_if_still', 'warn_if_policy_still',
-           'with_something_said', 'train_sft']
+__all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'mean_logp_shift', 'warn_if_unchanged',
+           'warn_if_policy_unchanged', 'drop_empty_unfinished', 'train_sft']
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-take-prompts-sequence
 def pretrain(
@@ -85,7 +85,7 @@ def sft_settings(config: SFTConfig) -> SFTConfig:
 # %% ../../nbs/api/60_methods/03_sft.ipynb #warn-if-still
 STILL = 5e-3  # nats per token, or logits of a score: a run that moved its model by less has had no effect
 
-def how_far(
+def mean_logp_shift(
     start: Model,                # a model
     end: Model,                  # another model, or the same one after training
     prompts: list[list[int]],    # token ids of prompts, encoded for both
@@ -96,11 +96,11 @@ def how_far(
     found = []
     for model in (start, end):
         batch = collate(prompts, outputs, range(len(prompts)), model.backbone)
-        with reading(model.backbone, model.adapter, precision) as net, torch.no_grad():
+        with training_inference(model.backbone, model.adapter, precision) as net, torch.no_grad():
             found.append(token_logps(model.backbone, net, batch)[batch.output_mask].float())
     return (found[0] - found[1]).abs().mean().item()
 
-def warn_if_still(
+def warn_if_unchanged(
     moved: float,      # how far training has moved the model
     name: str,         # name of the model
     lr: float,         # learning rate of the training
@@ -114,7 +114,7 @@ def warn_if_still(
                       f"{moved:.1g} {unit}; take more steps or a larger rate (those of `.paper()` are for training all "
                       "weights, those of `.paper(lora=True)` and the defaults for adapters)", stacklevel=depth)
 
-def warn_if_policy_still(
+def warn_if_policy_unchanged(
     start: Model,  # policy before training
     end: Model,    # policy after training, with its history
     asked,         # checked table of instructions
@@ -122,11 +122,11 @@ def warn_if_policy_still(
 ) -> None:
     "Warn if a policy that learned from its own answers has hardly moved on the greedy answers of the start."
     drawn = start.sample(asked.head(4), greedy=True, max_new_tokens=32, return_ids=True)
-    moved = how_far(start, end, drawn["prompt_ids"].tolist(), drawn["output_ids"].tolist())
-    warn_if_still(moved, end.name, lr, end.history, depth=4)
+    moved = mean_logp_shift(start, end, drawn["prompt_ids"].tolist(), drawn["output_ids"].tolist())
+    warn_if_unchanged(moved, end.name, lr, end.history, depth=4)
 
 # %% ../../nbs/api/60_methods/03_sft.ipynb #export-def-train-sft-model
-def with_something_said(
+def drop_empty_unfinished(
     table: pd.DataFrame,       # checked table
     columns: Sequence[str],    # names of its text columns
 ) -> pd.DataFrame:
@@ -156,7 +156,7 @@ def train_sft(
     check_policy(model)
     config = SFTConfig.make(config, **overrides)
     data, origin = check_texts(demonstrations, "demonstrations", ("output",))
-    data, backbone = with_something_said(data, ("output",)), model.backbone
+    data, backbone = drop_empty_unfinished(data, ("output",)), model.backbone
     prompts, outputs = encode_examples(backbone, data, "output", config.max_length, origin, model.decoding.control)
     check_memory(backbone, config, most_tokens(prompts), most_tokens(outputs))
     lengths = [len(p) + len(o) for p, o in zip(prompts, outputs)]
@@ -166,11 +166,12 @@ def train_sft(
             batch = collate(prompts, outputs, rows, backbone)
             return sft_loss(token_logps(backbone, net, batch), batch.output_mask).sum() / batch.output_mask.sum(), {}
 
-        fingerprint = [config, seed, prompts, outputs, start_of(backbone, adapter)]
+        fingerprint = [config, seed, prompts, outputs, training_start(backbone, adapter)]
         learner = Learner.for_config(backbone.adapters.parameters(adapter), config, backbone, name=name, seed=seed,
                                      fingerprint=fingerprint)
         learner.fit(batches, loss_fn, lambda rows: sum(len(outputs[i]) for i in rows),
                     config.gradient_accumulation_steps, run_dir, config.checkpoint_every)
     policy = Model(backbone, adapter, name, learner.history, replace(model.decoding))
-    warn_if_still(how_far(model, policy, prompts[:4], outputs[:4], config.precision), name, config.lr, learner.history)
+    warn_if_unchanged(mean_logp_shift(model, policy, prompts[:4], outputs[:4], config.precision), name, config.lr,
+                      learner.history)
     return policy

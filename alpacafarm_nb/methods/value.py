@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import seed_for
-from .rollout import Rollout, read_rows, scatter_to_mask
+from .rollout import Rollout, map_rows, scatter_to_mask
 from ..models.batches import Batch
 from ..models.reward_model import scalar_head
 from ..training.start import in_single_precision
@@ -36,7 +36,7 @@ class ValueHead:
     def look(self, rollout: Rollout) -> None:
         "Compute the states of a rollout's answers once, for all later calls of `values`."
         with self.backbone.inference(self.adapter) as net:
-            states = read_rows(rollout, self.backbone, lambda _, batch: self.backbone.hidden(net, batch.ids)[:, :-1])
+            states = map_rows(rollout, self.backbone, lambda _, batch: self.backbone.hidden(net, batch.ids)[:, :-1])
         self.states = [row[on].float() for row, on in zip(states, rollout.mask)]
 
     def values(self, rows: Sequence[int], batch: Batch) -> Tensor:
@@ -101,4 +101,4 @@ def rollout_values(
 ) -> Tensor:  # [B, T], zero outside the mask
     "Value of each prefix of a rollout's answers, before anything is learned from them."
     value.look(rollout)
-    with value.training(): return read_rows(rollout, value.backbone, value.values, config.part)
+    with value.training(): return map_rows(rollout, value.backbone, value.values, config.part_size)

@@ -29,7 +29,7 @@ _BY_ADAPTER = (dict, nn.ModuleDict, nn.ParameterDict)   # containers of peft's l
 class Adapters:
     "LoRA adapters on one frozen network, by name; adds, copies, switches, merges and removes them."
 
-    MERGE_LIMIT = 400_000_000  # parameters; above this number, a second copy of the linear layers costs too much memory
+    MAX_MERGED_PARAMETERS = 400_000_000  # above it, a second copy of the linear layers costs too much memory
 
     def __init__(
         self,
@@ -178,7 +178,9 @@ class Adapters:
             if known is None or any(not torch.equal(known[k], w) for k, w in now.items()):
                 known, net = self.state(name), self.merge(name, net)
             self._merged[name] = (known, net)
-            while len(self._merged) > max(2, self.MERGE_LIMIT // self.n_parameters): self._merged.popitem(last=False)
+            while len(self._merged) > max(2,
+                                          self.MAX_MERGED_PARAMETERS // self.n_parameters):
+                self._merged.popitem(last=False)
             return net
 
     @torch.no_grad()

@@ -126,7 +126,8 @@ class Backbone:
     @property
     def merges(self) -> bool:
         "Whether inference with an adapter uses a merged copy: if the base is small and merging loses nothing."
-        return self.adapters.mergeable and self.dtype.itemsize >= 4 and self.n_parameters <= self.adapters.MERGE_LIMIT
+        small = self.n_parameters <= self.adapters.MAX_MERGED_PARAMETERS
+        return self.adapters.mergeable and self.dtype.itemsize >= 4 and small
 
     def checkpointing(
         self,
@@ -210,9 +211,9 @@ class Backbone:
     def packs(self, net: nn.Module) -> bool:
         "Whether rows can be read end to end without extra cost."
         half = net.device.type == "cpu" and net.dtype in (torch.bfloat16, torch.float16)
-        return half and getattr(net.config, "_attn_implementation", None) == ATTENTION and self.reads_masks()
+        return half and getattr(net.config, "_attn_implementation", None) == ATTENTION and self.supports_masks()
 
-    def reads_masks(self) -> bool:
+    def supports_masks(self) -> bool:
         "Whether rows that a mask keeps apart are read as each is alone; tried once on a few tokens."
         if self._masks is None:   # our masks do not account for a sliding window
             windowed = getattr(self.net.config.get_text_config(), "sliding_window", None)

@@ -26,7 +26,7 @@ from ..core import FarmError, ModelError, quiet
 from ..files import as_path, atomic_folder, restore_swapped
 from .backbone import Backbone, as_dtype, find_after_head
 from .cache import next_logits, read_prompts, rows_at_a_time
-from .compatibility import (check_kind, check_precision, check_stored, check_tokenizer,
+from .compatibility import (check_causal, check_precision, check_stored, check_tokenizer,
                                                 no_hub_code, plain_config, quiet_transformers, stored_bits,
                                                 stored_dtype, stored_method, stored_tensors)
 from .kernels import bf16_units, fast_half, read_across_rows
@@ -50,7 +50,7 @@ def load_backbone(
     where, extra, settings = _locate(source)
     if "gguf_file" not in extra: check_tokenizer(where, source)
     tokenizer, config = _load_tokenizer(where, extra, source), _load_config(where, extra, source)
-    check_kind(config, source, quantize)
+    check_causal(config, source, quantize)
     tensors, stored = stored_tensors(where) if "gguf_file" not in extra else None, stored_method(config)
     check_stored(config, tensors, source)
     dtype = _choose_dtype(dtype, config, device, quantize or stored, None if stored else stored_dtype(tensors))

@@ -162,7 +162,7 @@ class ReleasedReward(RewardModel):
         prompts = [self.backbone.prompts.format(i, x) for i, x in zip(table["instruction"], inputs)]
         ids = self.encode([p for p, several in zip(prompts, lists) for _ in several], [o for os in lists for o in os])
         flat = self.score_ids([row[:1] for row in ids], [row[1:] for row in ids], batch_size)
-        return self.as_in_table(flat, table["output"])
+        return self.in_table_shape(flat, table["output"])
 
 # %% ../../nbs/api/40_models/14_released.ipynb #export-def-load-released-reward
 def load_released_reward(

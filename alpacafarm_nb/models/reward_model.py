@@ -91,7 +91,7 @@ class RewardModel:
         distinct = list(dict.fromkeys(flat))
         ids = dict(zip(distinct, self.backbone.codec.encode_outputs(*map(list, zip(*distinct))) if distinct else []))
         repeated = [p for p, os in zip(prompts, lists) for _ in os]
-        return self.as_in_table(self.score_ids(repeated, [ids[x] for x in flat], batch_size), table["output"])
+        return self.in_table_shape(self.score_ids(repeated, [ids[x] for x in flat], batch_size), table["output"])
 
     def save(self, folder: str | Path) -> Path:
         "Write the adapter in peft's format, and the head next to it; return the folder."
@@ -103,7 +103,7 @@ class RewardModel:
         if self.adapter is not None: self.backbone.adapters.remove(self.adapter)
 
     @staticmethod
-    def as_in_table(
+    def in_table_shape(
         flat: np.ndarray,  # Scores of all outputs, one after the other
         outputs: pd.Series,  # Texts, or lists of texts
     ) -> np.ndarray:  # One score per row, [rows, n], or an array of arrays if lists differ in length

@@ -37,7 +37,7 @@ from ..records import read_table, save_table
 from ..runs import RunFolder, package_version
 from ..training.config import PositiveFloat, PositiveInt, Settings, Share
 from ..training.history import History
-from ..training.start import start_of
+from ..training.start import training_start
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #settings
 @dataclass
@@ -237,7 +237,7 @@ class Pipeline(Stages):
         "The policy that imitates the demonstrations."
         given, s = self.models["sft"], self.settings
         if given is not None:
-            about = id(given) if self.store.folder is None else start_of(given.backbone, given.adapter)
+            about = id(given) if self.store.folder is None else training_start(given.backbone, given.adapter)
             self.hashes["sft"] = MemoryRun.key("sft", ["given", about])
             return given
         shown, base = self.rows("sft"), None if self._missing is not None else self.base

@@ -17,7 +17,7 @@ from ..core import StageError, brief
 from ..files import as_path, atomic_folder, read_object
 
 # %% auto #0
-__all__ = ['save_checkpoint', 'resumed_notes', 'steps_noted', 'resume_checkpoint']
+__all__ = ['save_checkpoint', 'resumed_extra', 'is_step_list', 'resume_checkpoint']
 
 # %% ../../nbs/api/50_training/05_checkpoints.ipynb #export-def-checkpoint-self-run
 def save_checkpoint(
@@ -78,7 +78,7 @@ def _damaged(file, what):
     return StageError(f"{file} is damaged ({what}): remove the folder {file.parent} and train again, or give another "
                       "run_dir. Nothing was trained.")
 
-def resumed_notes(
+def resumed_extra(
     learner,  # a `Learner` inside its `running`
     **checks: Callable[[Any], bool],  # for each value that the method saved: whether it is plausible
 ) -> dict | None:  # None for a new run
@@ -90,7 +90,7 @@ def resumed_notes(
         if not fits(notes[key]): raise _damaged(file, f"{key} is {brief(notes[key])}")
     return notes
 
-def steps_noted(value) -> bool:
+def is_step_list(value) -> bool:
     "Whether a saved value is a list of steps."
     return isinstance(value, list) and all(map(_is_count, value))
 

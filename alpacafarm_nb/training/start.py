@@ -18,7 +18,7 @@ from ..core import ConfigError, stable_hash
 from ..models.kernels import fused_layers
 
 # %% auto #0
-__all__ = ['new_adapter', 'base_content', 'start_of', 'precision_for', 'reading', 'in_single_precision']
+__all__ = ['new_adapter', 'base_identity', 'training_start', 'precision_for', 'training_inference', 'in_single_precision']
 
 # %% ../../nbs/api/50_training/04_start.ipynb #export-contextmanager-def-fused-lora
 @contextmanager
@@ -62,7 +62,7 @@ def _config_content(config):
     "The settings of a network, without its origin and the precision it was stored in."
     return {k: v for k, v in json.loads(config.to_json_string()).items() if k not in _UNREAD}
 
-def base_content(
+def base_identity(
     backbone,  # the shared network
 ) -> list:
     """Return what distinguishes a base from all others, to be hashed: its weights with their precision, its
@@ -77,16 +77,16 @@ def base_content(
     return [found, _config_content(net.config), _tokenizer_content(backbone.tokenizer), codec.encode_prompts(probe),
             codec.encode_outputs(["One."]), backbone.max_length, list(codec.stop_ids)]
 
-def start_of(
+def training_start(
     backbone,   # the shared network
     adapter: str | None,  # name of an adapter; None for the base itself
 ) -> list:
     "Return the starting point of training, to be hashed: the adapter, its scaling, and the base."
-    if adapter is None: return [None, base_content(backbone)]
+    if adapter is None: return [None, base_identity(backbone)]
     layers = ((name, getattr(layer, "scaling", None)) for name, layer in backbone.net.named_modules())
     scaled = {name: of[adapter] for name, of in layers if isinstance(of, dict) and adapter in of}   # by alpha / rank
     dropout = getattr(backbone.net.peft_config[adapter], "lora_dropout", None)
-    return [backbone.adapters.state(adapter), scaled, dropout, base_content(backbone)]
+    return [backbone.adapters.state(adapter), scaled, dropout, base_identity(backbone)]
 
 # %% ../../nbs/api/50_training/04_start.ipynb #export-def-precision-for-backbone
 def precision_for(
@@ -111,7 +111,7 @@ def _rounding(backbone, precision):
     return precision
 
 @contextmanager
-def reading(
+def training_inference(
     backbone,          # the shared network
     adapter: str | None,  # name of the adapter; None for the base itself
     precision: str = "auto",  # the precision of training

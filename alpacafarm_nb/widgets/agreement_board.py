@@ -166,8 +166,8 @@ def spread_figure(
 ):  # a plotly figure
     "Return a chart of bias against variance, one point per annotator with one standard error; no two look the same."
     import plotly.graph_objects as go
-    from alpacafarm_nb.farm.leaderboard import judge_looks, plot_text
-    looks = judge_looks([s["name"] for s in spread])
+    from alpacafarm_nb.farm.leaderboard import annotator_styles, plot_text
+    looks = annotator_styles([s["name"] for s in spread])
     fig = go.Figure(layout=dict(template=plot_theme(), height=420, xaxis_title="variance, %", yaxis_title="bias, %",
                                 title=f"Bias and variance relative to {plot_text(reference)}; ± one standard error"))
     for s in spread:

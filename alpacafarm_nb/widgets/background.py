@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'FIRST', 'Run', 'thin', 'history_columns', 'policy_in_training', 'Watch', 'LiveWidget', 'Pace', 'curves_view',
-           'look_view', 'duration', 'step_text', 'told']
+           'answers_view', 'duration', 'step_text', 'told']
 
 # %% ../../nbs/api/90_widgets/06_background.ipynb #imports
 import math
@@ -242,7 +242,7 @@ def curves_view(
     return dict(columns=columns, chosen=chosen, curves=curves)
 
 
-def look_view(
+def answers_view(
     looks: dict[int, pd.DataFrame],  # answers by step
     at: int | None = None,  # step to show; None for the last
 ) -> dict:  # JSON values: looks (their steps), look (step, first, rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOLDER', 'HEART', 'MOST_ROWS', 'script', 'look', 'Heart', 'FarmWidget', 'allow_in_colab', 'Page', 'page_table',
-           'figure_numbers', 'kept_page']
+           'figure_numbers', 'stored_view']
 
 # %% ../../nbs/api/90_widgets/01_base.ipynb #imports
 import html
@@ -117,8 +117,8 @@ class FarmWidget(anywidget.AnyWidget):
     def _keep(self) -> "Page":
         "Return the static view as one piece of HTML, which is hidden while the widget is visible."
         self._kept_of = self.view
-        try: return kept_page(self.static(), self.kept_mark)
-        except FarmError as error: return kept_page([Page(f"<p>{escape(error)}</p>")], self.kept_mark)
+        try: return stored_view(self.static(), self.kept_mark)
+        except FarmError as error: return stored_view([Page(f"<p>{escape(error)}</p>")], self.kept_mark)
 
     def _ipython_display_(self):
         from IPython.display import display
@@ -179,7 +179,7 @@ def figure_numbers(
     return page_table(table.set_axis(titles[:table.shape[1]], axis=1), html.unescape(title) + more)
 
 
-def kept_page(
+def stored_view(
     parts: list,  # of a static view: figures, Pages, and other objects with `_repr_html_`, such as leaderboards
     mark: str,  # letters and digits by which the page finds it
 ) -> Page:

@@ -13,7 +13,7 @@ import traitlets
 from ..display import DASHES, NEUTRAL, figure_text, plot_theme
 from ..core import ConfigError, RecordError
 from ..evaluation.overoptimization import fit_overoptimization
-from ..farm.leaderboard import judge_looks, plot_text
+from ..farm.leaderboard import annotator_styles, plot_text
 from ..farm.training_curves import AXES, MEASURES, WIN_RATE, curve_points
 from ..records import as_table
 from .base import FarmWidget, page_table, script
@@ -163,7 +163,7 @@ def series_looks(
 ) -> dict:  # {(method, judge): (color, number of dash and symbol)}
     "Return a look for each series; no two are the same, up to six of one color."
     methods, several = data["methods"], len(data["judges"]) > 1
-    colours = judge_looks(data["judges"] if several else methods)
+    colours = annotator_styles(data["judges"] if several else methods)
     kinds, taken = list(dict.fromkeys((s["method"], s["judge"]) for s in data["series"])), {}
     for method, judge in kinds:
         colour = colours[judge if several else method][0] if judge or not several else NEUTRAL

@@ -305,7 +305,7 @@ def _static_pair(pair):
     heads = "".join(f"<th style='text-align:left'>output {k} {escape(pair[f'generator_{k}'])}</th>" for k in (1, 2))
     asked = escape(pair["instruction"] + ("\n\n" + pair["input"] if pair["input"] else ""))
     return (f"<p style='white-space:pre-wrap'><b>{asked}</b></p><table style='width:100%'><tr>{heads}</tr>"
-            f"<tr>{''.join(outputs)}</tr></table><p>{'; '.join(map(escape, said_by_side(pair['verdicts'])))}</p>"
+            f"<tr>{''.join(outputs)}</tr></table><p>{'; '.join(map(escape, preferences_in_words(pair['verdicts'])))}</p>"
             + "".join(map(_static_reason, pair["verdicts"])))
 
 
@@ -316,7 +316,7 @@ def _static_reason(verdict):
     return f"<p style='white-space:pre-wrap'><i>{escape(verdict['annotator'])}:</i> {text}</p>"
 
 
-def said_by_side(verdicts):
+def preferences_in_words(verdicts):
     "Return preferences in words: who is for which output, with its probability where that is known."
     sides = {"for output 1": [], "for output 2": [], "tie": [], "no label": []}
     for one in verdicts:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..annotators.local import HumanLabels
-from ..annotators.human import KeptLabels
+from ..annotators.human import LabelStore
 from ..servers.cache import AnnotationCache
 from ..core import ConfigError, RecordError, seed_for
 from ..files import as_path
@@ -59,7 +59,7 @@ class Desk(FarmWidget):
         pairs: pd.DataFrame,  # checked pairs without duplicates
         labeler: str,  # name of the first labeler
         beside: dict,  # {name: annotator, or table of preferences}: whom to compare with
-        kept: KeptLabels,  # where labels are stored
+        kept: LabelStore,  # where labels are stored
         seed: int,  # of the shuffling
     ):
         self.pairs, self.beside, self.kept, self.seed = pairs, beside, kept, seed
@@ -193,7 +193,7 @@ def label(
     table = check_pairs(pairs)[PAIR_KEY].drop_duplicates()
     table = table[table["output_1"] != table["output_2"]].reset_index(drop=True)
     if table.empty: raise ConfigError("label: there is no pair of two different outputs")
-    return Desk(table, labeler, _others(beside), KeptLabels(answers), seed)
+    return Desk(table, labeler, _others(beside), LabelStore(answers), seed)
 
 
 def _others(beside):

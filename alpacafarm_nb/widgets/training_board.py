@@ -17,7 +17,7 @@ from ..core import ConfigError, StageError, check_counts
 from ..models.policy import Model, instruction_table
 from ..training.history import History
 from ..training.learner import on_step
-from .background import (LiveWidget, Pace, Run, Watch, curves_view, history_columns, look_view,
+from .background import (LiveWidget, Pace, Run, Watch, curves_view, history_columns, answers_view,
                                               step_text, told)
 from .base import page_table, script
 
@@ -105,7 +105,7 @@ class TrainingBoard(LiveWidget):
         return dict(state=state, said=self._said(state, len(history)), share=share, steps=step_text(watch) * going,
                     live=self.run is not None, problem=told(self._failed) or watch.problem,
                     **curves_view(self.histories or {"": history}, self._columns),
-                    **look_view(dict(watch.looks), self._at))
+                    **answers_view(dict(watch.looks), self._at))
 
     def _said(self, state, n):
         "Return the state in words."
@@ -124,7 +124,7 @@ class TrainingBoard(LiveWidget):
         "Return figures, and the last answers."
         histories = self.histories or {self.name: self.history}
         parts = [h.plot() for h in histories.values() if history_columns([h])[0]]
-        if (look := look_view(dict(self.watch.looks))["look"]) is None: return parts
+        if (look := answers_view(dict(self.watch.looks))["look"]) is None: return parts
         whole = lambda pieces: "".join(text for _, text in pieces)
         rows = [{"instruction": "\n".join(filter(None, (r["instruction"], r["input"]))), "before": whole(r["before"]),
                  f"after step {look['step']}": whole(r["now"]), "reward before": r["score_before"],
