@@ -178,9 +178,8 @@ class Adapters:
             if known is None or any(not torch.equal(known[k], w) for k, w in now.items()):
                 known, net = self.state(name), self.merge(name, net)
             self._merged[name] = (known, net)
-            while len(self._merged) > max(2,
-                                          self.MAX_MERGED_PARAMETERS // self.n_parameters):
-                self._merged.popitem(last=False)
+            at_most = max(2, self.MAX_MERGED_PARAMETERS // self.n_parameters)
+            while len(self._merged) > at_most: self._merged.popitem(last=False)
             return net
 
     @torch.no_grad()

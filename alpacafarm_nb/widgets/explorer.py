@@ -305,7 +305,8 @@ def _static_pair(pair):
     heads = "".join(f"<th style='text-align:left'>output {k} {escape(pair[f'generator_{k}'])}</th>" for k in (1, 2))
     asked = escape(pair["instruction"] + ("\n\n" + pair["input"] if pair["input"] else ""))
     return (f"<p style='white-space:pre-wrap'><b>{asked}</b></p><table style='width:100%'><tr>{heads}</tr>"
-            f"<tr>{''.join(outputs)}</tr></table><p>{'; '.join(map(escape, preferences_in_words(pair['verdicts'])))}</p>"
+            f"<tr>{''.join(outputs)}</tr></table>"
+            f"<p>{'; '.join(map(escape, preferences_in_words(pair['verdicts'])))}</p>"
             + "".join(map(_static_reason, pair["verdicts"])))
 
 
