@@ -342,15 +342,15 @@ def _truths_problem(values, texts):
 def _check_finished(df, origin, columns):
     "Convert the `finished` columns of some columns of texts to booleans, if there are any."
     for column in (c for c in columns if FINISHED.get(c) in df):
-        beside, lists = FINISHED[column], isinstance(df[column].iloc[0] if len(df) else "", list)
+        paired, lists = FINISHED[column], isinstance(df[column].iloc[0] if len(df) else "", list)
         if lists:
-            problems = {i: p for i, (v, t) in enumerate(zip(df[beside], df[column])) if (p := _truths_problem(v, t))}
-            if problems: raise origin.error(problems, beside)
-            df[beside] = pd.Series([list(map(_truth, v)) for v in df[beside]], dtype=object)
+            problems = {i: p for i, (v, t) in enumerate(zip(df[paired], df[column])) if (p := _truths_problem(v, t))}
+            if problems: raise origin.error(problems, paired)
+            df[paired] = pd.Series([list(map(_truth, v)) for v in df[paired]], dtype=object)
         else:
-            _check_column(df, origin, beside, _truth_problem, f"If the lists of {column!r} were turned into rows, "
-                          f"do the same with {beside!r}: explode([{column!r}, {beside!r}]).")
-            df[beside] = pd.Series(list(map(_truth, df[beside])), dtype=bool)
+            _check_column(df, origin, paired, _truth_problem, f"If the lists of {column!r} were turned into rows, "
+                          f"do the same with {paired!r}: explode([{column!r}, {paired!r}]).")
+            df[paired] = pd.Series(list(map(_truth, df[paired])), dtype=bool)
 
 def finished(
     table: pd.DataFrame,     # checked table

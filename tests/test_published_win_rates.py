@@ -1,4 +1,4 @@
-"""The win-rates that AlpacaEval published, recomputed from its judges' annotations."""
+"""The win rates that AlpacaEval published, recomputed from its judges' annotations."""
 import warnings
 from pathlib import Path
 

@@ -378,7 +378,7 @@ class Judge:
     def annotate_pairs(self, pairs, p_label_flip=0., seed=0): return self.expected(pairs)
 asked = texts[["instruction", "input"]].assign(output=texts["output_1"])
 points = pd.DataFrame([dict(method=e, judge=evil[-1 - k], measure=m, step=s, value=s, standard_error=1.)
-                       for k, e in enumerate(evil) for m in ("win-rate, %", e) for s in (0, 1)])
+                       for k, e in enumerate(evil) for m in ("win rate, %", e) for s in (0, 1)])
 samples = pd.DataFrame([dict(method=e, instruction=e, output=e, step=s) for e in evil for s in (0, 1)])
 def live():
     rows = lambda column: [{"step": 1, column: 1.}, {"step": 2, column: 2.}]

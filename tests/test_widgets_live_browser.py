@@ -151,7 +151,7 @@ def test_farm_panel(lab, theme):
         root.get_by_label("method").select_option("ppo")
         root.get_by_role("button", name="open sft").focus()
         page.keyboard.press("Enter")
-        expect(root.locator("h4").filter(has_text="beside the reference's")).to_be_visible()
+        expect(root.locator("h4").filter(has_text="compared with the reference's")).to_be_visible()
         run.click()
         root.get_by_text("curves of the last training").click()
         expect(root.locator(".af-small figcaption").first).to_have_text("reward")

@@ -1,4 +1,4 @@
-"""Win-rates, length control, agreement and rankings from tables of verdicts; needs neither torch nor a model."""
+"""Win rates, length control, agreement and rankings from tables of verdicts; needs neither torch nor a model."""
 
 import lazy_loader
 

@@ -66,7 +66,7 @@ def _matched_scores(a, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 # %% ../../nbs/api/20_evaluation/05_agreement_rates.ipynb #export-dataclass-frozen-true-class-5
 @dataclass(frozen=True)
 class Calibration:
-    "Predicted and observed win-rates in groups of pairs with similar margins, in percent."
+    "Predicted and observed win rates in groups of pairs with similar margins, in percent."
 
     table: pd.DataFrame  # one row per group: margin, predicted, observed, standard_error, n
     error: float  # expected calibration error: mean |predicted - observed| weighted by group size, percent

@@ -267,7 +267,7 @@ def rank_correlation(
 
 # %% ../../nbs/api/20_evaluation/08_rankings.ipynb #paper
 def paper_results() -> pd.DataFrame:  # one row per method: simulated, human (percent), their errors, retrained
-    "AlpacaFarm's result table (Dubois et al., 2023): win-rates against Davinci003."
+    "AlpacaFarm's result table (Dubois et al., 2023): win rates against Davinci003."
     table = pd.read_csv(data_path("paper", "results.csv"), index_col="method")
     return table.assign(retrained=table["retrained"] == "yes")
 
@@ -303,6 +303,6 @@ def scatter(
         figure.add_scatter(x=part[x], y=part[y], error_x=bar(x), error_y=bar(y), mode="markers+text",
                            text=[escape(str(n)) for n in part.index], textposition="top left", name=name,
                            marker=dict(color=colour, size=9, symbol="diamond" if name == "trained twice" else "circle"))
-    figure.update_layout(template=plot_theme(), xaxis_title=f"{x}, win-rate in %", yaxis_title=f"{y}, win-rate in %",
+    figure.update_layout(template=plot_theme(), xaxis_title=f"{x}, win rate in %", yaxis_title=f"{y}, win rate in %",
                          height=480)
     return figure

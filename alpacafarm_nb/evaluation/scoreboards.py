@@ -29,7 +29,7 @@ def board_figures(
     level: float = .95,  # confidence level of the intervals
     source: str = "annotations",  # name of the table in error messages
 ) -> pd.DataFrame:  # one row per model and annotator
-    "Win-rate, error, interval, counts, and length of each model by each annotator."
+    "Win rate, error, interval, counts, and length of each model by each annotator."
     _level(level, "board_figures")
     table, scores = _scored(table, source)
     require_columns(table, Origin(source), ("generator_2", "annotator"))
@@ -75,7 +75,7 @@ SHOWN = ("win_rate", "standard_error", "low", "high", "n_wins", "n_wins_base", "
 
 @dataclass
 class Scoreboard:
-    "Win-rates of models by one or more annotators, with the annotations that they come from."
+    "Win rates of models by one or more annotators, with the annotations that they come from."
 
     figures: pd.DataFrame  # one row per model and annotator
     annotations: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)  # by model and annotator
@@ -163,7 +163,7 @@ class Scoreboard:
                                 two.loc[both, "standard_error"], self.level)
 
     def control_length(self, **settings) -> "Scoreboard":  # this scoreboard
-        "Add length-controlled win-rates and their errors; settings as for `length_controlled_win_rate`."
+        "Add length-controlled win rates and their errors; settings as for `length_controlled_win_rate`."
         for i, row in self.figures.iterrows():
             if (table := self.annotations.get((row["model"], row["annotator"]))) is None: continue
             found = length_controlled_win_rate(table, **settings)
@@ -259,7 +259,7 @@ def load_published(
     path: str | Path,  # a leaderboard of AlpacaEval as a CSV file, with the model in the first column
     annotator: str | None = None,  # name of the annotator; None: the name of the file
 ) -> Scoreboard:  # metrics without annotations
-    "Load a published leaderboard. Raises `RecordError` if it has no win-rates, or a model twice."
+    "Load a published leaderboard. Raises `RecordError` if it has no win rates, or a model twice."
     table, origin = read_table(path)
     if not len(table) or not len(table.columns): raise RecordError("has no rows", origin.name)
     if annotator is not None and (problem := _text_problem(annotator)):

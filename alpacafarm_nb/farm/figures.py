@@ -47,7 +47,7 @@ def overoptimization_figure(
     table: pd.DataFrame,  # one row per point: columns `x`, judge, value, standard_error (or low, high), maybe labeler
     x: str = "n",  # column of the horizontal axis: n (on a logarithmic axis), step, kl, …
     right: tuple = (),  # values of `judge` drawn on a separate right axis, such as a reward in its own unit
-    y_title: str = "win-rate, %",  # title of the left axis
+    y_title: str = "win rate, %",  # title of the left axis
     width: int = 3,  # number of panels per row
 ):  # a plotly figure
     "Return a figure of gold and proxy against optimization strength with error bands, one panel per labeler."

@@ -184,7 +184,7 @@ def estimate_memory(
     numbers, kept = shape.adapter(rank), activations(shape, footprint.rows, footprint.length, rank, half, checkpointing)
     adam, adapters = 2 if getattr(config, "optimizer", "adamw") != "adamw" else 8, footprint.trained + footprint.read
     held = {"base": shape.base, f"{adapters} adapters": adapters * numbers * 4,
-            "gradients and optimiser": footprint.trained * numbers * (4 + adam)}
+            "gradients and optimizer": footprint.trained * numbers * (4 + adam)}
     train = kept + _logits(shape, footprint) + _unpacked(shape)
     rollout = _cache(shape, footprint, prompt + response) + _unpacked(shape)
     phases = {f"training, {footprint.rows} x {footprint.length} tokens": train,

@@ -121,7 +121,7 @@ def method_table(
 def method_contrasts(
     results: pd.DataFrame,  # as for `method_table`
     judge: str = "gold",
-) -> pd.DataFrame:  # method, rival, difference, error; the method with the higher win-rate first
+) -> pd.DataFrame:  # method, rival, difference, error; the method with the higher win rate first
     "How far each method is ahead of each that is below it, paired by seed and instruction."
     cubes = _cubes(results, judge)
     ranked, rows = sorted(cubes, key=lambda m: -cubes[m].mean()), []

@@ -268,7 +268,7 @@ def late_table(
 
 def comparison_table(
     results: pd.DataFrame,  # of several seeds
-) -> pd.DataFrame:  # a row a labeler, method and judge: win-rate, and its paired difference to the better SFT
+) -> pd.DataFrame:  # a row a labeler, method and judge: win rate, and its paired difference to the better SFT
     "Policies against the reference outputs, and against SFT: sampled or greedy, whichever wins more by that judge."
     found, rows = [], results[results["setting"].notna()]
     for (who, judge), part in rows.groupby(["labeler", "judge"]):
@@ -301,8 +301,8 @@ def shipped_study() -> dict:  # manifest, and the tables of `summary`
 
 def gains(
     study: dict,  # as `shipped_study` gives it
-    judge: str = "gold",  # whose win-rates
-) -> pd.DataFrame:  # a row a policy, a column a labeler: "+5.2 ± 1.1", points of win-rate over the better SFT
+    judge: str = "gold",  # whose win rates
+) -> pd.DataFrame:  # a row a policy, a column a labeler: "+5.2 ± 1.1", points of win rate over the better SFT
     "What each method gained over SFT, sampled or greedy, by the labels it was trained on."
     table = pd.DataFrame(study["comparison"]).query("judge == @judge").copy()
     table["gain"] = [f"{d:+.1f} ± {e:.1f}" for d, e in zip(table["difference"], table["difference_error"])]

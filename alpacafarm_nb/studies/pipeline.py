@@ -403,7 +403,7 @@ def write_pipeline_report(
                      ppo=pipeline.ppo().history)
     title = f"The whole loop on {pipeline.farm.name}, seed {pipeline.seed}"
     return write_report(pipeline.store.folder / "report.html", title, [
-        ("Leaderboard", "Win-rates against the reference outputs on evaluation instructions that no training "
+        ("Leaderboard", "Win rates against the reference outputs on evaluation instructions that no training "
          "touched. Simulated is the noise-free panel of the thirteen simulated annotators, gold the known truth of "
          "this world. Errors are standard errors over the instructions of this one training seed; "
          "a difference between seeds can be larger.", [board.plot(), board]),
@@ -411,7 +411,7 @@ def write_pipeline_report(
         ("Best-of-n", "More samples mean more reward by the reward model. "
          f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
          overoptimization_figure(best_of_n_table(pipeline), "n", right=("reward model",))),
-        ("PPO as it trains", f"Proxy reward and win-rates on {pipeline.settings.n_evaluated} validation instructions.",
+        ("PPO as it trains", f"Proxy reward and win rates on {pipeline.settings.n_evaluated} validation instructions.",
          overoptimization_figure(ppo_table(pipeline), "step", right=("reward model",))),
         ("Training curves", "", training_figure(histories)),
         ("Answers side by side", "", outputs_side_by_side(board, 6, seed=pipeline.seed))],

@@ -58,12 +58,12 @@ class Desk(FarmWidget):
     def __init__(self,
         pairs: pd.DataFrame,  # checked pairs without duplicates
         labeler: str,  # name of the first labeler
-        beside: dict,  # {name: annotator, or table of preferences}: whom to compare with
+        compare_with: dict,  # {name: annotator, or table of preferences}: whom to compare with
         kept: LabelStore,  # where labels are stored
         seed: int,  # of the shuffling
     ):
-        self.pairs, self.beside, self.kept, self.seed = pairs, beside, kept, seed
-        self._verdicts = {name: {} for name in beside}
+        self.pairs, self.compare_with, self.kept, self.seed = pairs, compare_with, kept, seed
+        self._verdicts = {name: {} for name in compare_with}
         super().__init__()
         self.on_sit(labeler)
 
@@ -110,31 +110,31 @@ class Desk(FarmWidget):
         self._show(self._now)
 
     def labels(self,
-        everybody: bool = False,  # True: labels of all labelers
+        all_labelers: bool = False,  # True: labels of all labelers
     ) -> pd.DataFrame:  # instruction, input, output_1, output_2, preference, presented_first, given, annotator, seconds
         "Return the labels given to this desk's pairs so far."
-        table = self.kept.table(None if everybody else self.labeler)
+        table = self.kept.table(None if all_labelers else self.labeler)
         ours = np.array([row in self._place for row in _rows(table)], bool)     # the file may contain other pairs
         return table[ours].reset_index(drop=True)
 
     @property
     def human(self) -> HumanLabels:
         "All labelers' labels as an annotator: `farm.human = desk.human`. Raises `ConfigError` if there are none."
-        if (table := self.labels(everybody=True)).empty: raise ConfigError("no pair has been labeled yet")
+        if (table := self.labels(all_labelers=True)).empty: raise ConfigError("no pair has been labeled yet")
         return HumanLabels(table)
 
     def save(self,
         path,  # file ending in .json, .jsonl, .csv or .parquet
     ) -> Path:
         "Write all labelers' labels. Raises `ConfigError` if there are none, `RecordError` for another kind of file."
-        if (table := self.labels(everybody=True)).empty: raise ConfigError("no pair has been labeled yet")
+        if (table := self.labels(all_labelers=True)).empty: raise ConfigError("no pair has been labeled yet")
         return save_table(table, as_path(path))
 
     def agreement(self) -> pd.DataFrame:  # one row per other: agreement, low, high in percent, n
         "Return the agreement of this labeler with each annotator and each other labeler."
-        mine, everybody = self.labels(), self.labels(everybody=True)
-        rivals = {name: self._judged(name, mine) for name in self.beside}
-        rivals |= {name: table for name, table in everybody.groupby("annotator", sort=False) if name != self.labeler}
+        mine, all_labelers = self.labels(), self.labels(all_labelers=True)
+        rivals = {name: self._judged(name, mine) for name in self.compare_with}
+        rivals |= {name: table for name, table in all_labelers.groupby("annotator", sort=False) if name != self.labeler}
         found = {name: desk_agreement(mine, table) for name, table in rivals.items() if len(table) and len(mine)}
         return pd.DataFrame.from_dict({n: f for n, f in found.items() if f}, orient="index",
                                       columns=["agreement", "low", "high", "n"])
@@ -143,7 +143,7 @@ class Desk(FarmWidget):
 
     def _judged(self, name, mine):
         "Return another's preferences on the labeled pairs; an annotator judges each pair once, after it was labeled."
-        judge, known = self.beside[name], self._verdicts[name]
+        judge, known = self.compare_with[name], self._verdicts[name]
         if isinstance(judge, pd.DataFrame): return judge
         new = [i for i, row in enumerate(_rows(mine)) if row not in known]
         asked = mine.iloc[new][PAIR_KEY].reset_index(drop=True)
@@ -158,7 +158,7 @@ class Desk(FarmWidget):
         self._now = pair if pair is not None else next((i for i in left if i not in self._skipped), None)
         self._since = time.monotonic()
         table = self.agreement().reset_index(names="name")
-        labelers = sorted({self.labeler, *self.labels(everybody=True)["annotator"]})
+        labelers = sorted({self.labeler, *self.labels(all_labelers=True)["annotator"]})
         self.view = dict(pair=self._shown(), done=len(self._mine), total=len(self.pairs), labeler=self.labeler,
                          labelers=labelers, agreement=table.round(3).to_dict("records"), saved=self._saved,
                          problem="")
@@ -184,7 +184,7 @@ def _rows(table): return [tuple(row) for row in table[PAIR_KEY].values.tolist()]
 def label(
     pairs,  # table of pairs: instruction, input, output_1, output_2; other columns are ignored
     labeler: str = "me",  # your name; can be changed in the page
-    beside=(),  # whom to compare with: annotators, or {name: annotator or table of preferences}
+    compare_with=(),  # whom to compare with: annotators, or {name: annotator or table of preferences}
     answers: AnnotationCache | str | Path = "annotations.sqlite",  # file where labels are stored
     seed: int = 0,  # of the order of pairs and sides
 ) -> Desk:
@@ -193,12 +193,12 @@ def label(
     table = check_pairs(pairs)[PAIR_KEY].drop_duplicates()
     table = table[table["output_1"] != table["output_2"]].reset_index(drop=True)
     if table.empty: raise ConfigError("label: there is no pair of two different outputs")
-    return Desk(table, labeler, _others(beside), LabelStore(answers), seed)
+    return Desk(table, labeler, _others(compare_with), LabelStore(answers), seed)
 
 
-def _others(beside):
+def _others(compare_with):
     "Return whom to compare with, by name."
-    listed = beside if isinstance(beside, (list, tuple, Mapping)) else [beside]
+    listed = compare_with if isinstance(compare_with, (list, tuple, Mapping)) else [compare_with]
     if not isinstance(listed, Mapping): listed = {getattr(a, "name", None): a for a in listed}
     for name, judge in listed.items():
         if not isinstance(name, str): raise ConfigError(f"label: {judge!r} has no name: give {{name: annotator}}")

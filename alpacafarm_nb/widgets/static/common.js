@@ -183,21 +183,21 @@ function select(label, options, get, set) {
 // A number: a slider if `range` is true, a box otherwise. A new value is sent after a short pause.
 function number(label, { min, max, step, range = false, shown = String }, get, set) {
   let waiting;
-  const input = node("input", { type: range ? "range" : "number", min, max, step }), beside = node("output", {});
+  const input = node("input", { type: range ? "range" : "number", min, max, step }), readout = node("output", {});
   const value = () => {
     const given = input.value === "" ? min : Number(input.value);
     return Math.max(min, max == null ? given : Math.min(max, given));
   };
   input.addEventListener("input", () => {
-    beside.textContent = shown(value());
+    readout.textContent = shown(value());
     clearTimeout(waiting);
     waiting = setTimeout(() => set(value()), 150);
   });
   const element = field(label, input);
-  if (range) element.append(beside);
+  if (range) element.append(readout);
   return {
     element,
-    show: () => { if (document.activeElement !== input) input.value = get(); beside.textContent = shown(Number(get())); },
+    show: () => { if (document.activeElement !== input) input.value = get(); readout.textContent = shown(Number(get())); },
     stop: () => clearTimeout(waiting),
   };
 }

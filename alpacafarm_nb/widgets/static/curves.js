@@ -48,7 +48,7 @@ export default widget("curves", (model, el, kernel) => {
   const fields = [
     data.axes.length > 1 ? own(select, "x axis", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
     own(ticked, "methods", data.methods, "methods"),
-    data.judges.length > 1 ? own(ticked, "win-rate by", data.judges, "judges") : null,
+    data.judges.length > 1 ? own(ticked, "win rate by", data.judges, "judges") : null,
   ].filter(Boolean);
   const bands = node("input", { type: "checkbox", onchange: () => change({ bands: bands.checked }) });
   const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" });

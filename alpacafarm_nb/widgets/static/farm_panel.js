@@ -1,6 +1,6 @@
 // The farm panel: settings above, the run below them, then the rows, and the pairs of the row that is open.
 
-const CAPTION = "Win-rates against the reference outputs and paired differences, each ± one standard error; "
+const CAPTION = "Win rates against the reference outputs and paired differences, each ± one standard error; "
   + "the dashed mark stands at 50 %. Tokens are those that were generated for an answer, discarded candidates and all.";
 const BUSY = ["running", "stopping"];
 const KL_LABELS = { "": "KL penalty", kl_coef: "KL coefficient", beta: "beta" };
@@ -113,7 +113,7 @@ export default widget("panel", (model, el, kernel) => {
     [pairs.hidden, heading.hidden] = [!ready, !ready];
     if (!ready) { stop(); stop = () => {}; opened = null; pairs.replaceChildren(); return; }
     const base = v.rows.find((r) => r.name === v.open)?.own ? "SFT's" : "the reference's";
-    heading.textContent = `Outputs of ${v.open} (2) beside ${base} (1), judged against each other`;
+    heading.textContent = `Outputs of ${v.open} (2) compared with ${base} (1), judged against each other`;
     if (opened === v.open) return;
     opened = v.open;
     stop();

@@ -49,10 +49,10 @@ export default widget("desk", (model, el, kernel) => {
   const about = "labeling desk: 1 for left, 2 for right, 0 for a tie, u to undo, s to skip; arrow keys scroll a long output";
   const desk = node("div", { class: "af-work", tabindex: 0, role: "group", "aria-label": about, onkeydown: press }, pair,
     node("div", { class: "af-fields af-keys" }, Object.values(buttons), note));
-  const beside = node("div", { class: "af-beside" }), saved = node("span", { class: "af-note" });
+  const agreeing = node("div", { class: "af-agreeing" }), saved = node("span", { class: "af-note" });
 
   const agreement = (found) => {
-    if (!found.length) return node("p", { class: "af-note" }, "no one yet: label a pair, or pass `beside=`");
+    if (!found.length) return node("p", { class: "af-note" }, "no one yet: label a pair, or pass `compare_with=`");
     const row = (a) => {
       const shown = (v) => fixed(v, decimalsFor((a.high - a.low) / 4, a.agreement));
       const cells = [`${shown(a.agreement)} %`, `${shown(a.low)} to ${shown(a.high)} %`, a.n];
@@ -85,7 +85,7 @@ export default widget("desk", (model, el, kernel) => {
     tell();
     show(p);
     enable();
-    beside.replaceChildren(node("h4", {}, "You agree with"), agreement(v.agreement));
+    agreeing.replaceChildren(node("h4", {}, "You agree with"), agreement(v.agreement));
     saved.textContent = v.saved ? `written to ${v.saved}` : "";
   };
   kernel.onchange((state) => {
@@ -94,7 +94,7 @@ export default widget("desk", (model, el, kernel) => {
     tell();
   });
   const who = [field("your name", name), field("labelers so far", people), node("div", {}, bar, " ", status)];
-  el.append(node("div", { class: "af-fields" }, who), problem, desk, beside,
+  el.append(node("div", { class: "af-fields" }, who), problem, desk, agreeing,
     node("div", {}, button("export labels", () => ask("export")), " ", saved));
   model.on("change:view", draw);
   draw();

@@ -62,13 +62,13 @@ function curvesPart(wish) {
 function looksPart(wish) {
   const slider = node("input", { type: "range", min: 0, step: 1, class: "af-wide", oninput: () => {
     const at = Number(slider.value), last = at === steps.length - 1;
-    beside.textContent = name(at);
+    readout.textContent = name(at);
     wish("look", { step: last ? null : steps[at] });       // at the end: always the newest answers
   } });
-  const beside = node("output", {}), place = scroller("answers"), picker = field("answers after step", slider);
+  const readout = node("output", {}), place = scroller("answers"), picker = field("answers after step", slider);
   let steps = [], drawn = "";
   const name = (at) => `${steps[at] ?? ""}${at === steps.length - 1 ? " (newest)" : ""}`;
-  picker.append(beside);
+  picker.append(readout);
   const cell = (parts, score) => node("td", { class: "af-text" }, pieces(parts),
     score == null ? null : node("div", { class: "af-note" }, `reward ${tidy(score)}`));
   const row = (r) => {
@@ -83,7 +83,7 @@ function looksPart(wish) {
     slider.max = steps.length - 1;
     slider.value = steps.indexOf(v.look.step);
     slider.disabled = steps.length < 2;
-    beside.textContent = name(Number(slider.value));
+    readout.textContent = name(Number(slider.value));
     slider.setAttribute("aria-valuetext", `step ${v.look.step}`);
     if (drawn === JSON.stringify(v.look)) return;
     drawn = JSON.stringify(v.look);
