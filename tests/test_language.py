@@ -13,7 +13,7 @@ PHRASES = {   # a pattern, and what to write in its place
         "is not a …",
     r"\bstands? there twice\b|\bexists? twice\b": "appears twice",
     r"\b(?:a|one) row an? (?!Colab)\w+|\b(?:samples|answers|tokens|nats|bytes|steps|pairs|rows|labels) an? "
-    r"(?:instruction|answer|step|token|prompt|batch|pair|row|epoch|second|parameter)\b": "per",
+    r"(?:instruction|answer|step|token|prompt|pair|row|epoch|second|parameter)\b": "per",
     r"\bthe way back\b": "the backward pass",
     r"\bof like length\b": "of similar length",
     r"\bin the mean\b": "on average",
