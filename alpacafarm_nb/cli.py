@@ -128,7 +128,7 @@ def annotate(
             warnings.simplefilter("always", UserWarning)
             labels = crowd.annotate_pairs(table, flip, retry_unparsed=retry_unparsed, **how)
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. Run it again to continue: {len(crowd.answers)} answers are in {answers}.", err=True)
+        typer.echo(f"\nInterrupted. Run it again to continue: {len(crowd.cache)} answers are in {answers}.", err=True)
         raise typer.Exit(130) from None
     _write_labels(labels, to, crowd.report, [str(w.message) for w in said if issubclass(w.category, UserWarning)])
 

@@ -285,8 +285,8 @@ MUTANTS = {
         ("read rows: order lost", "result[torch.as_tensor(rows), :part.shape[1]] = part",
          "result[torch.as_tensor(np.sort(rows)), :part.shape[1]] = part"),
         ("rollout: reference is the policy",
-         "with training_inference(backbone, reference.adapter, config.precision) as net: rollout",
-         "with training_inference(backbone, policy.adapter, config.precision) as net: rollout"),
+         "with forward_in_training_precision(backbone, reference.adapter, config.precision) as net:",
+         "with forward_in_training_precision(backbone, policy.adapter, config.precision) as net:"),
     ],
     "60_methods/10_value": [
         ("values: wrong rows", "torch.cat([self.states[i] for i in rows])",

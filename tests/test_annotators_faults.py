@@ -42,7 +42,7 @@ def truth(pairs): return np.where(pairs["output_1"].str.len() > pairs["output_2"
 def pool(server, path, judges=JUDGES, **limits):
     "The pool; a busy machine may stop for a second, which is no fault of the server's."
     limits = dict(concurrency=32, timeout=60., longest_wait=.2) | limits
-    return EndpointPool(judges, Endpoint(server.url, "sk-planted-4711", **limits), answers=path)
+    return EndpointPool(judges, Endpoint(server.url, "sk-planted-4711", **limits), cache=path)
 
 
 def annotate(pool, pairs, **kwargs):
@@ -61,7 +61,7 @@ def test_transient_faults_of_all_kinds(tmp_path):
     assert (labels["preference"][given] == truth(pairs)[given]).all(), "mislabelled"
     assert (labels["failure"].notna() == ~given).all(), "no verdict without a reason, no reason beside a verdict"
     assert crowd.report.unlabeled == (~given).sum()
-    assert len(crowd.answers) <= server.requests
+    assert len(crowd.cache) <= server.requests
 
 
 @pytest.mark.parametrize("kind", ["400", "500", "filtered"])
@@ -76,10 +76,10 @@ def test_permanent_faults_lose_their_own_pairs_alone(tmp_path, kind):
         assert (labels["preference"].isna() == bad).all()
         assert labels["failure"][bad].notna().all() and labels["failure"][~bad].isna().all()
         assert (labels["preference"][~bad] == truth(pairs)[~bad]).all()
-        kept, asked = len(crowd.answers), server.requests
+        kept, asked = len(crowd.cache), server.requests
         again = annotate(pool(server, tmp_path / "a.sqlite", retries=0), pairs)   # failures are not served as answers
         assert again["preference"].equals(labels["preference"]) and server.requests > asked
-        assert len(crowd.answers) == kept and len(crowd.answers.table(failures=True)) > 0
+        assert len(crowd.cache) == kept and len(crowd.cache.table(failures=True)) > 0
 
 
 ANNOTATE = textwrap.dedent("""

@@ -38,7 +38,7 @@ def server(model):
 
 def pool(server, path, **judge):
     made = load_judges({"judges": {"judge": dict(model="smollm2", frame=FRAME, block=BLOCK) | judge}})
-    return load_pool(made, server.url, answers=path, concurrency=2)
+    return load_pool(made, server.url, cache=path, concurrency=2)
 
 
 def test_log_probabilities_are_the_models_own(server, model, tmp_path):

@@ -39,7 +39,7 @@ def run(server, path, pairs, **limits):
     with warnings.catch_warnings(action="ignore"):
         try: crowd.annotate_pairs(pairs)
         except FarmError as found: error = found
-    return error, Ledger(crowd.answers).bill()
+    return error, Ledger(crowd.cache).bill()
 
 
 @pytest.mark.parametrize("share", [0., .27, 1.])

@@ -114,6 +114,6 @@ def test_a_server_without_log_probabilities(server, model, tmp_path):
         model=str(model), frame=[dict(user="{pairs}")], block="{instruction}\n(m) {output_1}\n(M) {output_2}",
         parser=dict(kind="logprobs", tokens={1: ["m"], 2: ["M"]}),
         settings=dict(max_tokens=1, logprobs=True, top_logprobs=5))}}
-    pool = load_pool(load_judges(judge), server, answers=tmp_path / "a.sqlite")
+    pool = load_pool(load_judges(judge), server, cache=tmp_path / "a.sqlite")
     with warnings.catch_warnings(action="ignore"): labels = pool.annotate_pairs(example("outputs_pairs")[:2])
     assert all("log-probabilities of 0 tokens" in r["failure"] for r in labels)

@@ -324,7 +324,7 @@ def test_no_frame_of_ours_holds_the_key(tmp_path):
                   dict(base_url=url, api_key=KEY + "\n\n" + KEY), dict(base_url=f"http://me:{KEY}@127.0.0.1:9/v1"),
                   dict(base_url=url, api_key=[KEY])):
         for make in (Endpoint, lambda **k: load_pool(
-                "single", models={"strong": "m"}, answers=tmp_path / "a.sqlite", retries=0,
+                "single", models={"strong": "m"}, cache=tmp_path / "a.sqlite", retries=0,
                 **k).annotate_pairs(make_pairs(2))):
             try: make(**wrong)
             except FarmError as error: found.append(error)

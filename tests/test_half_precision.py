@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alpacafarm_nb.models.kernels import fused_layers
-from alpacafarm_nb.training.start import new_adapter, training_inference
+from alpacafarm_nb.training.start import new_adapter, forward_in_training_precision
 from alpacafarm_nb.methods.memory import estimate_memory
 from alpacafarm_nb.methods.sft import SFTConfig
 from alpacafarm_nb.models.reward_model import RewardModel
@@ -64,7 +64,8 @@ def test_what_is_read_is_what_was_trained(folder, dtype):
     with model.backbone.using(model.adapter, train=True) as net, fused_layers(net): trained = logps(model.backbone, net)
     with model.backbone.inference(model.adapter) as net: read = logps(model.backbone, net)
     assert torch.equal(read, trained)
-    with training_inference(model.backbone, model.adapter, "no") as net: assert torch.equal(logps(model.backbone, net),
+    with forward_in_training_precision(model.backbone, model.adapter,
+                                       "no") as net: assert torch.equal(logps(model.backbone, net),
                                                                                             trained)
     plain = model.backbone.adapters.merge(model.adapter, dtype=HALVES[dtype])   # what half precision would give
     assert not torch.equal(logps(model.backbone, plain), trained)

@@ -781,7 +781,7 @@ def test_annotators_are_known_by_what_they_say(tmp_path):
     from alpacafarm_nb.farm.worlds import load_farm
     from alpacafarm_nb.studies.pipeline import _annotator_fingerprint
     pool = lambda model, file: load_pool("single", base_url="http://127.0.0.1:9/v1", models={"strong": model},
-                                         answers=tmp_path / file, api_key="k")
+                                         cache=tmp_path / file, api_key="k")
     farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(fingerprint_of(annotator, "annotator"))
     one = pool("m", "a.sqlite")
     assert mark(one) == mark(pool("m", "b.sqlite")) != mark(pool("n", "a.sqlite"))

@@ -49,16 +49,17 @@ equal = {"zero": lambda t: np.zeros(len(t)), "rounding": lambda t: .3 + 4e-17 * 
 
 
 @pytest.mark.parametrize("reward", equal)
-@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+@pytest.mark.parametrize("kl_placement", ["reward", "loss"])
 @pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
-def test_equal_rewards_leave_the_kl_its_price(advantage, kl_in, reward, policy):
-    grads = {c: gradient(policy, equal[reward], advantage=advantage, kl_in=kl_in, kl_coef=c) for c in (.2, .02, .002)}
+def test_equal_rewards_leave_the_kl_its_price(advantage, kl_placement, reward, policy):
+    options = dict(advantage=advantage, kl_placement=kl_placement)
+    grads = {c: gradient(policy, equal[reward], **options, kl_coef=c) for c in (.2, .02, .002)}
     size = grads[.2].norm()
     assert size > 1e-3
     for coef in (.02, .002):
         assert (grads[coef] / coef - grads[.2] / .2).norm() < 1e-3 * size / .2, grads[coef].norm() / size
     if advantage == "grpo":   # without a difference between scores, GRPO and RLOO are one
-        rloo = gradient(policy, equal[reward], advantage="rloo", kl_in=kl_in, kl_coef=.2)
+        rloo = gradient(policy, equal[reward], advantage="rloo", kl_placement=kl_placement, kl_coef=.2)
         assert torch.allclose(rloo, grads[.2], atol=1e-5 * size)
 
 

@@ -395,7 +395,7 @@ def panel():
 """
 WIDGETS = {   # how each is made, and what shows every text in it
     "explorer": ("explore(labels)", "w.query = w.query | dict(page={k} // 12, at={k} % 12)"),
-    "desk": ("label(texts, evil[0], {e: Judge(e) for e in evil}, answers=AnnotationCache(':memory:'))",
+    "desk": ("label(texts, evil[0], {e: Judge(e) for e in evil}, cache=AnnotationCache(':memory:'))",
              "w.on_label(w.view['pair']['number'], 'left'); w.on_sit(evil[{k}])"),
     "board": ("agreement_board(labels, reference=evil[1])",
               "w.query = w.query | dict(a=evil[{k}], b=evil[0], relation='odd')"),

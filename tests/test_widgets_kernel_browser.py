@@ -106,7 +106,7 @@ def test_a_notebook_that_was_saved_and_reopened(lab):
     "Without a kernel the static views are there, as of the last change; with one, they stand back."
     training = "training_board({'sft': [dict(step=1, loss=2.5), dict(step=2, loss=1.25)]})"
     cells = (PAIRS, "x = explore(labels); x", BOARD.removeprefix(PAIRS) + "board", CURVES + "c",
-             "from alpacafarm_nb import label\ndesk = label(pairs.head(6), 'Eve', farm.gold, answers=':memory:'); desk",
+             "from alpacafarm_nb import label\ndesk = label(pairs.head(6), 'Eve', farm.gold, cache=':memory:'); desk",
              "from alpacafarm_nb import farm_panel, training_board\n" + training, "farm_panel()")
     with lab.open(*cells) as page:
         path = lab.folder / f"notebook-{lab.count}.ipynb"

@@ -165,7 +165,7 @@ class Run:
         self.alone: list[PresentedPair] = []    # refused together: each is asked about alone
         self.deferred: list[PresentedPair] = []   # another process is asking about these
         self.elsewhere: dict[str, int] = {}     # number of answers from other servers
-        self.ledger = Ledger(pool.answers)
+        self.ledger = Ledger(pool.cache)
 
     def take(self, showings, answer, size, places, price, seconds):
         "Read an answer about `size` pairs; the presented pairs are those at the positions `places` in it."
@@ -243,7 +243,7 @@ class EndpointPool(Annotates):
         judges: list[Judge],  # one or more, with different names
         endpoint: Endpoint,  # the server
         models: ModelTable | Mapping | str | None = None,  # models behind the classes: {class: model}, file or table
-        answers: AnnotationCache | str | Path = "annotations.sqlite",  # file in which answers are stored
+        cache: AnnotationCache | str | Path = "annotations.sqlite",  # file in which answers are stored
         name: str = "simulated",  # name of the pool in tables
         p_label_flip: float = 0.0,  # default probability that a label is flipped
     ):
@@ -253,7 +253,7 @@ class EndpointPool(Annotates):
             raise ConfigError(f"A pool needs judges with different names; these are {names}.")
         self.judges, self.endpoint, self.name, self.p_label_flip = list(judges), endpoint, name, p_label_flip
         self.models = models if isinstance(models, ModelTable) else ModelTable(models)
-        self.answers = answers if isinstance(answers, AnnotationCache) else AnnotationCache(answers)
+        self.cache = cache if isinstance(cache, AnnotationCache) else AnnotationCache(cache)
         self.endpoint.prices = self.models.prices | self.endpoint.prices
         self.report: Report | None = None
 
@@ -264,7 +264,7 @@ class EndpointPool(Annotates):
     @property
     def annotators(self) -> list["EndpointPool"]:
         "Each judge alone, as a pool of one, with the same server and file."
-        return [EndpointPool([j], self.endpoint, self.models, self.answers, j.name) for j in self.judges]
+        return [EndpointPool([j], self.endpoint, self.models, self.cache, j.name) for j in self.judges]
 
     def _streams(self, pairs, seed, draws, both_orders) -> Iterator[Iterator[PresentedPair]]:
         "Yield, for each draw, order and judge, its presented pairs; pairs of equal outputs are left out."
@@ -308,9 +308,9 @@ class EndpointPool(Annotates):
     def _kept(self, keys) -> dict[str, dict]:
         "Return the stored answers by key; a row that is not an answer of a server counts as missing."
         found = {}
-        for key, row in self.answers.get_parts(keys).items():
+        for key, row in self.cache.get_parts(keys).items():
             try: found[key] = row | dict(answer=Answer.of(row["answer"]))
-            except FarmError: self.answers._damage(row["key"])
+            except FarmError: self.cache._damage(row["key"])
         return found
 
     async def _make(self, run, call):
@@ -342,12 +342,12 @@ class EndpointPool(Annotates):
         for showing in call.showings: showing.attempt += 1
         try: answer = await self.endpoint.ask(call.body, call.path, tally, run.ledger)
         except RequestError as problem:
-            self.answers.put_failure(call.key, problem.kind, problem.detail,
+            self.cache.put_failure(call.key, problem.kind, problem.detail,
                                      price=None if math.isnan(tally["cost"]) else tally["cost"], **about)
             run.lose(call, problem)
         else:
             seconds, attempt = time.monotonic() - start, call.showings[0].attempt
-            self.answers.put(call.key, answer.as_json(), attempt=attempt, price=tally["price"], seconds=seconds,
+            self.cache.put(call.key, answer.as_json(), attempt=attempt, price=tally["price"], seconds=seconds,
                              parts=[s.key for s in call.showings], **about)
             for showing in call.showings: showing.kept = attempt
             run.take(call.showings, answer, len(call.showings), range(len(call.showings)), tally["price"], seconds)
@@ -439,7 +439,7 @@ class EndpointPool(Annotates):
                           "`.report`.", stacklevel=3)
         for server, n in run.elsewhere.items():
             warnings.warn(f"{n} labels are from earlier answers of {server}. If that server has another model under "
-                          "the same name, give another file for `answers`.", stacklevel=3)
+                          "the same name, give another file for `cache`.", stacklevel=3)
 
     def _table(self, pairs, run, flip, seed, draws, both_orders):
         "Return the labeled pairs, with the draws of a pair one after another."
@@ -513,7 +513,7 @@ class EndpointPool(Annotates):
         "Return the requests, tokens, cost and duration that `annotate_pairs` would need; nothing is sent."
         pairs = check_pairs(pairs)
         kept = requests = read = written = unparsed = 0
-        cost, met, ledger = 0., set(), Ledger(self.answers)
+        cost, met, ledger = 0., set(), Ledger(self.cache)
         for stream in self._streams(pairs, seed, draws, both_orders):
             missing = []
             for part in parts_of(stream, 500):
@@ -529,7 +529,7 @@ class EndpointPool(Annotates):
                 price = self.endpoint.price(body["model"], *tokens)
                 cost = None if price is None or cost is None else cost + price
                 requests, read, written = requests + 1, read + tokens[0], written + tokens[1]
-        took = self.answers.seconds()
+        took = self.cache.seconds()
         pace = float(np.mean(took)) * math.ceil(requests / self.endpoint.concurrency) if took and requests else None
         return Estimate(len(pairs), requests, kept, unparsed, read, written, cost, pace)
 
@@ -553,7 +553,7 @@ def load_pool(
                            # (or its contents), an evaluator's folder, a judge, or a list of judges
     base_url: str | None = None,  # address of the server up to /v1; None: OPENAI_BASE_URL, or OpenAI itself
     models=None,  # {"strong": …, "medium": …, "completion": …}, or a file like data/judges/models.yaml
-    answers: AnnotationCache | str | Path = "annotations.sqlite",  # file in which answers are stored
+    cache: AnnotationCache | str | Path = "annotations.sqlite",  # file in which answers are stored
     api_key: str | None = None,  # None: OPENAI_API_KEY
     name: str | None = None,  # name of the pool in tables
     **limits,  # of the `Endpoint`: concurrency, requests_per_minute, tokens_per_minute, max_cost, max_calls, prices …
@@ -569,5 +569,5 @@ def load_pool(
         raise ConfigError(f"load_pool: there is no setting {sorted(strange)}; the settings are "
                           f"{', '.join(inspect.signature(Endpoint).parameters)}.")
     called = name or (str(source) if str(source) in known else "simulated")
-    return EndpointPool(judges, Endpoint(base_url, api_key, **limits), models, answers, called,
+    return EndpointPool(judges, Endpoint(base_url, api_key, **limits), models, cache, called,
                         .25 if source == "p_sim_ann" else 0.)

@@ -23,8 +23,8 @@ class LabelStore:
     "People's labels in a file of answers."
 
     def __init__(self,
-        answers: AnnotationCache | str | Path = "annotations.sqlite",  # file, which judges can share
-    ): self.answers = answers if isinstance(answers, AnnotationCache) else AnnotationCache(answers)
+        cache: AnnotationCache | str | Path = "annotations.sqlite",  # file, which judges can share
+    ): self.cache = cache if isinstance(cache, AnnotationCache) else AnnotationCache(cache)
 
     def put(self,
         labeler: str,  # name of the person
@@ -36,24 +36,24 @@ class LabelStore:
         "Store a label; it is on disk when this returns. Raises `RecordError` for a preference outside 1 to 2."
         said = dict(preference=1 + preference_probability(preference), presented_first=presented_first,
                     given=datetime.now(UTC).isoformat())   # more precise than `made`, so that labels can be ordered
-        self.answers.put(_key(labeler, pair), said, judge=labeler, model=PERSON, request=_seen(pair), seconds=seconds)
+        self.cache.put(_key(labeler, pair), said, judge=labeler, model=PERSON, request=_seen(pair), seconds=seconds)
 
     def remove(self,
         labeler: str,  # name of the person
         pair: dict,  # instruction, input, output_1, output_2
     ) -> None:
         "Remove a label; without one, nothing happens."
-        self.answers.remove(_key(labeler, pair))
+        self.cache.remove(_key(labeler, pair))
 
     def table(self,
         labeler: str | None = None,  # name of the person; None: all people
     ) -> pd.DataFrame:  # SEEN, preference, presented_first, given (time), annotator, seconds
         "Return all labels, the oldest first, without damaged rows."
-        rows = [r for r in self.answers.table().to_dict("records")
+        rows = [r for r in self.cache.table().to_dict("records")
                 if r["model"] == PERSON and labeler in (None, r["judge"])]
-        whole = self.answers.get(r["key"] for r in rows)   # without damaged rows
+        whole = self.cache.get(r["key"] for r in rows)   # without damaged rows
         rows = [dict(**r["request"], **r["answer"], annotator=r["judge"], seconds=r["seconds"])
-                for r in rows if r["key"] in whole and (_can_be_label(r) or self.answers._damage(r["key"]))]
+                for r in rows if r["key"] in whole and (_can_be_label(r) or self.cache._damage(r["key"]))]
         columns = [*SEEN, "preference", "presented_first", "given", "annotator", "seconds"]
         return pd.DataFrame(sorted(rows, key=lambda row: row["given"]), columns=columns)
 

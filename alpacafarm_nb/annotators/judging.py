@@ -48,11 +48,11 @@ def _shown(thing) -> str:
 def win_probability(
     annotator,  # with `.expected(pairs)` or `.annotate_pairs(pairs, seed=)`
     outputs: pd.DataFrame,  # instruction, input, output: a text per row, or a list of n texts
-    instructions: pd.DataFrame,  # the same rows, with the reference `output`
+    references: pd.DataFrame,  # the same rows, with the reference `output`
 ) -> np.ndarray:  # in percent: [rows], or [rows, n] where the outputs are lists
     "The probability that the annotator prefers each output to the reference output."
     several = len(outputs) and not isinstance(outputs["output"].iloc[0], str)
     flat = outputs[["instruction", "input", "output"]].explode("output", ignore_index=True)
-    reference = np.repeat(instructions["output"].to_numpy(), len(flat) // max(1, len(outputs)))
+    reference = np.repeat(references["output"].to_numpy(), len(flat) // max(1, len(outputs)))
     wins = 100 * (judge_pairs(annotator, flat.assign(output_1=reference, output_2=flat["output"])) - 1)
     return wins.reshape(len(outputs), -1) if several else wins

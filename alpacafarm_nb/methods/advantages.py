@@ -91,7 +91,7 @@ def ppo_advantages(
     config,  # a `PPOConfig`
 ) -> Advantages:
     "Advantages of a rollout, which include the price of the KL unless the KL is a separate loss."
-    price = kl_coef if config.kl_in == "reward" else 0.
+    price = kl_coef if config.kl_placement == "reward" else 0.
     rewards = lambda scores: token_rewards(scores, rollout.logps, rollout.ref_logps, rollout.mask, price)
     if config.advantage == "gae": return _gae_advantages(rewards(scores), scores, values, rollout.mask, config)
     if config.advantage == "rloo": found = rloo_advantages(rewards(scores).sum(1), config.group_size)

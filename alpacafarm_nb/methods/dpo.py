@@ -23,7 +23,7 @@ from ..models.policy import Model, check_policy
 from ..training.batches import length_batches
 from ..training.config import Number, PositiveFloat, PositiveInt, TableConfig, Ties
 from ..training.learner import Learner
-from ..training.start import new_adapter, training_inference, training_start
+from ..training.start import new_adapter, forward_in_training_precision, training_start
 
 # %% auto #0
 __all__ = ['PREFERENCE_LOSSES', 'PairTerms', 'log_ratio_reward', 'mean_ratio_reward', 'mean_reward', 'log_odds_reward',
@@ -131,7 +131,7 @@ def pair_logps(
     backbone, order = model.backbone, np.argsort(pairs.lengths, kind="stable")
     batch_size = batch_size or (32 if backbone.n_parameters < 1e9 else 4)
     result = torch.zeros(len(pairs), 2)
-    with training_inference(backbone, model.adapter, precision) as net, torch.no_grad():
+    with forward_in_training_precision(backbone, model.adapter, precision) as net, torch.no_grad():
         for i in progress(range(0, len(order), batch_size), desc=f"{model.name} reads", unit="batch"):
             rows = order[i:i + batch_size]
             result[rows] = pair_answer_logps(backbone, net, pairs.batch(rows, backbone)).float().cpu().view(2, -1).T

@@ -50,7 +50,7 @@ class ExpertConfig(SFTConfig):
 
     def footprint(self, prompt: int, response: int) -> Footprint:
         "What a run keeps in memory with prompts and answers of these lengths, in tokens."
-        return replace(super().footprint(prompt, response), read=2, rollouts=64)
+        return replace(super().footprint(prompt, response), read_adapters=2, rollouts=64)
 
     @classmethod
     def paper(cls, lora: bool = False) -> "ExpertConfig":

@@ -122,9 +122,9 @@ class Footprint:
     "What a method processes at a time and keeps in memory; settings have `footprint(prompt, response)`."
     rows: int                    # rows per forward and backward pass
     length: int                  # their length, in tokens
-    answers: int                 # number of answer tokens among them
-    trained: int = 1             # number of adapters that are trained
-    read: int = 1                # number of adapters that are only read
+    answer_tokens: int           # number of answer tokens among them
+    trained_adapters: int = 1    # number of adapters that are trained
+    read_adapters: int = 1       # number of adapters that are only read
     full_logits: bool = False    # whether whole distributions are compared
     rollouts: int = 0            # number of answers that are sampled and kept
     value_states: bool = False   # whether hidden states of rollouts are kept, for a small value network
@@ -182,9 +182,10 @@ def estimate_memory(
     asked = getattr(config, "precision", "auto")
     half = asked in ("bf16", "fp16") or asked == "auto" and shape.itemsize == 2
     numbers, kept = shape.adapter(rank), activations(shape, footprint.rows, footprint.length, rank, half, checkpointing)
-    adam, adapters = 2 if getattr(config, "optimizer", "adamw") != "adamw" else 8, footprint.trained + footprint.read
+    adam = 2 if getattr(config, "optimizer", "adamw") != "adamw" else 8
+    adapters = footprint.trained_adapters + footprint.read_adapters
     held = {"base": shape.base, f"{adapters} adapters": adapters * numbers * 4,
-            "gradients and optimizer": footprint.trained * numbers * (4 + adam)}
+            "gradients and optimizer": footprint.trained_adapters * numbers * (4 + adam)}
     train = kept + _logits(shape, footprint) + _unpacked(shape)
     rollout = _cache(shape, footprint, prompt + response) + _unpacked(shape)
     phases = {f"training, {footprint.rows} x {footprint.length} tokens": train,
@@ -193,14 +194,14 @@ def estimate_memory(
     parts = {**held, largest: phases[largest]}
     if merged := _merged(shape): parts["merged copies"] = merged
     if footprint.rollouts: parts["rollouts"] = _rollouts(shape, footprint, prompt + response, response)
-    loaded = shape.base + footprint.read * numbers * 4
+    loaded = shape.base + footprint.read_adapters * numbers * 4
     name = type(config).__name__.removesuffix("Config")
     return MemoryEstimate(f"{name} on {shape.n_parameters / 1e6:,.0f} M parameters", parts, loaded)
 
 # %% ../../nbs/api/60_methods/02_memory.ipynb #export-def-name-of-method
 def _logits(shape, footprint):
     "Bytes of logits: a few million at a time in three forms, or whole distributions, twice and with gradients."
-    wanted = footprint.answers * shape.vocab
+    wanted = footprint.answer_tokens * shape.vocab
     return 6 * 4 * wanted if footprint.full_logits else 3 * 4 * min(wanted, 2 ** 23)
 
 def _unpacked(shape):

@@ -62,7 +62,7 @@ class PPOConfig(Settings):
     whiten_rewards: bool = False  # scale token rewards, KL included, to deviation 1 before they are summed
     kl_coef: NonNegativeFloat = .2        # strength of the KL penalty, in the units of the reward as scaled above
     kl_target: NonNegativeFloat | None = None  # KL in nats per answer that kl_coef is adapted to; None: fixed
-    kl_in: str = "reward"  # "reward": part of each token's reward; "loss": a loss with the gradient of the KL
+    kl_placement: str = "reward"  # "reward": part of each token's reward; "loss": a loss with the gradient of the KL
     clip_range: PositiveFloat = .2        # how far a token's probability ratio can move before its gradient stops
     value_clip_range: NonNegativeFloat | None = None  # how far a value can move in a step; None: no limit
     advantage: str = "gae"  # "gae": relative to a value function; "rloo", "grpo": to other answers to the same
@@ -82,7 +82,7 @@ class PPOConfig(Settings):
         if self.advantage != "gae" and (self.group_size < 2 or self.rollout_batch_size % self.group_size):
             raise ConfigError(f"PPOConfig: {self.rollout_batch_size} rollouts cannot be split into groups of "
                               f"{self.group_size}: {self.advantage} compares 2 or more answers per instruction")
-        for name, known in {"kl_in": ("reward", "loss"), "value": ("head", "adapter"),
+        for name, known in {"kl_placement": ("reward", "loss"), "value": ("head", "adapter"),
                             "advantage": ("gae", "rloo", "grpo")}.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"PPOConfig: {name} is {getattr(self, name)!r}: give {' or '.join(known)}")
@@ -103,8 +103,8 @@ class PPOConfig(Settings):
         groups, each = max(1, self.part_size // self.answers_per_instruction), self.answers_per_instruction
         learned = self.advantage == "gae"
         return Footprint(groups, prompt + each * response, groups * each * response,
-                         trained=1 + (learned and self.value == "adapter"), read=2, rollouts=self.rollout_batch_size,
-                         value_states=learned and self.value == "head")
+                         trained_adapters=1 + (learned and self.value == "adapter"), read_adapters=2,
+                         rollouts=self.rollout_batch_size, value_states=learned and self.value == "head")
 
     @classmethod
     def paper(cls, human: bool = False, lora: bool = False) -> "PPOConfig":
@@ -152,7 +152,7 @@ def ppo_step(
         with learner.own_randomness(), backbone.using(policy.adapter, train=True) as net:
             with learner.autocast(): logps = rollout_logps(backbone, net, rollout, part, batch, config)
             losses, clipped = ppo_policy_loss(logps, cut(rollout.logps), cut(found.advantages), mask, config.clip_range)
-            if config.kl_in == "loss":
+            if config.kl_placement == "loss":
                 kl = kl_surrogate_loss(logps, cut(rollout.logps), cut(rollout.ref_logps), mask)
                 losses = losses + kl_coef / found.unit * kl
             figures["policy_loss"] += learner.backward(mean(losses), part)

@@ -35,7 +35,7 @@ from ..training.checkpoints import resumed_extra, is_step_list
 from ..training.config import (NonNegativeFloat, NonNegativeInt, Optimizer, PositiveFloat, PositiveInt,
                                            Precision, Schedule, Settings)
 from ..training.learner import Learner, processes
-from ..training.start import new_adapter, training_inference, training_start
+from ..training.start import new_adapter, forward_in_training_precision, training_start
 
 # %% auto #0
 __all__ = ['QuarkConfig', 'Pool', 'learned_rows', 'learned_controls', 'learned_batches', 'quark_step', 'train_quark']
@@ -94,7 +94,7 @@ class QuarkConfig(Settings):
     def footprint(self, prompt: int, response: int) -> Footprint:
         "What a run keeps in memory with prompts and answers of these lengths, in tokens."
         rows = max(1, self.batch_size // self.gradient_accumulation_steps)
-        return Footprint(rows, prompt + response, rows * response, read=2, full_logits=True,
+        return Footprint(rows, prompt + response, rows * response, read_adapters=2, full_logits=True,
                          rollouts=self.rollout_batch_size)
 
     @classmethod
@@ -200,7 +200,7 @@ def quark_step(
     plain, total = backbone.codec.control_ids(reference.decoding.control), sum(len(pool.outputs[i]) for i in rows)
     for part in np.array_split(rows, min(config.gradient_accumulation_steps, len(rows))):
         prompts, outputs = [pool.prompts[i] for i in part], [pool.outputs[i] for i in part]
-        with training_inference(backbone, reference.adapter, config.precision) as net, torch.no_grad():
+        with forward_in_training_precision(backbone, reference.adapter, config.precision) as net, torch.no_grad():
             bare = [backbone.codec.with_control(p, plain) for p in prompts]
             read = collate(bare, outputs, range(len(part)), backbone)
             ref_logits, _ = _logits(backbone, net, read, config)

@@ -19,7 +19,7 @@ from ..models.backbone import token_logps
 from ..models.batches import Batch, masked_mean
 from ..models.policy import Model
 from ..training.batches import collate, length_batches
-from ..training.start import precision_for, training_inference
+from ..training.start import precision_for, forward_in_training_precision
 
 # %% auto #0
 __all__ = ['Rollout', 'scatter_to_mask', 'map_rows', 'rollout_logps', 'roll_out', 'instruction_order', 'minibatches']
@@ -87,9 +87,10 @@ def roll_out(
         return map_rows(rollout, backbone, lambda rows, b: rollout_logps(backbone, net, rollout, rows, b, config),
                          config.part_size, config.answers_per_instruction)
     if backbone.dtype != torch.float32 or precision_for(backbone, config.precision) != "no":
-        with training_inference(backbone, policy.adapter, config.precision) as net: again = read(net)
+        with forward_in_training_precision(backbone, policy.adapter, config.precision) as net: again = read(net)
         rollout.gap, rollout.logps = masked_mean((again - rollout.logps).abs(), rollout.mask).item(), again
-    with training_inference(backbone, reference.adapter, config.precision) as net: rollout.ref_logps = read(net)
+    with forward_in_training_precision(backbone, reference.adapter, config.precision) as net:
+        rollout.ref_logps = read(net)
     return rollout
 
 # %% ../../nbs/api/60_methods/09_rollout.ipynb #export-def-deal-n-int

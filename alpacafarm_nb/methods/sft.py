@@ -23,7 +23,7 @@ from ..training.batches import collate, encode_examples, length_batches
 from ..training.config import PositiveFloat, PositiveInt, TableConfig
 from ..training.history import History
 from ..training.learner import Learner
-from ..training.start import new_adapter, training_inference, training_start
+from ..training.start import new_adapter, forward_in_training_precision, training_start
 
 # %% auto #0
 __all__ = ['ADAPTER_RATES', 'STILL', 'pretrain', 'SFTConfig', 'sft_settings', 'mean_logp_shift', 'warn_if_unchanged',
@@ -96,7 +96,7 @@ def mean_logp_shift(
     found = []
     for model in (start, end):
         batch = collate(prompts, outputs, range(len(prompts)), model.backbone)
-        with training_inference(model.backbone, model.adapter, precision) as net, torch.no_grad():
+        with forward_in_training_precision(model.backbone, model.adapter, precision) as net, torch.no_grad():
             found.append(token_logps(model.backbone, net, batch)[batch.output_mask].float())
     return (found[0] - found[1]).abs().mean().item()
 

@@ -18,7 +18,8 @@ from ..core import ConfigError, stable_hash
 from ..models.kernels import fused_layers
 
 # %% auto #0
-__all__ = ['new_adapter', 'base_identity', 'training_start', 'precision_for', 'training_inference', 'in_single_precision']
+__all__ = ['new_adapter', 'base_identity', 'training_start', 'precision_for', 'forward_in_training_precision',
+           'in_single_precision']
 
 # %% ../../nbs/api/50_training/04_start.ipynb #export-contextmanager-def-fused-lora
 @contextmanager
@@ -111,7 +112,7 @@ def _rounding(backbone, precision):
     return precision
 
 @contextmanager
-def training_inference(
+def forward_in_training_precision(
     backbone,          # the shared network
     adapter: str | None,  # name of the adapter; None for the base itself
     precision: str = "auto",  # the precision of training

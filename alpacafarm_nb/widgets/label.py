@@ -103,7 +103,7 @@ class Desk(FarmWidget):
 
     def on_export(self):
         "Write all labels of this desk's pairs to a new JSON file next to the annotations; overwrite no file."
-        place = self.kept.answers.path
+        place = self.kept.cache.path
         folder = Path(".") if place == ":memory:" else Path(place).parent
         files = (folder / f"labels-{k}.json" for k in range(1, 10_000))
         self._saved = str(self.save(next(file for file in files if not file.exists())))
@@ -185,7 +185,7 @@ def label(
     pairs,  # table of pairs: instruction, input, output_1, output_2; other columns are ignored
     labeler: str = "me",  # your name; can be changed in the page
     compare_with=(),  # whom to compare with: annotators, or {name: annotator or table of preferences}
-    answers: AnnotationCache | str | Path = "annotations.sqlite",  # file where labels are stored
+    cache: AnnotationCache | str | Path = "annotations.sqlite",  # file where labels are stored
     seed: int = 0,  # of the order of pairs and sides
 ) -> Desk:
     """Open a labeling desk. Repeated pairs and pairs of identical outputs are left out. Raises `RecordError` for a bad
@@ -193,7 +193,7 @@ def label(
     table = check_pairs(pairs)[PAIR_KEY].drop_duplicates()
     table = table[table["output_1"] != table["output_2"]].reset_index(drop=True)
     if table.empty: raise ConfigError("label: there is no pair of two different outputs")
-    return Desk(table, labeler, _others(compare_with), LabelStore(answers), seed)
+    return Desk(table, labeler, _others(compare_with), LabelStore(cache), seed)
 
 
 def _others(compare_with):
