@@ -70,7 +70,7 @@ def test_reads_as_written(page):
 
 def test_the_list_finds_what_it_is_for():
     for text in ("is no path", "a row a step", "The way back", "turned round", "anew", "beside", "Nobody", "leashed",
-                 "16 samples an instruction", "quantised", "labelled", "win rates"): assert FOUND.search(text), text
+                 "16 samples an instruction", "quantised", "labelled", "win-rates"): assert FOUND.search(text), text
     for text in ("there is no path", "besides", "one row per step", "the method is no worse", "labeled", "a win rate"):
         assert not FOUND.search(text), text
     assert list(texts_of_code("x = 'kl_coef'  # why\ny = f'the {x}'"))[0] == "# why"

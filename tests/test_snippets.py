@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import alpacafarm_nb
+from alpacafarm_nb import teaching
 import notebooks
 import numpy as np
 import pandas as pd
@@ -59,7 +60,7 @@ def stored(tree):
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 def test_names_of_what_a_lesson_shows(lesson):
     "A reader who types it into the lesson gets no NameError, and a function of the library is still that function."
-    library, given, unknown, shadowed = set(alpacafarm_nb.__all__), set(dir(builtins)), [], []
+    library, given, unknown, shadowed = {*alpacafarm_nb.__all__, *teaching.__all__}, set(dir(builtins)), [], []
     for cell in notebooks.read(lesson)["cells"]:
         text = "".join(cell["source"])
         if cell["cell_type"] == "code":
