@@ -55,7 +55,7 @@ from .methods.binary import (
 from .methods.registry import METHODS as METHODS, Method as Method
 from .servers.cache import AnnotationCache as AnnotationCache
 from .servers.endpoint import BudgetSpent as BudgetSpent, Endpoint as Endpoint, EndpointError as EndpointError
-from .annotators.pool import AnnotatorPool as AnnotatorPool
+from .annotators.pool import AnnotatorPool as AnnotatorPool, LogOddsAnnotator as LogOddsAnnotator
 from .annotators.judges import Judge as Judge, load_judges as load_judges
 from .annotators.endpoint_pool import EndpointPool as EndpointPool, load_pool as load_pool
 from .annotators.local import (

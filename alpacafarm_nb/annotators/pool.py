@@ -150,11 +150,14 @@ class LogOddsAnnotator(Annotates):
         first: np.ndarray,  # [pairs] which output was presented first: 1 or 2
     ) -> np.ndarray:  # [pairs]
         "Return the log-odds that output_2 is better."
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method log_odds(pairs, first): define it")
 
     def probability(self, pairs: pd.DataFrame, first: np.ndarray) -> np.ndarray:
         "Return the probability `[pairs]` that output_2 is preferred. Raises `FarmError` if log-odds are not numbers."
         odds, same = np.asarray(self.log_odds(pairs, first), float), identical(pairs)
+        if odds.shape != (len(pairs),):
+            raise FarmError(f"{self.name} returned log-odds of shape {odds.shape} for {len(pairs)} pairs: return one "
+                            "number per pair.")
         if (lost := np.isnan(odds) & ~same).any():
             raise FarmError(f"{self.name} gave no number for {lost.sum()} of {len(pairs)} pairs, the first in row "
                             f"{int(lost.argmax())}: a label for it would be invented.")
@@ -193,6 +196,10 @@ class AnnotatorPool(Annotates):
         annotators: list,  # objects with .name, .annotate_pairs and .expected
         name: str = "simulated",  # name of the pool in tables
     ):
+        annotators = list(annotators) if isinstance(annotators, (list, tuple)) else [annotators]
+        for a in annotators:
+            if isinstance(a, type) or not all(hasattr(a, m) for m in ("name", "annotate_pairs", "expected")):
+                raise ConfigError(f"A pool needs annotators with .name, .annotate_pairs and .expected, not {a!r}.")
         names = [a.name for a in annotators]
         if len(set(names)) < len(names) or not names:
             raise ConfigError(f"A pool needs annotators with different names; these are {names}.")
