@@ -34,27 +34,27 @@ COMPARED = ("dpo", "dpo_per_token", "ipo", "kto", "simpo", "orpo", "dpo_on_coins
             "feedme_random", "reward_conditioning", "unconditioned")
 
 def compared_methods() -> dict[str, Method]:
-    "The methods of the comparison with their controls, by name."
+    "Return the methods of the comparison and their controls, by name."
     known = METHODS | {"expert_two_rounds": METHODS["expert_iteration"].with_settings(rounds=2)}
     return {name: known[name].with_settings(**CHOSEN.get(name, {})) for name in COMPARED}
 
 @dataclass
 class ComparisonSettings(PipelineSettings):
-    "Sizes of the comparison."
-    methods: dict = field(default_factory=compared_methods)  # by name
+    "Sizes of the comparison, and its methods."
+    methods: dict = field(default_factory=compared_methods)  # methods by name
     n_final: int = 2  # samples per instruction of the policies compared
 
     def as_settings(self) -> dict[str, Any]:
-        "What a manifest says of these settings."
+        "Return what a manifest records of these settings."
         return {**vars(self), "methods": {name: m.as_settings() for name, m in self.methods.items()}}
 
 # %% ../../nbs/api/85_studies/05_method_comparison.ipynb #field
 class MethodComparison(Pipeline):
-    "The policies of one seed, and how they are evaluated."
+    "The policies of one seed, and their evaluation."
 
     def judged(self, name: str, split: str = "eval") -> pd.DataFrame:
-        """Per instruction and annotator, how likely the policy's answers are preferred to the reference, in percent;
-        and the mean number of words."""
+        """Return, per instruction and annotator, the probability that the policy's answers are preferred to the
+        reference, in percent; and per instruction, their mean number of words."""
         s, asked = self.settings, getattr(self.farm, split)
         drawn = dict(n=s.n_final, temperature=s.temperature, seed=seed_for(self.seed, "final"))
         def make():
@@ -69,7 +69,7 @@ class MethodComparison(Pipeline):
         return self.table(f"judged_{name}_{split}", needs, make, f"judge the answers of {name}")
 
     def _answering(self, name):
-        "The model of that name: a trained policy, or one that needs no training."
+        "The model with this name: a trained policy, or one that needs no training."
         fixed = {"base": lambda: self.base, "sft": self.sft, "sft_greedy": self.sft,
                  "best_of_16": lambda: BestOfN(self.sft(), self.reward(), 16, self.settings.temperature)}
         return fixed[name]() if name in fixed else self.policy(name, self.settings.methods[name])
@@ -79,13 +79,13 @@ UNTRAINED = ("base", "sft", "sft_greedy", "best_of_16")
 
 def run_comparison_seed(
     seed: int,  # of the training
-    folder: str | Path,  # where its stages are kept
+    folder: str | Path,  # where the stages of this seed are kept
     settings: ComparisonSettings | None = None,
     farm: Farm | None = None,  # None for the embedded farm
-    split: str = "eval",  # which instructions are answered
+    split: str = "eval",  # split of the farm whose instructions are answered
     quantize: str | None = None,  # "nf4" for a base in 4 bits
-) -> pd.DataFrame:  # a row a method, judge and instruction
-    "All methods of one seed."
+) -> pd.DataFrame:  # one row per method, judge and instruction
+    "Return the results of all methods of one seed."
     settings, farm = settings or ComparisonSettings(), farm or load_farm("farmyard")
     run, parts = MethodComparison(farm, folder, seed, settings, quantize=quantize), []
     run.reward()
@@ -98,12 +98,17 @@ def run_comparison_seed(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/api/85_studies/05_method_comparison.ipynb #table
+def _cubes(results, judge):
+    "The values of each method, as arrays [seeds, instructions]."
+    return {m: rows.pivot_table("value", "seed", "item").to_numpy()
+            for m, rows in results[results["judge"] == judge].groupby("method")}
+
 def method_table(
-    results: pd.DataFrame,  # of several seeds, as `run_comparison_seed` gives them, with a column `seed`
-    methods: dict[str, Method] | None = None,  # by name; None for those of the comparison
-    judge: str = "gold",
-) -> pd.DataFrame:  # a row a method: win_rate, over_sft, over_control (each with its error), control, words
-    "What each method gains, and how much of it is its own."
+    results: pd.DataFrame,  # of several seeds, as returned by `run_comparison_seed`, with a column `seed`
+    methods: dict[str, Method] | None = None,  # methods by name; None for those of the comparison
+    judge: str = "gold",  # annotator whose win rates are compared
+) -> pd.DataFrame:  # one row per method: control, words; win_rate, over_sft, over_control with errors
+    "Return the win rate of each method, its gain over SFT, and its gain over its control."
     methods, cubes = compared_methods() if methods is None else methods, _cubes(results, judge)
     words = results[results["judge"] == "words"].groupby("method")["value"].mean()
     rival = max(("sft", "sft_greedy"), key=lambda m: cubes[m].mean())
@@ -118,11 +123,12 @@ def method_table(
         rows.append(row)
     return pd.DataFrame(rows).round(3)
 
+# %% ../../nbs/api/85_studies/05_method_comparison.ipynb #contrasts
 def method_contrasts(
     results: pd.DataFrame,  # as for `method_table`
-    judge: str = "gold",
+    judge: str = "gold",  # annotator whose win rates are compared
 ) -> pd.DataFrame:  # method, rival, difference, error; the method with the higher win rate first
-    "How far each method is ahead of each that is below it, paired by seed and instruction."
+    "Return how far each method is ahead of every method below it, paired by seed and instruction."
     cubes = _cubes(results, judge)
     ranked, rows = sorted(cubes, key=lambda m: -cubes[m].mean()), []
     for method, rival in combinations(ranked, 2):
@@ -130,24 +136,20 @@ def method_contrasts(
         rows.append(dict(method=method, rival=rival, difference=found.estimate, error=found.standard_error))
     return pd.DataFrame(rows).round(3)
 
+# %% ../../nbs/api/85_studies/05_method_comparison.ipynb #differences
 def method_differences(
     results: pd.DataFrame,  # as for `method_table`
-    other: pd.DataFrame,  # the same seeds, methods and instructions done another way
-    judge: str = "gold",
-) -> pd.DataFrame:  # method, difference, error: how far the other way is ahead
-    "What the other way changes for each method, and in the mean over methods, paired by seed and instruction."
+    other: pd.DataFrame,  # the same seeds, methods and instructions under another condition
+    judge: str = "gold",  # annotator whose win rates are compared
+) -> pd.DataFrame:  # method, difference (`other` minus `results`), error
+    "Return the change of each method under the other condition, and the mean of all changes, with paired errors."
     one, two = _cubes(results, judge), _cubes(other, judge)
     changes = {method: two[method] - one[method] for method in one}
     found = {m: bootstrap(x) for m, x in (changes | {"mean of all": sum(changes.values()) / len(changes)}).items()}
     rows = [dict(method=m, difference=f.estimate, error=f.standard_error) for m, f in found.items()]
     return pd.DataFrame(rows).round(3)
 
-def _cubes(results, judge):
-    "Values of each method [seeds, instructions]."
-    return {m: rows.pivot_table("value", "seed", "item").to_numpy()
-            for m, rows in results[results["judge"] == judge].groupby("method")}
-
 # %% ../../nbs/api/85_studies/05_method_comparison.ipynb #export-def-shipped-field
-def shipped_comparison() -> dict:  # manifest, `method_table` by judge, contrasts; under "nf4" the same in 4 bits
-    "The comparison that ships with this installation; raises `FarmError` where there is none."
+def shipped_comparison() -> dict:  # manifest, `method_table` by judge, contrasts; under "nf4", the same in 4 bits
+    "Return the comparison that ships with this installation. Raises `FarmError` if there is none."
     return json.loads(data_path("results", "method_comparison.json").read_text(encoding="utf-8"))

@@ -46,9 +46,9 @@ class PipelineSettings(Settings):
     n_pairs: PositiveInt = 2          # pairs of samples per instruction of the preference split
     p_label_flip: Share = 0.25        # share of the simulated labels that is flipped, as in the paper's p_sim_ann
     temperature: PositiveFloat = 0.5  # at which policies are evaluated
-    n: PositiveInt = 16               # samples per prompt for best-of-n
+    n: PositiveInt = 16               # samples per instruction for best-of-n
     evaluate_every: PositiveInt = 4   # steps of PPO between evaluations
-    n_evaluated: PositiveInt = 100    # validation instructions of such an evaluation
+    n_evaluated: PositiveInt = 100    # validation instructions of each of these evaluations
     sft: SFTConfig = field(default_factory=SFTConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     dpo: DPOConfig = field(default_factory=DPOConfig)
@@ -60,12 +60,12 @@ class PipelineSettings(Settings):
 
     @classmethod
     def quick(cls) -> "PipelineSettings":
-        "Everything once and little of it: shows that the pipeline runs, not what the methods can do."
+        "Return very small settings: they show that the pipeline runs, not what the methods can do."
         return cls(n_pairs=1, n=4, evaluate_every=1, n_evaluated=20,
                    sft=SFTConfig(epochs=1), reward=RewardConfig(epochs=1), ppo=PPOConfig(steps=2))
 
     def as_settings(self) -> dict:
-        "What a manifest says of these settings."
+        "Return what a manifest records of these settings."
         return dict(vars(self))
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #memory-run
@@ -77,11 +77,11 @@ class MemoryRun:
 
     @staticmethod
     def key(name: str, inputs) -> str:
-        "What a stage's result is kept under: a hash of its name and inputs."
+        "Return the key of a stage's result: a hash of its name and inputs."
         return stable_hash(package_version(), name, inputs)
 
     def run(self, name: str, inputs, compute: Callable, save=None, load=None, say: str | None = None):
-        "Return the result of a stage for these inputs, computed if it is not there."
+        "Return the result of a stage for these inputs, and compute it if it is not there."
         key = self.key(name, inputs)
         if key in self.results:
             self.loaded.append(name)
@@ -97,8 +97,8 @@ class Stages:
 
     def __init__(self,
         store: MemoryRun | RunFolder,  # where results are kept
-        root,  # what all results depend on
-        seed: int = 0,  # what they depend on as well, unless a stage has another
+        root,  # everything that all results depend on
+        seed: int = 0,  # seed of all stages that do not have their own
         say: bool = True,  # print a line as each stage begins and ends
     ):
         self.store, self.root, self.seed, self.say = store, root, seed, say
@@ -108,19 +108,19 @@ class Stages:
     def stage(self,
         name: str,  # of the stage
         inputs: list,  # settings and the names of the stages that it depends on
-        compute: Callable,  # makes the result
+        compute: Callable,  # returns the result
         save: Callable | None = None,  # writes it into a folder
         load: Callable | None = None,  # reads it from there
-        say: str = "",  # what and why
+        say: str = "",  # one line to print: what the stage does, and why
         seed: int | None = None,  # None for the pipeline's
     ):
-        "Run or load one stage, once in the life of this object."
+        "Return the result of a stage: computed, loaded, or as this object already has it."
         needs = [self.root, self.seed if seed is None else seed,
                  [self._hash(i) if isinstance(i, str) else i for i in inputs]]
         key = MemoryRun.key(name, needs)
         if self.hashes.setdefault(name, key) != key:
             raise StageError(f"stage {name!r} was made from other inputs in this run: give another name.")
-        if self._missing is not None:   # asked only for what is still to be computed
+        if self._missing is not None:   # `missing` only collects what has to be computed
             if name not in self.kept and key not in self.store.results: self._missing.append(name)
             return None
         def announced():
@@ -131,33 +131,33 @@ class Stages:
         return self.kept[name]
 
     def _hash(self, name):
-        "The hash of a stage, which is loaded or computed first if it was not yet."
+        "The hash of a stage; a stage without one is loaded or computed first."
         if name not in self.hashes: getattr(self, name)()
         return self.hashes[name]
 
     def missing(self, wanted: Callable[["Pipeline"], object]) -> list[str]:
-        "Names of the stages that `wanted(pipeline)` would compute, in order; in memory only."
-        if self.store.folder is not None: raise ConfigError("missing: a run in a folder cannot be asked this")
+        "Return the names of the stages that `wanted(pipeline)` would compute, in order; in memory only."
+        if self.store.folder is not None: raise ConfigError("missing: works only for stages in memory: give no folder")
         probe = copy(self)
         probe.hashes, probe._missing = dict(self.hashes), []
         wanted(probe)
         return probe._missing
 
     def forget(self, name: str) -> None:
-        "Drop a result, so that its model can be freed; a folder keeps it."
+        "Drop a result from memory, so that its model can be freed; a folder keeps it."
         self.kept.pop(name, None)
         if self.store.folder is None: self.store.results.pop(self.hashes.get(name), None)
 
     def model(self, name: str, inputs: list, train: Callable, base: Callable, say: str,
               seed: int | None = None) -> Model | RewardModel:
-        "A stage that trains: `train(run_dir)` returns a model on `base()`; `run_dir` is None in memory."
-        # one folder per set of inputs, so that other settings in the same run folder do not meet old checkpoints
+        "Return the model of a stage: `train(run_dir)` trains it on `base()`; `run_dir` is None in memory."
+        # one folder per set of inputs, so that other settings in the same run folder do not find old checkpoints
         def checkpoints():
             folder = self.store.folder
             return None if folder is None else folder / "checkpoints" / f"{name}-{self.hashes[name][:8]}"
         def compute():
             model = train(checkpoints())
-            if model.history.interrupted:   # half a stage is not kept as a whole one
+            if model.history.interrupted:   # an incomplete stage is not kept
                 model.free()
                 raise KeyboardInterrupt
             return model
@@ -170,7 +170,7 @@ class Stages:
         return model
 
     def table(self, name: str, inputs: list, make: Callable, say: str) -> pd.DataFrame:
-        "A stage that makes a table."
+        "Return the table of a stage."
         return self.stage(name, inputs, make, lambda t, f: save_table(t, f / "table.jsonl"),
                           lambda f: read_table(f / "table.jsonl")[0], say)
 
@@ -181,10 +181,10 @@ class Pipeline(Stages):
     def __init__(self,
         farm: Farm,  # tables, annotators and base model
         folder: str | Path | None = None,  # where the run is kept; None keeps it in memory
-        seed: int = 0,  # of everything that is sampled or initialized in training
+        seed: int = 0,  # seed of everything that is sampled or initialized in training
         settings: PipelineSettings | None = None,  # None for the defaults
         *,
-        annotator=None,  # who labels the pairs; None for the farm's simulated annotators
+        annotator=None,  # annotator that labels the pairs; None for the farm's simulated annotators
         base: Model | None = None,  # None for the farm's own base model
         sft: Model | None = None,  # None to train one on the demonstrations
         quantize: str | None = None,  # "nf4" for a base in 4 bits
@@ -193,8 +193,8 @@ class Pipeline(Stages):
         check_seed(seed)
         self.farm, self.settings = farm, settings or PipelineSettings()
         self.annotator, self.quantize, self.sft_seed = annotator or farm.simulated, quantize, seed
-        self.models = dict(base=base, sft=sft)   # those that were given, and the base once it was loaded
-        if base is None and sft is None: _ = farm.model   # raises where the farm has none
+        self.models = dict(base=base, sft=sft)   # the given models, and the base once it is loaded
+        if base is None and sft is None: _ = farm.model   # raises if the farm has none
         data = {} if folder is None else fingerprint(farm)
         config = dict(farm=farm.name, data=data, seed=seed, settings=as_json(self.settings.as_settings()))
         store = MemoryRun() if folder is None else RunFolder(folder, config)
@@ -202,8 +202,8 @@ class Pipeline(Stages):
 
     def with_changes(self, settings: PipelineSettings | None = None, seed: int | None = None,
                      annotator=None) -> "Pipeline":
-        "A pipeline in memory that shares every stage whose inputs are the same; SFT keeps its seed."
-        if self.store.folder is not None: raise ConfigError("with_changes: a run in a folder has one seed and settings")
+        "Return a pipeline in memory that shares every stage whose inputs are the same; SFT keeps its seed."
+        if self.store.folder is not None: raise ConfigError("with_changes: works only in memory: give no folder")
         other = copy(self)
         other.settings, other.annotator = settings or self.settings, annotator or self.annotator
         other.seed, other.hashes, other.kept = self.seed if seed is None else seed, {}, {}
@@ -211,7 +211,7 @@ class Pipeline(Stages):
         return other
 
     def missing(self, wanted: Callable[["Pipeline"], object]) -> list[str]:
-        "Names of the stages that `wanted(pipeline)` would compute, loading the base included; in memory only."
+        "Return the stages that `wanted(pipeline)` would compute, with `base` if it is not loaded; in memory only."
         found = super().missing(wanted)
         return ["base", *found] if self.models["base"] is None and "sft" in found else found
 
@@ -224,17 +224,17 @@ class Pipeline(Stages):
         return self.models["base"]
 
     def train(self, name: str, inputs: list, train: Callable, say: str, seed: int | None = None) -> Model | RewardModel:
-        "A stage that trains on the pipeline's base."
+        "Return the model of a stage that trains on the pipeline's base."
         return self.model(name, inputs, train, lambda: self.base, say, seed)
 
     def rows(self, split: str) -> pd.DataFrame:
-        "The rows of a table of the farm that are used."
+        "Return the rows of a split that the settings select."
         s, table = self.settings, getattr(self.farm, split)
         n = {"sft": s.n_demonstrations, "unlabeled": s.n_unlabeled, "eval": s.n_eval}.get(split)
         return table if n is None else table.head(n)
 
     def sft(self) -> Model:
-        "The policy that imitates the demonstrations."
+        "Return the policy that imitates the demonstrations."
         given, s = self.models["sft"], self.settings
         if given is not None:
             about = id(given) if self.store.folder is None else training_start(given.backbone, given.adapter)
@@ -246,7 +246,7 @@ class Pipeline(Stages):
                           "demonstrations, so that the base answers instructions at all", self.sft_seed)
 
     def pairs(self) -> pd.DataFrame:
-        "Pairs of the policy's own samples."
+        "Return pairs of the policy's own samples."
         n, most, asked = self.settings.n_pairs, self.settings.n_labeled, self.farm.preference
         if most is not None: asked = asked.head(-(-most // n))
         draw = lambda: sample_pairs(self.sft(), asked, n, seed=seed_for(self.seed, "pairs"))
@@ -257,7 +257,7 @@ class Pipeline(Stages):
     def preferences(
         self, annotator=None, p_label_flip: float | None = None, name: str = "preferences",
     ) -> pd.DataFrame:
-        "Preferences on the pairs: by the pipeline's annotator, with label noise, unless others are given."
+        "Return preferences on the pairs: by the pipeline's annotator and with its label noise, by default."
         annotator = annotator or self.annotator
         if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
         flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
@@ -268,12 +268,12 @@ class Pipeline(Stages):
                           f"is better ({100 * flip:.0f} % of the labels flipped)")
 
     def coins(self) -> pd.DataFrame:
-        "The pairs with labels that a coin gave."
+        "Return the pairs with labels from a coin."
         make = lambda: self.farm.simulated.annotate_pairs(self.pairs(), .5, seed_for(self.seed, "coins"))
         return self.table("coins", ["pairs"], make, "label the pairs by a coin, for the control")
 
     def reward(self) -> RewardModel:
-        "The reward model."
+        "Return the reward model."
         s = self.settings.reward
         return self.train("reward", ["sft", "preferences", s], lambda run_dir: train_reward_model(
             self.sft(), self.preferences(), s, seed=self.seed, run_dir=run_dir),
@@ -281,11 +281,11 @@ class Pipeline(Stages):
 
     def policy(
         self,
-        name: str,  # of the policy, and of a method in METHODS unless one is given
+        name: str,  # name of the policy, and of a method in METHODS unless one is given
         method: Method | None = None,
-        say: str | None = None,  # what and why
+        say: str | None = None,  # one line to print: what the stage does, and why
     ) -> Model:
-        "The policy that a method trains, starting from SFT."
+        "Return the policy that a method trains, starting from SFT."
         method, unlabeled = METHODS[name] if method is None else method, self.rows("unlabeled")
         feedback = getattr(self, method.learns_from)   # a stage of that name
         train = lambda run_dir: method(self.sft(), feedback(), unlabeled, name=name, seed=self.seed, run_dir=run_dir)
@@ -293,12 +293,12 @@ class Pipeline(Stages):
         return self.train(name, inputs, train, say or f"train {name}")
 
     def dpo(self) -> Model:
-        "The policy trained on the preferences directly."
+        "Return the policy trained on the preferences directly."
         return self.policy("dpo", replace(METHODS["dpo"], config=self.settings.dpo),
                            "train on the preferences directly, without a reward model (DPO)")
 
     def ppo(self) -> Model:
-        "The policy trained by reinforcement learning against the reward model, evaluated as it trains."
+        "Return the policy trained by reinforcement learning against the reward model, evaluated as it trains."
         s, reward = self.settings, self.reward()
         evaluate = PolicyEvaluator(self.farm.val.head(s.n_evaluated), judges(self.farm), reward, s.temperature,
                                    seed_for(self.seed, "look"), keep=0)
@@ -310,7 +310,7 @@ class Pipeline(Stages):
             f"reinforcement learning against the reward model: {s.ppo.steps} steps of PPO")
 
     def pool(self) -> pd.DataFrame:
-        "Candidates for best-of-n on the evaluation instructions, with their scores."
+        "Return candidates for best-of-n on the evaluation instructions, with their rewards."
         s = self.settings
         make = lambda: BestOfN(self.sft(), self.reward(), s.n, s.temperature).pool(
             self.rows("eval").drop(columns="output"), seed=seed_for(self.seed, "pool"))
@@ -318,7 +318,7 @@ class Pipeline(Stages):
                           f"sample and score {s.n} candidates for each evaluation instruction")
 
     def answers(self) -> pd.DataFrame:
-        "The answers of all models to the evaluation instructions, one table."
+        "Return the answers of all models to the evaluation instructions, in one table."
         s, asked = self.settings, self.rows("eval").drop(columns="output")
         def make():
             seed = seed_for(self.seed, "eval")
@@ -326,32 +326,32 @@ class Pipeline(Stages):
             drawn = [m.sample(asked, temperature=s.temperature, seed=seed) for m in models]
             greedy = self.sft().sample(asked, greedy=True).assign(generator="sft_greedy")
             best = pick_best(self.pool()).assign(generator=f"best_of_{s.n}")
-            columns = [c for c in (*drawn[0], "n_tokens_drawn") if c in best]   # discarded candidates are paid for, too
+            columns = [c for c in (*drawn[0], "n_tokens_drawn") if c in best]   # discarded candidates cost tokens, too
             return pd.concat([t.reindex(columns=columns) for t in (*drawn, greedy, best)], ignore_index=True)
         return self.table("answers", ["sft", "dpo", "ppo", "pool", s.temperature, s.n_eval], make,
                           f"have every model answer {len(asked)} instructions that no training touched")
 
     def board(self) -> Leaderboard:
-        "Win rates of all models against the reference outputs, by every annotator."
+        "Return the win rates of all models against the reference outputs, by every annotator."
         return leaderboard(self.answers(), self.rows("eval"), judges(self.farm), baseline="sft")
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #sft-stage
 def _annotator_fingerprint(farm, annotator):
-    "What tells an annotator of one's own from another of its name; those of the farm's world are in its fingerprint."
+    "What identifies a user's own annotator; those of the farm's world are part of the farm's fingerprint."
     if farm.world is not None and annotator is farm.simulated: return None
     return fingerprint_of(annotator, "annotator")
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #look
 def judges(farm: Farm) -> list:
-    "The annotators that a farm is evaluated by: simulated, and gold where it is known."
+    "Return the annotators that evaluate the models of a farm: simulated, and gold if it is known."
     return [a for a in (farm.simulated, farm.gold) if a is not None]
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #report
 def agreement_table(
     pipeline: Pipeline,
 ) -> pd.DataFrame:  # one row per annotator: annotator, agreement, standard_error, group
-    """How often one label of each annotator agrees with one gold label, in percent, on the training pairs. Raises
-    `StageError` where gold is unknown."""
+    """Return how often one label of each annotator agrees with one gold label on the training pairs, in percent.
+    Raises `StageError` if gold is unknown."""
     pairs, gold = pipeline.pairs(), pipeline.farm.gold
     if gold is None: raise StageError(f"the farm {pipeline.farm.name!r} has no gold labels to agree with.")
     first, second = (gold.annotate_pairs(pairs, seed=seed_for(pipeline.seed, "gold", k)) for k in (1, 2))
@@ -367,7 +367,7 @@ def agreement_table(
                          for n, r in rates.items()])
 
 def _agreement_section(pipeline):
-    "What the report says of agreement with gold."
+    "The section of the report on agreement with gold."
     table = agreement_table(pipeline)
     ceiling = table.set_index("annotator").loc["gold, asked again", "agreement"]
     return ("Agreement", "How often one label agrees with one gold label on the pairs that were labeled. "
@@ -378,7 +378,7 @@ def _agreement_section(pipeline):
 def best_of_n_table(
     pipeline: Pipeline,
 ) -> pd.DataFrame:  # n, judge, value, standard_error
-    "Win rate of best-of-n for n up to the size of the pool, by every annotator, and the reward: one row per point."
+    "Return win rates by every annotator, and rewards, of best-of-n up to the size of the pool: one row per point."
     points = best_of_n_points(pipeline.pool(), pipeline.rows("eval")["output"], judges(pipeline.farm))
     points["judge"] = points["judge"].where(points["measure"] != REWARD, "reward model")
     return points.loc[points["measure"] != WORDS, ["n", "judge", "value", "standard_error"]]
@@ -386,7 +386,7 @@ def best_of_n_table(
 def ppo_table(
     pipeline: Pipeline,
 ) -> pd.DataFrame:  # step, judge, value
-    "Win rates and proxy reward over the steps of PPO: one row per point."
+    "Return win rates and proxy reward over the steps of PPO: one row per point."
     history = pipeline.ppo().history.to_pandas().dropna(subset=["proxy"])
     columns = {f"win_rate_{j.name}": j.name for j in judges(pipeline.farm)} | {"proxy": "reward model"}
     return history.melt("step", list(columns), "judge", "value").replace({"judge": columns})
@@ -394,22 +394,22 @@ def ppo_table(
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #report-file
 def write_pipeline_report(
     pipeline: Pipeline,
-    board: Leaderboard | None = None,  # as `board` returned it; None evaluates the answers again
-) -> Path:  # of the file
-    "Write report.html into the run's folder; raises `StageError` for a pipeline in memory."
+    board: Leaderboard | None = None,  # as returned by `pipeline.board`; None evaluates the answers again
+) -> Path:  # path of the file
+    "Write report.html into the run's folder. Raises `StageError` for a pipeline in memory."
     if pipeline.store.folder is None: raise StageError("report: this pipeline has no folder to write into: give one")
     board, pool_size = pipeline.board() if board is None else board, pipeline.settings.n
     histories = dict(sft=pipeline.sft().history, reward=pipeline.reward().history, dpo=pipeline.dpo().history,
                      ppo=pipeline.ppo().history)
-    title = f"The whole loop on {pipeline.farm.name}, seed {pipeline.seed}"
+    title = f"The whole pipeline on {pipeline.farm.name}, seed {pipeline.seed}"
     return write_report(pipeline.store.folder / "report.html", title, [
         ("Leaderboard", "Win rates against the reference outputs on evaluation instructions that no training "
-         "touched. Simulated is the noise-free panel of the thirteen simulated annotators, gold the known truth of "
+         "touched. Simulated is the noise-free panel of the thirteen simulated annotators; gold is the known truth of "
          "this world. Errors are standard errors over the instructions of this one training seed; "
          "a difference between seeds can be larger.", [board.plot(), board]),
         *([] if pipeline.farm.gold is None else [_agreement_section(pipeline)]),
         ("Best-of-n", "More samples mean more reward by the reward model. "
-         f"Whether they mean better answers is what gold says. One pool of {pool_size} samples serves every n.",
+         f"Gold shows whether they mean better answers. One pool of {pool_size} samples serves every n.",
          overoptimization_figure(best_of_n_table(pipeline), "n", right=("reward model",))),
         ("PPO as it trains", f"Proxy reward and win rates on {pipeline.settings.n_evaluated} validation instructions.",
          overoptimization_figure(ppo_table(pipeline), "step", right=("reward model",))),
@@ -420,11 +420,11 @@ def write_pipeline_report(
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #demo
 def run_demo(
-    folder: str | Path = "runs/demo",  # where the run lives; a run found there goes on
+    folder: str | Path = "runs/demo",  # folder of the run; a run that is there continues
     seed: int = 0,  # of the training
-    fast: bool = False,  # little of everything: shows that it runs, not what the methods can do
-) -> Path:  # the report
-    "The whole pipeline on the embedded farm; prints the leaderboard and returns the path of the report."
+    fast: bool = False,  # very small sizes: shows that it runs, not what the methods can do
+) -> Path:  # path of the report
+    "Run the whole pipeline on the embedded farm, print the leaderboard, and return the path of the report."
     start = time.perf_counter()
     pipeline = Pipeline(load_farm("farmyard"), folder, seed, PipelineSettings.quick() if fast else None)
     stages = (pipeline.sft, pipeline.pairs, pipeline.preferences, pipeline.reward, pipeline.dpo, pipeline.ppo,
@@ -441,7 +441,7 @@ def run_demo(
     return path
 
 def _well_ordered(pool, truth) -> np.ndarray:
-    "For pairs of best-of-n's candidates that differ by the truth: whether the scores say the same; 0.5 where they tie."
+    "For pairs of candidates that differ by the truth: 1 if the scores order them in the same way, 0.5 if they tie."
     half = min(map(len, pool["score"])) // 2
     sides = [pool[["instruction", "input"]].assign(**{c: [v[part] for v in pool[c]] for c in ("output", "score")})
              .explode(["output", "score"], ignore_index=True) for part in (slice(half), slice(half, 2 * half))]
