@@ -22,7 +22,7 @@ from .quark import QuarkConfig, train_quark
 from ..training.config import Settings
 
 # %% ../../nbs/api/60_methods/16_registry.ipynb #method
-FEEDBACK = ("reward", "preferences", "coins")   # a reward model; labels; labels from a coin, for a control
+FEEDBACK = ("reward", "preferences", "coin_flip_labels")   # a reward model; labels; labels from a coin, for a control
 
 @dataclass(frozen=True)
 class Method:
@@ -63,7 +63,7 @@ def _on_policy(advantage): return Method(train_ppo, PPOConfig(advantage=advantag
 
 METHODS = {
     **{loss: _pairwise(loss) for loss in PREFERENCE_LOSSES},
-    "dpo_on_coins": Method(train_dpo, DPOConfig(), "coins"),
+    "dpo_on_coins": Method(train_dpo, DPOConfig(), "coin_flip_labels"),
     "ppo": _on_policy("gae"), "rloo": _on_policy("rloo"), "grpo": _on_policy("grpo"),
     "expert_iteration": Method(train_expert_iteration, ExpertConfig(), "reward", "expert_random"),
     "expert_random": Method(train_expert_iteration, ExpertConfig(keep="random"), "reward"),
