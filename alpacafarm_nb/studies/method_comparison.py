@@ -65,7 +65,9 @@ class MethodComparison(Pipeline):
             chances = lambda judge: win_probability(judge, answers, asked).reshape(len(asked), -1).mean(1)
             values = {j.name: chances(j) for j in judges(self.farm)} | {"words": words}
             return pd.DataFrame([row for judge, v in values.items() for row in rows_of(v, method=name, judge=judge)])
-        needs = ["sft", "reward", *([name] if name in s.methods else []), {"split": split}, s.n_final, s.temperature]
+        asked_by = [self.identity(a) for a in judges(self.farm)]
+        needs = ["sft", "reward", *([name] if name in s.methods else []), {"split": split}, s.n_final, s.temperature,
+                 asked_by]
         return self.table(f"judged_{name}_{split}", needs, make, f"judge the answers of {name}")
 
     def _answering(self, name):

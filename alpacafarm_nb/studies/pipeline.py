@@ -254,6 +254,11 @@ class Pipeline(Stages):
         return self.table("pairs", ["sft", n, most], make, f"sample {n} pairs of answers to each of "
                           f"{len(asked)} instructions, for annotators to compare")
 
+    def identity(self, annotator) -> dict:
+        "Return what distinguishes an annotator from another one with the same name."
+        about = id(annotator) if self.store.folder is None else fingerprint_of(annotator, "annotator")
+        return {"annotator": annotator.name, "fingerprint": about}
+
     def preferences(
         self, annotator=None, p_label_flip: float | None = None, name: str = "preferences",
     ) -> pd.DataFrame:
@@ -262,8 +267,7 @@ class Pipeline(Stages):
         if annotator is None: raise StageError(f"the farm {self.farm.name!r} has no annotators: give one.")
         flip = self.settings.p_label_flip if p_label_flip is None else p_label_flip
         make = lambda: annotator.annotate_pairs(self.pairs(), flip, seed_for(self.seed, name))
-        about = id(annotator) if self.store.folder is None else _annotator_fingerprint(self.farm, annotator)
-        needs = ["pairs", {"annotator": annotator.name, "fingerprint": about}, flip]
+        needs = ["pairs", self.identity(annotator), flip]
         return self.table(name, needs, make, f"ask the {annotator.name} annotators which answer "
                           f"is better ({100 * flip:.0f} % of the labels flipped)")
 
@@ -303,7 +307,8 @@ class Pipeline(Stages):
         evaluate = PolicyEvaluator(self.farm.val.head(s.n_evaluated), judges(self.farm), reward, s.temperature,
                                    seed_for(self.seed, "look"), keep=0)
         steps = sorted({*range(0, s.ppo.steps, s.evaluate_every), s.ppo.steps})
-        inputs = ["sft", "reward", s.ppo, s.evaluate_every, s.n_evaluated, s.temperature, s.n_unlabeled]
+        inputs = ["sft", "reward", s.ppo, s.evaluate_every, s.n_evaluated, s.temperature, s.n_unlabeled,
+                  [self.identity(a) for a in judges(self.farm)]]
         return self.train("ppo", inputs, lambda run_dir: train_ppo(
             self.sft(), reward, self.rows("unlabeled"), s.ppo, seed=self.seed, run_dir=run_dir,
             evaluate=evaluate, evaluate_at=steps),
@@ -335,12 +340,6 @@ class Pipeline(Stages):
         "Return the win rates of all models against the reference outputs, by every annotator."
         return leaderboard(self.answers(), self.rows("eval"), judges(self.farm), baseline="sft")
 
-# %% ../../nbs/api/85_studies/01_pipeline.ipynb #sft-stage
-def _annotator_fingerprint(farm, annotator):
-    "What identifies a user's own annotator; those of the farm's world are part of the farm's fingerprint."
-    if farm.world is not None and annotator is farm.simulated: return None
-    return fingerprint_of(annotator, "annotator")
-
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #look
 def judges(farm: Farm) -> list:
     "Return the annotators that evaluate the models of a farm: simulated, and gold if it is known."
@@ -360,7 +359,8 @@ def agreement_table(
               "simulated pool": pool.annotate_pairs(pairs, seed=seed_for(pipeline.seed, "pool")),
               f"simulated pool, {100 * flip:.0f} % flipped":
                   pool.annotate_pairs(pairs, flip, seed_for(pipeline.seed, "flipped"))}
-    labels |= {a.name: a.annotate_pairs(pairs, seed=seed_for(pipeline.seed, a.name)) for a in pool.annotators}
+    members = getattr(pool, "annotators", [])   # a single annotator has none
+    labels |= {a.name: a.annotate_pairs(pairs, seed=seed_for(pipeline.seed, a.name)) for a in members}
     rates = {name: agreement_rate(first, table) for name, table in labels.items()}
     return pd.DataFrame([dict(annotator=n, agreement=r.agreement, standard_error=r.standard_error,
                               group="single" if n in labels and "_" in n else "pool or gold")
