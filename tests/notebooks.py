@@ -100,7 +100,7 @@ def _undisturbed(folder):
 def run(notebook):
     "Run a notebook in its own folder as Jupyter would; None, or a text that shows the cell that failed and why."
     from execnb.shell import CaptureShell
-    notebook = Path(notebook)
+    notebook = Path(notebook).resolve()
     with _undisturbed(notebook.parent):
         shell = CaptureShell(mpl_format="png")
         try:

@@ -12,7 +12,7 @@ import torch
 import transformers as T
 
 import alpacafarm_nb as af
-from alpacafarm_nb.training.start import precision_for, reading
+from alpacafarm_nb.training.start import precision_for, forward_in_training_precision
 from alpacafarm_nb.methods.memory import shape_of
 from alpacafarm_nb.methods.value import ValueHead
 from alpacafarm_nb.models.loading import check_reading, own_gpu
@@ -367,7 +367,8 @@ def test_a_base_in_fp16_is_not_trained_in_another_half(llama):
             af.train_sft(base, DEMOS, batch_size=2, epochs=1, precision=precision)
         assert "use precision" not in str(caught.value)
     assert base.backbone.adapters.names == []
-    with reading(base.backbone, None) as net: assert net(torch.tensor([[1, 5]])).logits.dtype == torch.float16
+    with forward_in_training_precision(base.backbone, None) as net:
+        assert net(torch.tensor([[1, 5]])).logits.dtype == torch.float16
     on_gpu = SimpleNamespace(dtype=torch.float16, device=torch.device("cuda"))
     assert precision_for(on_gpu) == precision_for(on_gpu, "fp16") == "fp16"
     for precision in ("no", "bf16"):
