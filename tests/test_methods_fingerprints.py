@@ -776,10 +776,9 @@ def test_things_that_contain_themselves():
 
 
 def test_annotators_are_known_by_what_they_say(tmp_path):
-    "A pool of judges by its judges and models, whatever it has cached; the farm's own annotators by the farm."
+    "A pool of judges by its judges and models, whatever it has cached; the farm's annotators by what they compute."
     from alpacafarm_nb import load_pool
     from alpacafarm_nb.farm.worlds import load_farm
-    from alpacafarm_nb.studies.pipeline import _annotator_fingerprint
     pool = lambda model, file: load_pool("single", base_url="http://127.0.0.1:9/v1", models={"strong": model},
                                          cache=tmp_path / file, api_key="k")
     farm, mark = load_farm("farmyard"), lambda annotator: stable_hash(fingerprint_of(annotator, "annotator"))
@@ -788,7 +787,6 @@ def test_annotators_are_known_by_what_they_say(tmp_path):
     before = mark(one)
     one.report = {"spent": 3.}
     assert mark(one) == before
-    assert _annotator_fingerprint(farm, farm.simulated) is None
-    assert _annotator_fingerprint(farm, farm.gold) != _annotator_fingerprint(farm, one)
+    assert mark(farm.simulated) == mark(load_farm("farmyard").simulated) != mark(farm.gold) != mark(one)
     scored = lambda annotator: (lambda table: annotator)
     assert mark(scored(one)) == mark(scored(pool("m", "c.sqlite"))) != mark(scored(pool("n", "a.sqlite")))
