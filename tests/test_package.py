@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT
 
 import alpacafarm_nb
+from alpacafarm_nb.widgets.base import FOLDER, script
 
 TYPED = ("load_farm make_farm load_base load_model ask sample_pairs repeat train_sft train_reward_model best_of_n "
          "train_expert_iteration train_ppo train_dpo train_quark train_feedme train_reward_conditioning leaderboard "
@@ -67,6 +68,25 @@ def test_an_editor_completes_names(code, known, tmp_path):
     jedi = pytest.importorskip("jedi")
     found = jedi.Script(code, path=tmp_path / "x.py", project=jedi.Project(ROOT)).complete()
     assert set(known) <= {completion.name for completion in found}
+
+
+WIDGETS = [("label",), ("curves",), ("pairs", "explorer"), ("pairs", "agreement_board"), ("run", "training_board"),
+           ("pairs", "run", "farm_panel")]   # the files of each script, after the shared one
+
+
+@pytest.mark.parametrize("names", [pytest.param(names, id=names[-1]) for names in WIDGETS])
+def test_a_script_is_a_module(names, tmp_path):
+    if shutil.which("node") is None: pytest.skip("node is not on the PATH: the script's syntax is not checked")
+    module = tmp_path / f"{names[-1]}.mjs"
+    module.write_text(script(*names), encoding="utf-8")
+    done = subprocess.run(["node", "--check", module], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_file_of_a_script_asks_for_types():
+    files = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.js")}
+    assert set(files) == {"common"}.union(*WIDGETS), "a file that no script of WIDGETS has, or one that is missing"
+    assert [name for name, text in files.items() if not text.startswith("// @ts-check\n")] == []
 
 
 def test_a_class_stands_whole():

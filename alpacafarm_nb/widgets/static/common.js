@@ -1,10 +1,47 @@
+// @ts-check
 // Code shared by all widgets. Whatever a model, a person or a file may have written is set as text, never as HTML.
+
+/** @typedef {Record<string, any>} Attributes  on…: listeners; true: an empty attribute; false and null: none */
+/** @typedef {Node | string | number | null} Child */
+/** @typedef {{ setAttribute(name: string, value: any): void }} Lenient  an element; attributes may be numbers, too */
+/** @typedef {{ element: HTMLElement, show: () => void, stop?: () => void }} Field */
+/** @typedef {(name: string, more?: object) => boolean} Wish */
+/** @typedef {[boolean, string]} Piece  whether only this text has it, and the words */
+
+/**
+ * The page's side of a Python widget with the traits S.
+ * @template [S=any]
+ * @typedef {object} Model
+ * @property {<K extends keyof S>(name: K) => S[K]} get
+ * @property {<K extends keyof S>(name: K, value: S[K]) => void} set
+ * @property {() => void} save_changes
+ * @property {(event: string, f: (message?: any) => void) => void} on
+ * @property {(event: string, f: (message?: any) => void) => void} off
+ * @property {(wish: { do: string }) => void} send
+ * @property {{ kernel?: { status: string, connectionStatus?: string } }} [widget_manager]
+ */
+
+/** @typedef {"alive" | "busy" | "gone" | "unsure"} KernelState */
+/** @typedef {(state: KernelState) => void} OnState */
+/** @typedef {{ state: KernelState, off: () => void, gone: () => boolean, onchange?: (f: OnState) => void }} Kernel */
+/** @typedef {KeyboardEvent & { target: Element }} KeyPress */
+
+/** @typedef {{ colour: number | string, symbol: number, hollow: boolean }} Look */
+/**
+ * @typedef {{ x: number, y: number, low?: number | null, high?: number | null, error?: number | null, key?: string,
+ *   note?: string, from?: { x: number, y: number } | null }} Point
+ * @typedef {{ name: string, points: Point[], line?: boolean, look?: Look }} Series
+ * @typedef {{ title: string, x: string, y: string, series: Series[], height?: number, log?: boolean,
+ *   marks?: { x: number, text: string }[], onpick?: ((series: Series, point: Point) => void) | null, chosen?: string,
+ *   frame?: { x?: number[], y?: number[] }, named?: boolean }} Chart
+ */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 // JupyterLab uses keys for its commands unless the focused element is marked as handling them itself.
 const OWN_KEYS = "data-lm-suppress-shortcuts", TAKES_KEYS = /^(input|select|button|textarea)$/i;
 
+/** @template {Element} E @param {E} made @param {Attributes} attributes @param {any[]} children @returns {E} */
 const fill = (made, attributes, children) => {
   if (TAKES_KEYS.test(made.tagName) || "tabindex" in attributes) made.setAttribute(OWN_KEYS, "true");
   for (const [name, value] of Object.entries(attributes)) {
@@ -15,16 +52,28 @@ const fill = (made, attributes, children) => {
   for (const child of children.flat()) if (child != null) made.append(child);
   return made;
 };
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {Attributes} [attributes] @param {...(Child | Child[])} children
+ * @returns {HTMLElementTagNameMap[T] & Lenient}
+ */
 const node = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+/**
+ * @template {keyof SVGElementTagNameMap} T
+ * @param {T} tag @param {Attributes} [attributes] @param {...(Child | Child[])} children
+ * @returns {SVGElementTagNameMap[T] & Lenient}
+ */
 const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
 // Marks the root element of a widget.
+/** @param {HTMLElement} el @param {string} name @returns {HTMLElement} */
 function room(el, name) {
   el.classList.add("af", `af-${name}`);
   return el;
 }
 
 // Scrolls a list so that an item is visible. `scrollIntoView` would also scroll the page.
+/** @param {Element} list @param {Element} [item] */
 function showIn(list, item) {
   if (!item) return;
   const [box, own] = [list.getBoundingClientRect(), item.getBoundingClientRect()];
@@ -33,6 +82,7 @@ function showIn(list, item) {
 }
 
 // Restores the focus after a redraw without scrolling the page.
+/** @param {(Element & { focus?: HTMLElement["focus"] }) | null} [element] @returns {void} */
 const refocus = (element) => element?.focus({ preventScroll: true });
 
 // ── The kernel ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -46,6 +96,7 @@ const ABSENT = ["dead", "terminating", "restarting", "autorestarting", "starting
 // computes. Where the page can see the kernel's status (JupyterLab, Notebook), "busy" and "gone" are distinguished;
 // elsewhere the state is "unsure". Silence is counted in checks, so that a page that was itself suspended does not
 // take the kernel for gone. `onchange` is called with the new state; a banner above the widget shows it.
+/** @param {Model} model @param {HTMLElement} el @param {OnState} [onchange] @returns {Kernel} */
 function watchKernel(model, el, onchange = () => {}) {
   const banner = node("p", { class: "af-banner", role: "alert", hidden: true });
   const words = {
@@ -55,8 +106,11 @@ function watchKernel(model, el, onchange = () => {}) {
     busy: "⏳ The kernel is busy with something else. What you do here waits for it.",
   };
   let silence = 0, asked = 0, hushed = "";
+  /** @type {Kernel} */
   const watch = { state: "alive", off, gone: () => { look(); return watch.state === "gone"; } };
+  /** @param {{ beat?: boolean }} [message] */
   const beat = (message) => { if (message?.beat) { silence = 0; look(); } };
+  /** @returns {string | null} */
   function seen() {   // what the page itself knows about the kernel
     const manager = model.widget_manager;
     if (el.closest(".jupyter-widgets-disconnected")) return "gone";
@@ -96,6 +150,7 @@ function watchKernel(model, el, onchange = () => {}) {
 }
 
 // While a widget is visible, the static view that is stored below it for readers without a kernel is hidden.
+/** @param {Model} model @returns {() => void} */
 function hideKept(model) {
   const id = model.get("kept_mark");
   if (!id || !document.adoptedStyleSheets) return () => {};
@@ -106,9 +161,15 @@ function hideKept(model) {
 }
 
 // What every widget does: `render(model, el, kernel)` draws it and returns a function that cleans up.
+/**
+ * @template S
+ * @param {string} name @param {(model: Model<S>, el: HTMLElement, kernel: Kernel) => () => void} render
+ * @returns {{ render: (page: { model: Model<S>, el: HTMLElement }) => () => void }}
+ */
 const widget = (name, render) => ({
   render({ model, el }) {
     room(el, name);
+    /** @type {OnState[]} */
     const changed = [], kernel = watchKernel(model, el, (state) => { for (const f of changed) f(state); });
     kernel.onchange = (f) => changed.push(f);
     const shown = hideKept(model), stop = render(model, el, kernel);
@@ -119,9 +180,16 @@ const widget = (name, render) => ({
 // Sends requests to the kernel, one at a time. Of those made while one is pending, the last of each kind is sent
 // afterwards; kinds in `dropped` are not, since what they refer to may be gone by then. `onwait` is called with the
 // name of the pending request, and with "" when it was answered; `wish` returns false for a request that is not sent.
+/**
+ * @param {Model} model
+ * @param {{ kernel?: Kernel, dropped?: string[], onwait?: (name: string) => void }} [options]
+ * @returns {{ wish: Wish, off: () => void }}
+ */
 function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
+  /** @type {Map<string, { do: string }>} */
   const kept = new Map();
   let busy = false;
+  /** @param {{ do: string }} wish */
   const send = (wish) => { busy = true; model.send(wish); onwait(wish.do); };
   const heard = () => {
     busy = false;
@@ -129,6 +197,7 @@ function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
     for (const [name, wish] of kept) { kept.delete(name); send(wish); return; }
   };
   model.on("change:heard", heard);
+  /** @type {Wish} */
   const wish = (name, more = {}) => {
     const made = { do: name, ...more };
     if (kernel?.gone()) return false;
@@ -140,13 +209,18 @@ function wisher(model, { kernel, dropped = [], onwait = () => {} } = {}) {
   return { wish, off: () => model.off("change:heard", heard) };
 }
 
+/** @param {number | null} value @param {number} [digits] @returns {string} */
 const fixed = (value, digits = 1) => value == null ? "–" : value.toFixed(digits);
 // Numbers as Python's `figure_text` writes them: two digits of the error; without an error, 3 decimals up to 1, else 1.
+/** @param {number} x @returns {number} */
 const powerOf = (x) => Number(x.toExponential(1).split("e")[1]);
+/** @param {number | null} error @param {number} size @returns {boolean} */
 const isError = (error, size) => error > Math.max(1e-12, 1e-9 * size, Math.min(1e-6 * size, 0.5e-6));
+/** @param {number | null} error @param {number} value @returns {number} */
 const decimalsFor = (error, value) => isError(error, Math.abs(value)) ? Math.max(0, Math.min(6, 1 - powerOf(error)))
   : Math.abs(value) <= 1 ? 3 : 1;
 // Returns how to write a number (and its error) that is too small or too large for plain digits; null for all others.
+/** @param {number} value @param {number | null} error @returns {((x: number) => string) | null} */
 function inPowers(value, error) {
   const size = Math.abs(value), known = isError(error, size);
   const small = known ? error < 0.5e-6 : size > 1e-12 && size < 0.5e-3;
@@ -155,25 +229,34 @@ function inPowers(value, error) {
   return (x) => Math.abs(x) < 0.5 * 10 ** last ? "0"
     : x.toExponential(Math.max(0, Math.min(15, powerOf(x) - last))).replace(/e([+-])(\d)$/, "e$10$2");
 }
+/** @param {number | null} value @param {number | null} [error] @param {number} [digits] @returns {string} */
 function plusMinus(value, error, digits) {
   const show = value != null && inPowers(value, error) || ((x) => fixed(x, digits ?? decimalsFor(error, value)));
   return show(value) + (error == null ? "" : ` ± ${show(error)}`);
 }
+/** @param {number} value */
 const rounded = (value) => +value.toPrecision(3), tiny = (value) => value !== 0 && Math.abs(value) < 1e-4;
+/** @param {number | null} value @returns {string} */
 const tidy = (value) => value == null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0)
   : tiny(value) ? rounded(value).toExponential() : String(rounded(value));
 
 // A table with one row of headings; `rows` are elements.
+/** @param {Child[]} heads @param {HTMLElement[]} rows @param {Attributes} [attributes] @returns {HTMLTableElement} */
 const table = (heads, rows, attributes = {}) => node("table", attributes,
   node("thead", {}, node("tr", {}, heads.map((head) => head == null ? node("td", {}) : node("th", { scope: "col" }, head)))),
   node("tbody", {}, rows));
 
 // A labeled field. In the fields below, `get` returns the value, and `set` is called with a new one.
+/** @param {string} label @param {Element} element @returns {HTMLLabelElement & Lenient} */
 function field(label, element) {
   element.setAttribute("aria-label", label);
   return node("label", { class: "af-field" }, node("span", {}, label), element);
 }
 
+/**
+ * @param {string} label @param {string[][]} options  values and texts
+ * @param {() => string | null} get @param {(value: string) => void} set @returns {Field}
+ */
 function select(label, options, get, set) {
   const list = node("select", { onchange: () => set(list.value) },
     options.map(([value, text]) => node("option", { value }, text)));
@@ -181,6 +264,11 @@ function select(label, options, get, set) {
 }
 
 // A number: a slider if `range` is true, a box otherwise. A new value is sent after a short pause.
+/**
+ * @param {string} label
+ * @param {{ min: number, max?: number, step: number, range?: boolean, shown?: (value: number) => string }} options
+ * @param {() => any} get @param {(value: number) => void} set @returns {Field}
+ */
 function number(label, { min, max, step, range = false, shown = String }, get, set) {
   let waiting;
   const input = node("input", { type: range ? "range" : "number", min, max, step }), readout = node("output", {});
@@ -202,6 +290,7 @@ function number(label, { min, max, step, range = false, shown = String }, get, s
   };
 }
 
+/** @param {string} label @param {() => string} get @param {(text: string) => void} set @returns {Field} */
 function search(label, get, set) {
   let waiting;
   const input = node("input", { type: "search", oninput: () => {
@@ -216,7 +305,12 @@ function search(label, get, set) {
 }
 
 // A checkbox for each value; `set` is called with all checked values, in their order.
+/**
+ * @param {string} label @param {string[]} values
+ * @param {() => string[]} get @param {(values: string[]) => void} set @returns {Field}
+ */
 function ticked(label, values, get, set) {
+  /** @type {Map<string, HTMLInputElement>} */
   const boxes = new Map(values.map((value) => {
     const change = () => set(values.filter((v) => boxes.get(v).checked));
     return [value, node("input", { type: "checkbox", value, onchange: change })];
@@ -228,6 +322,7 @@ function ticked(label, values, get, set) {
   return { element, show };
 }
 
+/** @param {string} text @param {() => void} onclick @param {Attributes} [attributes] @returns {HTMLButtonElement & Lenient} */
 const button = (text, onclick, attributes = {}) => node("button", { type: "button", onclick, ...attributes }, text);
 
 // ── Charts ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,6 +336,7 @@ const SYMBOLS = [   // around 0, 0; distinguishable without color
 
 // A color has one meaning: gold is teal and the simulation orange everywhere, also in figures; nothing else has these.
 const OWN_COLOURS = { gold: 0, simulated: 1 }, FREE = [2, 3, 4, 5];
+/** @param {string[]} names @returns {number[]} */
 const coloursOf = (names) => {
   const others = names.filter((name) => !(name in OWN_COLOURS));
   return names.map((name) => OWN_COLOURS[name] ?? FREE[others.indexOf(name) % FREE.length]);
@@ -248,6 +344,7 @@ const coloursOf = (names) => {
 
 // A look {colour, symbol, hollow} for each of these colors: no two are the same (up to 12 of one color), and
 // consecutive ones also differ in grayscale. `shift` moves the first symbol tried.
+/** @param {(number | string)[]} colours @param {(i: number) => number} [shift] @returns {Look[]} */
 function looksOf(colours, shift = (i) => i) {
   const taken = new Set();
   return colours.map((colour, i) => {
@@ -258,10 +355,14 @@ function looksOf(colours, shift = (i) => i) {
     return { colour, symbol: i % 6, hollow: false };
   });
 }
+/** @param {Series} s @param {number} i @returns {Look} */
 const lookOf = (s, i) => s.look ?? { colour: i % 6, symbol: i % 6, hollow: false };
+/** @param {{ colour: number | string }} look @returns {string} */
 const paint = ({ colour }) => `--own: var(--af-${colour})`;
+/** @param {Look} look @returns {SVGGElement} */
 const symbolOf = ({ symbol, hollow }) => svg("g", { class: hollow ? "af-hollow" : null }, SYMBOLS[symbol]());
 
+/** @param {number} low @param {number} high @param {boolean} [log] @returns {number[]} */
 function ticks(low, high, log) {
   if (log) {
     const powers = [];
@@ -278,8 +379,14 @@ function ticks(low, high, log) {
 }
 
 // Places names next to points {x, y, text} so that they overlap least; returns [{x, y, anchor}], one per point.
+/**
+ * @param {{ x: number, y: number, text: string }[]} points
+ * @param {{ left: number, right: number, top: number, bottom: number }} edges
+ * @returns {{ x: number, y: number, anchor: string }[]}
+ */
 function namePlaces(points, { left, right, top, bottom }) {
   const boxes = points.map((p) => [p.x - 5, p.y - 5, p.x + 5, p.y + 5]);
+  /** @param {number[]} a  left, top, right and bottom */
   const covered = (a) => boxes.reduce((sum, b) =>
     sum + Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1])), 0);
   const tries = [0, -12, 12, -24, 24, -36, 36, -48, 48, -60, 60].flatMap((dy) => [[9, dy], [-9, dy]]);
@@ -300,8 +407,10 @@ function namePlaces(points, { left, right, top, bottom }) {
 // arrow keys; `onpick` is called with (series, point) for a click or Enter, and the point under the pointer is described
 // below. `frame` {x, y} fixes the axes, `named` writes a series' name next to its first point, and `from` {x, y} is the
 // earlier position of a point.
+/** @param {Chart} options @returns {HTMLElement} */
 function chart({ title, x, y, series, height = 260, log = false, marks = [], onpick, chosen, frame = {}, named = false }) {
   const points = series.flatMap((s) => s.points);
+  /** @param {Point} p */
   const own = (p) => [p.y, p.low, p.high].filter((v) => v != null);
   if (!points.length) return node("p", { class: "af-note" }, `${title}: nothing to show yet`);
   let [left, right] = frame.x ?? [Math.min(...points.map((p) => p.x)), Math.max(...points.map((p) => p.x))];
@@ -313,8 +422,11 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
   const edge = { left: 52, right: 12, top: 10, bottom: 38 }, scale = log ? Math.log2 : (v) => v;
   const spare = log || frame.x ? 0 : (right - left) * 0.02, span = scale(right) - scale(left) + 2 * spare;
   const end = WIDE - edge.right, floor = height - edge.bottom;
+  /** @param {number} v @param {number} from @param {number} to @param {unknown} fixed @returns {number} */
   const within = (v, from, to, fixed) => fixed ? Math.max(from, Math.min(to, v)) : v;   // outside the frame: at its edge
+  /** @param {number} v @returns {number} */
   const across = (v) => edge.left + (scale(within(v, left, right, frame.x)) - scale(left) + spare) / span * (end - edge.left);
+  /** @param {number} v @returns {number} */
   const up = (v) => floor - (within(v, low, high, frame.y) - low) / (high - low) * (floor - edge.top);
   const centred = { "text-anchor": "middle" };
   const drawn = svg("g"), said = node("output", { class: "af-said", "aria-live": "polite" }, " ");
@@ -330,9 +442,11 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     drawn.append(svg("line", line, svg("title", {}, m.text)),
       svg("text", { class: "af-mark", x: across(m.x) + 3, y: edge.top + 10 }, m.text));
   }
+  /** @type {(SVGGElement & Lenient)[][]} */
   const dots = [];
   series.forEach((s, i) => {
     const look = lookOf(s, i);
+    /** @param {number[][]} places @returns {string} */
     const through = (places) => places.map(([at, v]) => `${across(at)} ${up(v)}`).join("L");
     const inner = svg("g", { style: paint(look), "data-series": s.name });
     for (const p of s.points.filter((p) => p.from)) {
@@ -376,7 +490,9 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
     });
   }
   if (dots.flat().length) dots.flat()[0].setAttribute("tabindex", 0);
+  /** @param {KeyPress} event */
   const go = (event) => {
+    /** @type {SVGGElement & Lenient} */
     const dot = event.target.closest(".af-dot"), i = dots.findIndex((row) => row.includes(dot));
     if (i < 0) return;
     const j = dots[i].indexOf(dot), picked = onpick && ["Enter", " "].includes(event.key);
@@ -402,12 +518,14 @@ function chart({ title, x, y, series, height = 260, log = false, marks = [], onp
 }
 
 // Redraws charts in place; keeps the focus on the same point, and the description of a point.
+/** @param {HTMLElement} place @param {HTMLElement | HTMLElement[]} made */
 function redraw(place, made) {
   const dot = place.contains(document.activeElement) ? document.activeElement.closest(".af-dot") : null;
   const [label, key] = ["aria-label", "data-key"].map((name) => dot?.getAttribute(name));
   const texts = () => [...place.querySelectorAll(".af-said")], said = texts().map((text) => text.textContent);
   place.replaceChildren(...[made].flat());
   const dots = [...place.querySelectorAll(".af-dot[role]")], known = new Set(dots.map((d) => d.getAttribute("aria-label")));
+  /** @param {Element} d */
   const same = (d) => (key && d.getAttribute("data-key") === key) || d.getAttribute("aria-label") === label;
   if (dot) refocus(dots.find(same));
   texts().forEach((text, k) => { if (known.has(said[k])) text.textContent = said[k]; });
@@ -416,12 +534,16 @@ function redraw(place, made) {
 // ── Pairs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const SIDES = { 1: "◀ output 1", 1.5: "= tie", 2: "output 2 ▶" };
+/** @param {number | null} p @returns {string} */
 const verdict = (p) => p == null ? "no label"
   : SIDES[p] ?? (p < 1.5 ? `◀ output 1 (${Math.round(100 * (2 - p))} %)` : `output 2 (${Math.round(100 * (p - 1))} %) ▶`);
+/** @param {number | null} p @returns {string} */
 const sideOf = (p) => p == null ? "none" : p === 1.5 ? "tie" : p < 1.5 ? "one" : "two";
+/** @param {string} text @param {number} most @returns {string} */
 const short = (text, most) => text.length <= most ? text : text.slice(0, most - 1) + "…";
 
 // Where `text` contains the search text, in upper or lower case: [[start, end], …].
+/** @param {string} text @param {string} wanted @returns {number[][]} */
 function hitsIn(text, wanted) {
   if (!wanted) return [];
   const searched = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
@@ -429,21 +551,26 @@ function hitsIn(text, wanted) {
 }
 
 // Parts [own, text] as elements; words that only this text has and search hits are marked.
+/** @param {Piece[]} parts @param {string} [wanted] @returns {(HTMLElement | Text)[]} */
 function pieces(parts, wanted = "") {
   const hits = hitsIn(parts.map(([, text]) => text).join(""), wanted), made = [];
   let at = 0;
   for (const [own, text] of parts) {
     const end = at + text.length, inside = hits.filter(([from, to]) => from < end && to > at);
     const cuts = [at, ...inside.flatMap(([from, to]) => [Math.max(from, at), Math.min(to, end)]), end];
-    const bits = cuts.slice(1).map((to, k) => [text.slice(cuts[k] - at, to - at), k % 2 === 1]).filter(([bit]) => bit);
+    const bits = cuts.slice(1).map(
+      /** @returns {[string, boolean]} */
+      (to, k) => [text.slice(cuts[k] - at, to - at), k % 2 === 1]).filter(([bit]) => bit);
     const shown = bits.map(([bit, hit]) => hit ? node("mark", { class: "af-hit" }, bit) : document.createTextNode(bit));
     made.push(...(own ? [node("mark", { class: "af-own" }, shown)] : shown));
     at = end;
   }
   return made;
 }
+/** @param {string} text @param {string} wanted @returns {(HTMLElement | Text)[]} */
 const withHits = (text, wanted) => pieces([[false, text]], wanted);
 
 // A container that scrolls if its content is too wide, also by keyboard.
+/** @param {string} label @param {...(Child | Child[])} children @returns {HTMLDivElement & Lenient} */
 const scroller = (label, ...children) =>
   node("div", { class: "af-scroll", role: "region", tabindex: 0, "aria-label": label }, ...children);

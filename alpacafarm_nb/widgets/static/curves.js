@@ -1,11 +1,27 @@
+// @ts-check
 // Curves of methods: a chart for each measure. If several judges judged, color stands for the judge, otherwise for the
 // method; dash and symbol show what color does not.
+
+/**
+ * @typedef {{ value: number, error: number | null, key: string, step: number | null, n: number | null,
+ *   kl: number | null }} MethodPoint
+ * @typedef {{ method: string, measure: string, judge: string, points: MethodPoint[] }} MethodSeries
+ * @typedef {{ series: MethodSeries[], methods: string[], judges: string[], measures: string[], axes: string[],
+ *   sampled: boolean }} CurvesData
+ * @typedef {{ axis: string, methods: string[], judges: string[], bands: boolean }} Shown
+ * @typedef {{ title: string, rows: { instruction: string, output: string }[] }} Answers
+ * @typedef {{ method: string, judge: string, measure: string, x: number, text: string }} Peak
+ * @typedef {{ peaks: Peak[], answers: Answers | null, key: string, problem: string }} CurvesView
+ * @typedef {{ data: CurvesData, shown: Shown, view: CurvesView }} CurvesTraits
+ */
 
 const AXES = { step: "training step", n: "candidates (n)", kl: "KL from the start, nats" };
 
 // The look of each series; it does not depend on which of them are shown.
+/** @param {CurvesData} data @returns {(s: MethodSeries) => Look} */
 function seriesLooks({ series, methods, judges }) {
   const several = judges.length > 1, judge = coloursOf(judges), method = coloursOf(methods);
+  /** @param {MethodSeries} s */
   const colour = (s) => several ? judge[judges.indexOf(s.judge)] ?? "grey" : method[methods.indexOf(s.method)];
   const kinds = [...new Map(series.map((s) => [`${s.method}\n${s.judge}`, s])).values()];
   const looks = looksOf(kinds.map(colour), (i) => methods.indexOf(kinds[i].method));
@@ -13,9 +29,14 @@ function seriesLooks({ series, methods, judges }) {
 }
 
 // The series of one measure in the form that `chart` takes.
+/**
+ * @param {CurvesData} data @param {(s: MethodSeries) => Look} looks
+ * @param {string} measure @param {Shown} shown @returns {Series[]}
+ */
 function seriesOf(data, looks, measure, { axis, methods, judges, bands }) {
   const wanted = data.series.filter((s) =>
     s.measure === measure && methods.includes(s.method) && (!s.judge || judges.includes(s.judge)));
+  /** @param {MethodPoint} p @returns {Point} */
   const point = (p) => {
     const [low, high] = bands && p.error != null ? [p.value - p.error, p.value + p.error] : [null, null];
     return { x: p[axis], y: p.value, error: p.error, key: p.key, low, high };
@@ -28,6 +49,7 @@ function seriesOf(data, looks, measure, { axis, methods, judges, bands }) {
 }
 
 // The model's answers at a point, or a note on how to see them.
+/** @param {Answers | null} answers @param {boolean} sampled @returns {HTMLElement[]} */
 function answersAt(answers, sampled) {
   if (!answers && !sampled) return [];
   if (!answers) {
@@ -39,11 +61,15 @@ function answersAt(answers, sampled) {
   return [node("h4", {}, answers.title), scroller("answers", table(["instruction", "output"], rows, { class: "af-answers" }))];
 }
 
-export default widget("curves", (model, el, kernel) => {
+export default widget("curves", (/** @type {Model<CurvesTraits>} */ model, el, kernel) => {
   const { wish, off } = wisher(model, { kernel }), data = model.get("data"), looks = seriesLooks(data), shown = () => model.get("shown");
+  /** @type {number} */
   let resting;
+  /** @param {string} key */
   const look = (key) => { clearTimeout(resting); wish("look", { key }); };
+  /** @param {Partial<Shown>} more */
   const change = (more) => { model.set("shown", { ...shown(), ...more }); model.save_changes(); };
+  /** @param {(...parts: any[]) => Field} make @param {string} label @param {any[]} values @param {keyof Shown} key */
   const own = (make, label, values, key) => make(label, values, () => shown()[key], (v) => change({ [key]: v }));
   const fields = [
     data.axes.length > 1 ? own(select, "x axis", data.axes.map((a) => [a, AXES[a] ?? a]), "axis") : null,
@@ -53,6 +79,7 @@ export default widget("curves", (model, el, kernel) => {
   const bands = node("input", { type: "checkbox", onchange: () => change({ bands: bands.checked }) });
   const charts = node("div", { class: "af-charts" }), peaks = node("ul", { class: "af-peaks" });
   const answers = node("section", { "aria-label": "outputs at a point" });
+  /** @param {string} measure @returns {HTMLElement | null} */
   const one = (measure) => {
     const { axis } = shown(), { key, peaks } = model.get("view"), series = seriesOf(data, looks, measure, shown());
     if (!series.length) return null;
@@ -72,8 +99,9 @@ export default widget("curves", (model, el, kernel) => {
     answers.replaceChildren(...answersAt(view.answers, data.sampled));
   };
   // A point under a resting pointer is opened, too. Only moves of the pointer count, not a chart redrawn under it.
+  /** @type {string | null} */
   let under = null;
-  charts.addEventListener("pointermove", (event) => {
+  charts.addEventListener("pointermove", (/** @type {PointerEvent & { target: Element }} */ event) => {
     const dot = data.sampled ? event.target.closest?.(".af-dot[role]") : null, key = dot?.getAttribute("data-key") ?? null;
     if (key === under) return;
     under = key;

@@ -1,3 +1,4 @@
+// @ts-check
 // The preference explorer.
 
-export default widget("explorer", (model, el, kernel) => browse(model, el, kernel));
+export default widget("explorer", (/** @type {Model<PairsTraits>} */ model, el, kernel) => browse(model, el, kernel));

@@ -1,4 +1,16 @@
+// @ts-check
 // The farm panel: settings above, the run below them, then the rows, and the pairs of the row that is open.
+
+/**
+ * @typedef {{ method: string, labels: string, p_label_flip: number, n_pairs: number, n: number,
+ *   kl_strength: number | null, size: string, seed: number }} PanelSettings
+ * @typedef {{ name: string, about: string, words: number, tokens: number | null, n: number, seconds: number,
+ *   own: boolean, figures: { rate: number, error: number, gap: number | null, gap_error: number | null }[] }} PanelRow
+ * @typedef {{ methods: { name: string, kl_setting: string, kl_strength: number | null, n: boolean }[],
+ *   labels: string[], sizes: string[], notes: Record<string, string>, settings: PanelSettings,
+ *   judges: string[], rows: PanelRow[], open: string | null, problem: string, run: RunView & RunCurves }} PanelView
+ * @typedef {{ view: PanelView, pairs: Partial<PairsView>, query: Query, names: Names }} PanelTraits
+ */
 
 const CAPTION = "Win rates against the reference outputs and paired differences, each ± one standard error; "
   + "the dashed mark stands at 50 %. Tokens are those that were generated for an answer, discarded candidates and all.";
@@ -6,6 +18,7 @@ const BUSY = ["running", "stopping"];
 const KL_LABELS = { "": "KL penalty", kl_coef: "KL coefficient", beta: "beta" };
 
 // A rate with its error as a bar from 0 to 100 %, with a mark at 50.
+/** @param {number} rate @param {number} error @param {number} colour @returns {SVGSVGElement} */
 function rateBar(rate, error, colour) {
   const at = (v) => Math.max(0, Math.min(100, v)), [low, high] = [at(rate - error), at(rate + error)];
   const size = { width: 62, height: 16, viewBox: "-2 0 104 16", preserveAspectRatio: "none" };   // narrow: names need room
@@ -15,11 +28,14 @@ function rateBar(rate, error, colour) {
     svg("path", { class: "af-whisker", d: `M${low} 8H${high}M${low} 4V12M${high} 4V12` }));
 }
 
+/** @param {number | null} v @param {number | null} error @returns {string} */
 const signed = (v, error) => v == null ? "" : `${v < 0 ? "−" : "+"}${plusMinus(Math.abs(v), error)}`;
 
 // What a run is made with. What is typed stays here until it is sent, good or bad: the kernel says what is wrong.
+/** @param {PanelView} view @param {Wish} wish @returns {Part<PanelView>} */
 function settingsForm(view, wish) {
   const values = { ...view.settings }, method = () => view.methods.find((m) => m.name === values.method);
+  /** @param {string} label @param {string} key  of `values` @param {string[]} options */
   const choose = (label, key, options) => {
     const change = () => {
       values[key] = list.value;
@@ -30,6 +46,7 @@ function settingsForm(view, wish) {
       options.map((o) => node("option", { value: o, selected: o === values[key] }, o)));
     return field(label, list);
   };
+  /** @param {string} label @param {string} key  of `values` @param {number | "any"} step */
   const typed = (label, key, step) => {
     const change = () => { values[key] = input.value === "" ? null : Number(input.value); };
     const input = node("input", { type: "number", step, oninput: change });
@@ -39,6 +56,7 @@ function settingsForm(view, wish) {
   const turned = () => { values.p_label_flip = Number(flip.value); show(); };
   const flip = node("input", { type: "range", min: 0, max: 0.5, step: 0.05, oninput: turned }), noise = node("output", {});
   const flips = field("labels flipped", flip), n = typed("n", "n", 1), kl = typed("KL penalty", "kl_strength", "any");
+  // @ts-expect-error a number becomes text
   flip.value = values.p_label_flip;
   flips.append(noise);
   const go = () => { if (!run.disabled) wish("run", { settings: values }); };
@@ -46,6 +64,7 @@ function settingsForm(view, wish) {
   const fields = [choose("method", "method", view.methods.map((m) => m.name)), n, kl,
     choose("labels by", "labels", view.labels), flips, typed("pairs", "n_pairs", "any"), typed("seed", "seed", "any"),
     choose("sizes", "size", view.sizes)];
+  /** @param {KeyPress} event */
   const enter = (event) => { if (event.key === "Enter" && event.target.tagName === "INPUT") go(); };
   const element = node("div", { role: "group", "aria-label": "settings", onkeydown: enter },
     node("div", { class: "af-fields" }, fields, run), note);
@@ -57,6 +76,7 @@ function settingsForm(view, wish) {
     name.textContent = KL_LABELS[m.kl_setting] ?? m.kl_setting;
     box.setAttribute("aria-label", name.textContent);
     box.disabled = !m.kl_setting;
+    // @ts-expect-error a number becomes text
     box.placeholder = m.kl_strength ?? "";
     if (values.kl_strength == null && document.activeElement !== box) box.value = "";
     note.textContent = view.notes[values.size];
@@ -65,11 +85,14 @@ function settingsForm(view, wish) {
   return { element, show: (v) => { run.disabled = BUSY.includes(v.run.state); } };
 }
 
+/** @param {Wish} wish @returns {Part<PanelView>} */
 function rowsTable(wish) {
   const element = scroller("rows");
   let drawn = "";
+  /** @param {string} text @param {string} does @param {string} name @param {Attributes} [more] */
   const act = (text, does, name, more = {}) => button(text, () => wish(does, { name }),
     { "aria-label": `${text} ${name}`, "data-key": `${does} ${name}`, ...more });
+  /** @param {PanelView} v @param {PanelRow} r */
   const row = (v, r) => {
     const open = r.name === v.open, colours = coloursOf(v.judges), busy = BUSY.includes(v.run.state), cell = (...children) => node("td", {}, ...children);
     const figures = r.figures.flatMap((f, k) =>
@@ -80,6 +103,7 @@ function rowsTable(wish) {
       node("td", { class: "af-buttons" }, act(open ? "close" : "open", "open", r.name), " ",
         r.own ? act("remove", "remove", r.name, { disabled: busy }) : null));
   };
+  /** @param {PanelView} v */
   const show = (v) => {
     const now = JSON.stringify([v.rows, v.open, v.run.state]);
     if (now === drawn) return;
@@ -93,7 +117,7 @@ function rowsTable(wish) {
   return { element, show };
 }
 
-export default widget("panel", (model, el, kernel) => {
+export default widget("panel", (/** @type {Model<PanelTraits>} */ model, el, kernel) => {
   const view = () => model.get("view"), { wish, off } = wisher(model, { kernel });
   const form = settingsForm(view(), wish), line = progressLine(wish), curves = curvesPart(wish);
   const rows = rowsTable(wish);
@@ -101,7 +125,9 @@ export default widget("panel", (model, el, kernel) => {
     node("summary", {}, "curves of the last training"), curves.element);
   const heading = node("h4", {}), pairs = node("section", { class: "af-explorer", "aria-label": "pairs of the open row" });
   // The explorer's part asks for `view`: that is what stands in `pairs` here.
+  /** @param {string} name @returns {any} */
   const own = (name) => name.replace("view", "pairs");
+  /** @type {PairsModel} */
   const inner = {
     get: (name) => model.get(own(name)), set: (name, v) => model.set(own(name), v),
     save_changes: () => model.save_changes(),

@@ -1,11 +1,21 @@
+// @ts-check
 // The labeling desk: one pair, left and right. The page never receives which output is which.
+
+/**
+ * @typedef {{ number: number, instruction: string, input: string, left: string, right: string }} DeskPair
+ * @typedef {{ name: string, agreement: number, low: number, high: number, n: number }} Agreement  in percent
+ * @typedef {{ pair: DeskPair | null, done: number, total: number, labeler: string, labelers: string[],
+ *   agreement: Agreement[], saved: string, problem: string }} DeskView
+ */
 
 // Keys that have no other use: arrows scroll, and text can be selected. They work while the focus is in the desk.
 const KEYS = { 1: "left", 2: "right", 0: "tie" }, WAITING = 1000;
 
-export default widget("desk", (model, el, kernel) => {
+export default widget("desk", (/** @type {Model<{ view: DeskView }>} */ model, el, kernel) => {
   const view = () => model.get("view");
+  /** @type {number} */
   let late, lost = "", waiting = "", shown = "";
+  /** @param {string} name  of the pending request, or "" */
   const waits = (name) => {   // a request is shown as done when the kernel confirms it, and not before
     clearTimeout(late);
     waiting = name;
@@ -15,11 +25,13 @@ export default widget("desk", (model, el, kernel) => {
     enable();
   };
   const { wish, off } = wisher(model, { kernel, dropped: ["label", "skip", "undo"], onwait: waits });
+  /** @param {string} name @param {object} [more] */
   const ask = (name, more) => {
     if (wish(name, more) || waiting) return;
     lost = `Not ${name === "label" ? "kept" : "done"}: the kernel does not answer.`;
     draw();
   };
+  /** @param {string} side */
   const say = (side) => { const p = view().pair; if (p) ask("label", { pair: p.number, side }); };
   const skip = () => { const p = view().pair; if (p) ask("skip", { pair: p.number }); };
   const undo = () => { if (view().done) ask("undo"); };
@@ -36,11 +48,13 @@ export default widget("desk", (model, el, kernel) => {
     node("h4", {}, side), texts[k]));
   const outputs = node("div", { class: "af-outputs" }, boxes), end = node("p", { class: "af-status" }, "You have labeled every pair.");
   const pair = node("section", { "aria-label": "the pair" }, asked, input, outputs, end);
+  /** @param {string} text @param {string} key @param {() => void} act */
   const keyed = (text, key, act) => button(text, act, { "aria-keyshortcuts": key });
   const buttons = {
     left: keyed("◀ left is better (1)", "1", () => say("left")), tie: keyed("= tie (0)", "0", () => say("tie")),
     right: keyed("right is better (2) ▶", "2", () => say("right")), skip: keyed("skip (s)", "s", skip), undo: keyed("undo (u)", "u", undo),
   };
+  /** @param {KeyboardEvent} event */
   const press = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const key = event.key.toLowerCase(), act = KEYS[key] ? () => say(KEYS[key]) : { u: undo, s: skip }[key];
@@ -51,8 +65,10 @@ export default widget("desk", (model, el, kernel) => {
     node("div", { class: "af-fields af-keys" }, Object.values(buttons), note));
   const agreeing = node("div", { class: "af-agreeing" }), saved = node("span", { class: "af-note" });
 
+  /** @param {Agreement[]} found @returns {HTMLElement} */
   const agreement = (found) => {
     if (!found.length) return node("p", { class: "af-note" }, "no one yet: label a pair, or pass `compare_with=`");
+    /** @param {Agreement} a */
     const row = (a) => {
       const shown = (v) => fixed(v, decimalsFor((a.high - a.low) / 4, a.agreement));
       const cells = [`${shown(a.agreement)} %`, `${shown(a.low)} to ${shown(a.high)} %`, a.n];
@@ -70,6 +86,7 @@ export default widget("desk", (model, el, kernel) => {
     problem.textContent = lost || view().problem;
     problem.hidden = !problem.textContent;
   };
+  /** @param {DeskPair | null} p */
   const show = (p) => {
     [outputs.hidden, asked.hidden, input.hidden, end.hidden] = [!p, !p, !p?.input, Boolean(p)];
     if (shown === (shown = JSON.stringify(p)) || !p) return;

@@ -1,4 +1,22 @@
+// @ts-check
 // Browsing pairs: `query` is the page's search, `view` what the kernel found.
+
+/** @typedef {{ annotator: string, preference: number | null, reason?: string }} Verdict */
+/**
+ * @typedef {{ a: string | null, b: string | null, relation: string, dataset: string, generator: string, text: string,
+ *   apart: number, order: string, page: number, at: number }} Query
+ * @typedef {{ annotators: string[], datasets: string[], generators: string[], relations: string[], orders: string[],
+ *   page: number, id: string }} Names
+ * @typedef {{ number: number, instruction: string, input: string, output_1: string, output_2: string,
+ *   generator_1: string, generator_2: string, dataset: string, pieces: Piece[][], verdicts: Verdict[], longer: number,
+ *   alike: boolean }} Pair
+ * @typedef {{ number: number, text: string, input: string, first: number, ties: number, second: number,
+ *   generators: string[], words: number[], begin: string[] }} PairRow
+ * @typedef {{ found: number, of: number, page: number, pages: number, rows: PairRow[], at: number, problem: string,
+ *   pair: Pair | null }} PairsView
+ * @typedef {{ query: Query, names: Names, view: PairsView }} PairsTraits
+ * @typedef {Pick<Model<PairsTraits>, "get" | "set" | "save_changes" | "on" | "off">} PairsModel
+ */
 
 const RELATIONS = {
   all: "all pairs", agree: "they agree", disagree: "they disagree", tie: "one says tie", unjudged: "one gave no label",
@@ -10,12 +28,14 @@ const ORDERS = {
 
 const MARKS = { true: "words in only one output are underlined", false: "too few words in common to mark what differs" };
 
+/** @param {Pair} p @returns {string} */
 function lengths(p) {
   const by = Math.abs(p.longer);
   return p.longer === 0 ? "both have the same length" : `output ${p.longer > 0 ? 2 : 1} is longer by ${by} character${by === 1 ? "" : "s"}`;
 }
 
 // A judge's reasons, in its own words.
+/** @param {Verdict[]} verdicts @returns {HTMLElement | null} */
 function reasons(verdicts) {
   const given = verdicts.filter((v) => v.reason);
   if (!given.length) return null;
@@ -24,7 +44,9 @@ function reasons(verdicts) {
   return node("section", { class: "af-reasons", "aria-label": "what the judges wrote" }, node("h4", {}, "what the judges wrote"), given.map(one));
 }
 
+/** @param {Pair} p @param {string} wanted @returns {(HTMLElement | null)[]} */
 function onePair(p, wanted) {
+  /** @param {1 | 2} k */
   const output = (k) => {
     const by = p[`generator_${k}`], name = `output ${k}${by ? ` · ${by}` : ""}`;
     return node("div", { class: "af-output", tabindex: 0, role: "group", "aria-label": name }, node("h4", {}, name),
@@ -40,6 +62,7 @@ function onePair(p, wanted) {
 }
 
 // A row of the list: the instruction, unless the row above has the same; models, lengths and beginnings of the outputs.
+/** @param {PairRow} row @param {PairRow | undefined} above @param {string} wanted @returns {HTMLElement[]} */
 function pairLine(row, above, wanted) {
   const same = above && above.text === row.text && above.input === row.input, by = row.generators.filter(Boolean).join(" | ");
   const votes = node("span", { class: "af-votes", title: "labels for output 1, ties, labels for output 2" },
@@ -50,11 +73,16 @@ function pairLine(row, above, wanted) {
   return [asked, node("div", { class: "af-one-pair" }, votes, about), ...begins].filter(Boolean);
 }
 
+/** @param {PairsModel} model @param {HTMLElement} el @param {Kernel} kernel @returns {() => void} */
 function browse(model, el, kernel) {
   const query = () => model.get("query"), names = model.get("names");
+  /** @param {Partial<Query>} change */
   const ask = (change) => { model.set("query", { ...query(), page: 0, at: 0, ...change }); model.save_changes(); };
+  /** @param {Partial<Query>} change */
   const turn = (change) => ask({ page: model.get("view").page, ...change });
+  /** @param {string[]} values @param {Record<string, string>} words */
   const listed = (values, words) => values.map((v) => [v, words[v] ?? v]), people = listed(names.annotators, {});
+  /** @param {string} label @param {"a" | "relation" | "order" | "dataset" | "generator"} key @param {string[][]} options */
   const choose = (label, key, options) => select(label, options, () => query()[key], (v) => ask({ [key]: v }));
   const fields = [
     choose("annotator", "a", people),
@@ -74,6 +102,7 @@ function browse(model, el, kernel) {
   const before = button("‹ previous", () => turn({ page: model.get("view").page - 1 }));
   const next = button("next ›", () => turn({ page: model.get("view").page + 1 })), where = node("span", {});
   pager.append(before, where, next);
+  /** @param {number} step */
   const move = (step) => {   // from the last position asked for, since the kernel may not have answered yet
     const { page, at } = query(), to = page * names.page + at + step;
     if (to >= 0 && to < model.get("view").found) ask({ page: Math.floor(to / names.page), at: to % names.page });
@@ -90,6 +119,7 @@ function browse(model, el, kernel) {
     for (const f of fields) f.show();
     count.textContent = view.problem || `${view.found.toLocaleString("en")} of ${view.of.toLocaleString("en")} pairs`;
     const wanted = query().text, place = `${view.page} ${JSON.stringify({ ...query(), at: 0 })}`;
+    /** @param {PairRow} row @param {number} i */
     const option = (row, i) => {
       const about = { role: "option", id: `${names.id}-${i}`, "aria-selected": String(i === view.at) };
       return node("li", { ...about, onclick: () => turn({ at: i }) }, pairLine(row, view.rows[i - 1], wanted));
