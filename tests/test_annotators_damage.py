@@ -94,8 +94,8 @@ def test_what_no_server_answered_is_missing_where_it_has_no_digest(tmp_path, ans
 def test_a_damaged_label_of_a_person_is_missing_and_said(tmp_path, damage, digests):
     labels = LabelStore(tmp_path / "a.sqlite")
     for i in range(2): labels.put("ann", dict(instruction=f"q{i}", input="", output_1="x", output_2="y"), 1.)
-    if not digests: labels.answers._write(("delete from digests", ()))
-    labels.answers._write((f"update answers set {damage} where request like '%q1%'", ()))
+    if not digests: labels.cache._write(("delete from digests", ()))
+    labels.cache._write((f"update answers set {damage} where request like '%q1%'", ()))
     with pytest.warns(UserWarning, match="is not as it was written"): table = labels.table()
     assert table["instruction"].tolist() == ["q0"]
 
