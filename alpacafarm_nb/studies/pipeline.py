@@ -73,7 +73,12 @@ class InMemoryRun:
     "Keeps the results of stages in memory, with the interface of `RunFolder`."
     folder = None
 
-    def __init__(self): self.results, self.computed, self.loaded = {}, [], []
+    def __init__(self): self.results, self.computed, self.loaded, self.objects = {}, [], [], []
+
+    def number(self, obj) -> int:
+        "Return the number of an object, which is kept alive: an `id` can be given again."
+        if not any(obj is other for other in self.objects): self.objects.append(obj)
+        return next(k for k, other in enumerate(self.objects) if obj is other)
 
     @staticmethod
     def key(name: str, inputs) -> str:
@@ -118,8 +123,9 @@ class Stages:
         needs = [self.root, self.seed if seed is None else seed,
                  [self._hash(i) if isinstance(i, str) else i for i in inputs]]
         key = InMemoryRun.key(name, needs)
-        if self.hashes.setdefault(name, key) != key:
+        if name in self.kept and self.hashes[name] != key:
             raise StageError(f"stage {name!r} was made from other inputs in this run: give another name.")
+        self.hashes[name] = key
         if self._missing is not None:   # `missing` only collects what has to be computed
             if name not in self.kept and key not in self.store.results: self._missing.append(name)
             return None
@@ -131,8 +137,9 @@ class Stages:
         return self.kept[name]
 
     def _hash(self, name):
-        "The hash of a stage; a stage without one is loaded or computed first."
-        if name not in self.hashes: getattr(self, name)()
+        "The hash of a stage, which is loaded or computed first: one that failed may have had other settings then."
+        known = name in self.kept or self._missing is not None and name in self.hashes
+        if not known and hasattr(self, name): getattr(self, name)()
         return self.hashes[name]
 
     def missing(self, wanted: Callable[["Pipeline"], object]) -> list[str]:
@@ -256,7 +263,8 @@ class Pipeline(Stages):
 
     def identity(self, annotator) -> dict:
         "Return what distinguishes an annotator from another one with the same name."
-        about = id(annotator) if self.store.folder is None else fingerprint_of(annotator, "annotator")
+        number = self.store.folder is None   # in memory, an annotator needs no readable code
+        about = self.store.number(annotator) if number else fingerprint_of(annotator, "annotator")
         return {"annotator": annotator.name, "fingerprint": about}
 
     def preferences(
