@@ -39,8 +39,7 @@ class Farm:
         "The source of the base model, for `load_base`; raises `FarmError` if the farm has none."
         if self.model_source is None:
             raise FarmError(f"The farm {self.name!r} ships no base model: only the world of seed 0 does. Pre-train one "
-                            "with nbs/make/01_base_model.ipynb (FARM_SEED=...), or give load_base a folder or a hub "
-                            "id.")
+                            "(pretrain_base), or give load_base a folder or a hub id.")
         return self.model_source
 
     def __repr__(self):
@@ -58,16 +57,18 @@ def _table(tasks, world, style=None, stream=""):
 def make_farm(
     seed: int = 0,  # number of the world
     sizes: dict = SPLIT_SIZES,  # number of instructions per split
+    model: str | Path | None = None,  # folder of its base model; None for the shipped one, which only seed 0 has
 ) -> Farm:
-    """Return a farm of the embedded world, generated from a seed. Only the farm of seed 0 has a base model.
+    """Return a farm of the embedded world, generated from a seed. Its base model can be made by `pretrain_base`.
     Raises `ConfigError` for sizes that are incomplete or larger than the world allows."""
     check_seed(seed)
     world = World(seed)
+    if model is None and seed == 0: model = data_path("farmyard", "model")
     tasks = Splits(world, sizes=sizes).tasks
     return Farm(f"farmyard-{seed}", _table(tasks["sft"], world, DEMONSTRATOR, "demonstrations"),
                 _table(tasks["preference"], world), _table(tasks["unlabeled"], world),
                 _table(tasks["val"], world, REFERENCE, "val"), _table(tasks["eval"], world, REFERENCE, "eval"),
-                farmyard_pool(world), Gold(world), data_path("farmyard", "model") if seed == 0 else None, world)
+                farmyard_pool(world), Gold(world), model, world)
 
 # %% ../../nbs/api/80_farm/01_worlds.ipynb #fingerprint
 def fingerprint(
