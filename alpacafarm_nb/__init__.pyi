@@ -24,6 +24,7 @@ from .evaluation import (
     fit_overoptimization as fit_overoptimization, instructions_needed as instructions_needed,
     judge_agreement as judge_agreement, labels_needed as labels_needed,
     length_controlled_win_rate as length_controlled_win_rate, load_published as load_published,
+    measured_fall as measured_fall,
     paired_difference as paired_difference, paper_results as paper_results, preference_biases as preference_biases,
     rank_correlation as rank_correlation, scoreboard as scoreboard, win_rate as win_rate,
     win_rate_interval as win_rate_interval, win_rates as win_rates,

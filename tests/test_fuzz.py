@@ -278,6 +278,8 @@ CALLS = {
         E.fit_overoptimization, curves(), errors=mostly(st.one_of(st.none(), st.just(.5), arrays(.1, 1., length=5))),
         form=some("rl", "best_of_n"),
         level=levels, draws=some(100), seed=seeds),
+    "measured_fall": call(E.measured_fall, curves().map(lambda c: c[1]),
+                          peak=some(None, 0, 3, 99), level=levels),
     "scoreboard": call(E.scoreboard, mostly(st.one_of(tables(), st.lists(tables(3), max_size=3))), name=some("mine"),
                        level=levels),
     "load_published": call(E.load_published, mostly(published()), annotator=some("a judge")),
@@ -287,7 +289,8 @@ CALLS = {
 # What results are: their fields are looked at for every function that makes them.
 RESULTS = {"Estimate", "WinRate", "PairedDifference", "Bootstrap", "BestOfNCurve", "Agreement", "Calibration",
            "LengthControl",
-           "AgreementReport", "RankCorrelation", "Ratings", "CorrectedWinRate", "OverOptimization", "Scoreboard"}
+           "AgreementReport", "RankCorrelation", "Ratings", "CorrectedWinRate", "OverOptimization", "MeasuredFall",
+           "Scoreboard"}
 CONSTANTS = {"INSTRUCTION_KEY", "PAIR_KEY"}
 # Where nothing can be known from so few, nan stands, and the documentation says so.
 UNKNOWN = ("standard_error", "correlation", "over_annotators", "over_items", "low", "high", "variance", "bias",

@@ -29,5 +29,8 @@ from .rankings import (
 from .corrected import (
     CorrectedWinRate as CorrectedWinRate, corrected_win_rate as corrected_win_rate, labels_needed as labels_needed,
 )
-from .overoptimization import OverOptimization as OverOptimization, fit_overoptimization as fit_overoptimization
+from .overoptimization import (
+    MeasuredFall as MeasuredFall, OverOptimization as OverOptimization, fit_overoptimization as fit_overoptimization,
+    measured_fall as measured_fall,
+)
 from .scoreboards import Scoreboard as Scoreboard, load_published as load_published, scoreboard as scoreboard

@@ -49,7 +49,8 @@ def _train(model, stream, steps) -> list[float]:
     optimizers, losses = _optimizers(model), []
     for step in range(steps):
         for optimizer, peak in optimizers:
-            optimizer.param_groups[0]["lr"] = peak * min(1, (step + 1) / 20) * min(1, max(0.02, (1 - step / steps) / 0.6))
+            rise, fall = min(1, (step + 1) / 20), min(1, max(0.02, (1 - step / steps) / 0.6))
+            optimizer.param_groups[0]["lr"] = peak * rise * fall
         starts = torch.randint(0, len(stream) - WINDOW - 1, (BATCH_SIZE,))
         ids = torch.stack([stream[s:s + WINDOW] for s in starts])
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
