@@ -88,7 +88,7 @@ class CombinedReward:
 
     def free(self) -> None:
         "Remove the adapters of the reward models; the reward cannot be used afterwards."
-        for model in reward_models(self): model.free()
+        for model in {id(m): m for m in reward_models(self)}.values(): model.free()   # a model can be in it twice
 
     def _each(self, flat):
         "Scores of the members on a table with one answer per row, [rows, members]."
@@ -248,6 +248,7 @@ def train_reward_ensemble(
 ) -> RewardEnsemble:
     """Return an ensemble of reward models that differ in their seed. If training is interrupted, the ensemble has the
     members so far, with a warning. Raises what `train_reward_model` and `RewardEnsemble` raise."""
+    if n is None: raise ConfigError("n is None: give the number of members")
     check_counts(n=(n, 1))
     check_seed(seed)
     _checked_weight(how, weight, name)   # before anything is trained
