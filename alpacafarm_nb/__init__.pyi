@@ -41,6 +41,10 @@ from .training.history import History as History
 from .methods.memory import MemoryEstimate as MemoryEstimate, estimate_memory as estimate_memory
 from .methods.sft import SFTConfig as SFTConfig, train_sft as train_sft
 from .methods.reward import RewardConfig as RewardConfig, train_reward_model as train_reward_model
+from .methods.ensemble import (
+    LengthPenalty as LengthPenalty, RewardEnsemble as RewardEnsemble, load_reward_ensemble as load_reward_ensemble,
+    train_reward_ensemble as train_reward_ensemble,
+)
 from .methods.bestofn import BestOfN as BestOfN, best_of_n as best_of_n
 from .methods.expert import ExpertConfig as ExpertConfig, train_expert_iteration as train_expert_iteration
 from .methods.dpo import (
@@ -63,6 +67,10 @@ from .annotators.local import (
     HumanLabels as HumanLabels, ModelJudge as ModelJudge, RewardJudge as RewardJudge, RuleJudge as RuleJudge,
 )
 from .annotators.human import LabelStore as LabelStore
+from .annotators.costs import (
+    LabelCosts as LabelCosts, LabelPrice as LabelPrice, equal_labels as equal_labels, label_costs as label_costs,
+    labels_within as labels_within,
+)
 from .annotators.simulated import Gold as Gold, farmyard_pool as farmyard_pool
 from .farm.worlds import Farm as Farm, load_farm as load_farm, make_farm as make_farm
 from .studies.pipeline import Pipeline as Pipeline, PipelineSettings as PipelineSettings, run_demo as run_demo

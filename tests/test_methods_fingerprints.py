@@ -499,6 +499,14 @@ PARTS = {   # a reward made with one of two values, and with the other
             counted = Counted()
             if w != 1: counted.n = w
             return counted""",
+    "a member of an ensemble": """
+        def make(w):
+            from alpacafarm_nb.methods.ensemble import RewardEnsemble
+            return RewardEnsemble([size, lambda t: w * size(t)], "worst")""",
+    "the price of a length penalty on an ensemble": """
+        def make(w):
+            from alpacafarm_nb.methods.ensemble import LengthPenalty, RewardEnsemble
+            return LengthPenalty(RewardEnsemble([size], "uncertainty"), w)""",
     "the sign of a zero": """
         def make(w):
             zero = 0. if w == 1 else -0.

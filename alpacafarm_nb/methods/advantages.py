@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core import FLOOR, StageError, varies
+from .ensemble import has_own_scale
 from .losses import gae, grpo_advantages_with_kl, rloo_advantages, token_rewards, whiten
 from .rollout import Rollout
 from ..models.batches import masked_mean
@@ -31,7 +32,7 @@ def given_scale(
     own = (reward.mean, reward.scale) if isinstance(reward, RewardModel) else (0., 1.)
     if wanted == "raw": return -own[0] / own[1], 1 / own[1]   # undoes the reward model's own scaling
     if wanted != "first rollout": return wanted
-    return (0., 1.) if own != (0., 1.) else None
+    return (0., 1.) if has_own_scale(reward) else None
 
 DOUBLE = 1e-12   # share of the largest value: a smaller spread is rounding even in double precision
 

@@ -21,6 +21,7 @@ from ..files import as_path
 from ..fingerprints import table_fingerprint
 from .advantages import (Advantages, given_scale, warn_if_rounded_away, measured_scale,
                                               ppo_advantages, scale_rewards)
+from .ensemble import reward_models
 from .losses import (adapt_kl_coef, explained_variance, kl_estimate, kl_surrogate_loss,
                                           ppo_policy_loss, value_loss)
 from .memory import Footprint, check_memory, longest_answer, most_tokens
@@ -225,7 +226,7 @@ def train_ppo(
     check_memory(backbone, config, most_tokens(prompts), longest_answer(model, config))
     run_dir, reward_of = run_dir and as_path(run_dir), as_reward(reward)
     kl_coef, scale, warned = config.kl_coef, given_scale(reward, config.reward_scale), False
-    read = reward if isinstance(reward, RewardModel) and reward.backbone is backbone else reference
+    read = next((m for m in reward_models(reward) if m.backbone is backbone), reference)
     with (new_adapter(backbone, name, model.adapter, seed) as (adapter, _),
           value_function(config, backbone, read.adapter, seed) as value):
         policy = PPOModel(backbone, adapter, name, decoding=replace(model.decoding))

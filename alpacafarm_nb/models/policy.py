@@ -17,7 +17,7 @@ from ..core import FarmError, ModelError, check_counts, check_seed
 from ..files import as_path
 from .backbone import Backbone
 from .cache import rows_at_a_time
-from .loading import load_backbone, own_name
+from .loading import load_backbone, own_name, read_settings
 from .reward_model import RewardModel, load_head
 from .sampling import sample_ids
 from .saving import load_adapter, save_backbone, save_adapter
@@ -235,6 +235,8 @@ def load_model(
     folder, base = as_path(folder), getattr(base, "backbone", base)
     if base is not None and not isinstance(base, Backbone):
         raise ModelError(f"a base (from load_base) is needed, not a {type(base).__name__}.")
+    if read_settings(folder).get("kind") == "reward_ensemble":
+        raise ModelError(f"{folder} holds a reward ensemble: load it with load_reward_ensemble.")
     if not (folder / "adapter_config.json").exists(): return load_base(folder)
     backbone, about = load_adapter(folder, base)
     try: return _restored(backbone, about, folder)
