@@ -170,17 +170,17 @@ def draw_judges(
     rng = np.random.default_rng(seed_for("judges of a world", world.seed, seed))
     found = []
     for k in range(n):
-        strength = float(np.exp(rng.normal(0, .6)))
+        strength = float(np.exp(rng.normal(.9, .8)))   # half of the judges: more than 2.5 times _SPREAD
         biases = {v: strength * rng.normal(0, s) for v, s in _SPREAD.items() if rng.random() < .5}
-        biases |= {v: -rng.random() for v in ("facts", "demands") if rng.random() < .4}
-        how = dict(first=rng.normal(0, .8) * (rng.random() < .5), temperature=float(np.exp(rng.uniform(-1.2, 1.1))))
+        biases |= {v: -rng.random() for v in ("facts", "demands") if rng.random() < .5}
+        how = dict(first=rng.normal(0, .8) * (rng.random() < .5), temperature=float(np.exp(rng.uniform(-1., 1.5))))
         if k % 4 == 1:   # in the style of the farm's own pool: one of its members, exaggerated or moderated
             member = PERSONAS[str(rng.choice(list(PERSONAS)))]
             biases = {v: strength * w for v, w in member["biases"].items()}
             how = dict(first=member.get("first", 0.), temperature=member["temperature"])
         biases = {v: round(float(max(w, -1) if v in ("facts", "demands") else w), 3) for v, w in biases.items()}
-        how = {name: round(float(x), 3) for name, x in how.items()}
-        flip = round(float(rng.uniform(0, .35) * (rng.random() < .5)), 3)
+        how = {name: round(float(x), 3) + 0. for name, x in how.items()}
+        flip = round(float(rng.uniform(0, .4) * (rng.random() < .5)), 3)
         found.append(Labeler(f"judge_{k}", SimulatedAnnotator(world, f"judge_{k}", biases, **how), flip))
     return found
 
