@@ -4,28 +4,35 @@
 
 # %% auto #0
 __all__ = ['DIALS', 'pair_gaps', 'JudgeDials', 'judge_dials', 'draw_judges', 'judge_settings', 'both_orders',
-           'JudgePriceSettings', 'JudgePriceStudy', 'audit_rows', 'dial_values', 'run_judge_price_seed']
+           'JudgePriceSettings', 'JudgePriceStudy', 'audit_rows', 'dial_values', 'run_judge_price_seed',
+           'price_features', 'agreement_features', 'Price', 'JudgePrice', 'fit_judge_price', 'llmbar_labels',
+           'llmbar_dials', 'dials_table', 'shipped_judge_price']
 
 # %% ../../nbs/api/85_studies/07_judge_price.ipynb #imports
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
 from ..annotators.judging import win_probability
-from ..annotators.pool import identical, sigmoid
+from ..annotators.parsers import ParseError, parse_reasoned
+from ..annotators.pool import sigmoid
 from ..annotators.simulated import PERSONAS, SimulatedAnnotator
-from ..core import ConfigError, RecordError, as_number, seed_for
+from ..core import ConfigError, RecordError, as_json, as_number, data_path, seed_for
 from ..evaluation.rates import _scored
 from ..evaluation.reliability import _LIST
 from ..farm.worlds import Farm, load_farm
 from ..farmyard.world import World
+from ..files import atomic_write, read_object
 from ..methods.dpo import train_dpo
 from ..methods.reward import train_reward_model
-from ..records import PAIR_KEY
+from ..records import PAIR_KEY, as_table, check_texts, read_table, require_columns
+from ..servers.endpoint import Answer
 from .labelers import Labeler
 from .pipeline import Pipeline, PipelineSettings
 from ..training.config import NonNegativeInt, PositiveInt
@@ -81,6 +88,7 @@ class JudgeDials:
     courtesy: float  # preference for the output with more courteous phrases
     first: float  # preference for the output presented first; 0 if the order is unknown
     slope: float  # log-odds of a label per log-odds of gold; nan where gold's probabilities are unknown
+    gold_agreement: float  # share of pairs on which two gold labels agree, as given; 100 if gold is the truth
     errors: dict  # standard errors of the preferences
 
     @property
@@ -104,19 +112,22 @@ def _dials_of(table, gold_agreement):
     "The dials from matched labels, as `_matched` returns them; gold agreement in percent."
     label, gold, pair = 2 * table["label"].to_numpy() - 1, table["gold"].to_numpy(), pd.factorize(table["pair"])[0]
     side, reliable = np.sign(2 * gold - 1), (2 * gold_agreement / 100 - 1) ** .5
-    match = pd.Series(np.sign(label) * side).groupby(pair).mean()
+    known = side != 0   # a pair that gold does not decide says nothing about agreement, but something about biases
+    if not known.any(): raise RecordError("gold prefers neither output in any of these pairs", "judge_dials")
+    match = pd.Series(np.sign(label) * side)[known].groupby(pair[known]).mean()
     agreement, error = match.mean() / reliable, match.std(ddof=1) / len(match) ** .5 / reliable
-    twice = _self_agreement(np.sign(label), pair)
+    twice = _self_agreement(np.sign(label)[known], pair[known])
     settled = np.nan if np.isnan(twice) else np.clip(agreement / max(twice, .05) ** .5, -1, 1)
     x = np.c_[side, table[["length", "list", "courtesy", "first"]].to_numpy()]
     scale = np.sqrt((x ** 2).mean(0))
     found, errors = _logistic(x / np.where(scale > 0, scale, 1.), (label + 1) / 2, pair)
     sure = np.clip(gold, .001, .999)
-    known = ((sure > .001) & (sure < .999) & (sure != .5)).any()
-    slope = _logistic(np.c_[np.log(sure / (1 - sure)), x[:, 4]], (label + 1) / 2, pair)[0][0] if known else np.nan
+    graded = ((sure > .001) & (sure < .999) & (sure != .5)).any()
+    slope = _logistic(np.c_[np.log(sure / (1 - sure)), x[:, 4]], (label + 1) / 2, pair)[0][0] if graded else np.nan
     percent = lambda x: float(50 + 50 * x)
-    return JudgeDials(len(match), len(table), percent(np.clip(agreement, -1, 1)), float(50 * error), percent(twice),
-                      percent(settled), *map(float, found), float(slope), dict(zip(_PREFERENCES, map(float, errors))))
+    return JudgeDials(pair.max() + 1, len(table), percent(np.clip(agreement, -1, 1)), float(50 * error), percent(twice),
+                      percent(settled), *map(float, found), float(slope), gold_agreement,
+                      dict(zip(_PREFERENCES, map(float, errors))))
 
 def _self_agreement(label, pair):
     "Mean product of two labels (-1, 0 or 1) of one pair, or nan if no pair has two."
@@ -343,3 +354,206 @@ def run_judge_price_seed(
             true = {f"true_{k}": v for k, v in judge_settings(study.who[who]).items()}
             rows += [outcome | true | row for row in audit_rows(study, who)]
     return pd.DataFrame(rows)
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #price-features
+_SMALLEST = .3   # added to the size of the preferences, so that a judge without any has no direction
+
+def price_features(
+    dials: pd.DataFrame,  # one row per audit, with DIALS
+    asked: int = 2,  # 1, or 2 if `consistency` and `settled` are known
+) -> pd.DataFrame:  # one row per audit
+    "Return what the predictor of the loss is linear in."
+    size = np.sqrt(sum(dials[k] ** 2 for k in ("truth", "length", "list", "courtesy")) + _SMALLEST ** 2)
+    found = dict(disagreement=(100 - dials["agreement"]) / 50, truth=dials["truth"], direction=dials["truth"] / size)
+    for name in ("length", "list", "courtesy"):
+        found |= {name: dials[name] / size, f"{name}_squared": (dials[name] / size) ** 2}
+    if asked == 2: found |= {k: (100 - dials[k]) / 50 for k in ("settled", "consistency")}
+    return pd.DataFrame(found, index=dials.index).astype(float)
+
+def agreement_features(
+    dials: pd.DataFrame,  # one row per audit, with DIALS
+    asked: int = 2,  # not used
+) -> pd.DataFrame:  # one row per audit
+    "Return what the naive predictor is linear in: the disagreement and its square."
+    wrong = (100 - dials["agreement"]) / 50
+    return pd.DataFrame(dict(disagreement=wrong, squared=wrong ** 2), index=dials.index).astype(float)
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #ridge
+_STRENGTHS = tuple(10. ** k for k in range(-9, 2))
+
+def _ridge(x, y, strength):
+    "The constant and the weights [p] of a ridge regression on standardized features, for the features as they are."
+    center, scale = x.mean(0), x.std(0)
+    z = (x - center) / np.where(scale > 0, scale, 1.)
+    w = np.linalg.solve(z.T @ z / len(y) + strength * np.eye(x.shape[1]), z.T @ (y - y.mean()) / len(y))
+    w = w / np.where(scale > 0, scale, 1.)
+    return y.mean() - center @ w, w
+
+def _left_out(x, y, groups, strength):
+    "Predictions [n] of each group's rows by a fit to the other groups."
+    found = np.zeros(len(y))
+    for g in np.unique(groups):
+        out = groups == g
+        constant, w = _ridge(x[~out], y[~out], strength)
+        found[out] = constant + x[out] @ w
+    return found
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #interval
+def _quantile(scores, groups, level):
+    "The smallest score that a new group stays below with probability `level`; groups have equal weight."
+    n = pd.Series(groups).map(pd.Series(groups).value_counts()).to_numpy()
+    order, worlds = np.argsort(scores), len(np.unique(groups))
+    share = np.cumsum(1 / n[order]) / worlds
+    wanted = min(1., level * (worlds + 1) / worlds)
+    return float(scores[order][min(np.searchsorted(share, wanted - 1e-9), len(scores) - 1)])
+
+def _fit(x, y, groups, level):
+    "Weights, spread and quantile of one predictor, and its predictions of left-out worlds."
+    tried = {s: _left_out(x, y, groups, s) for s in _STRENGTHS}
+    strength = min(tried, key=lambda s: np.mean((y - tried[s]) ** 2))
+    guess, (constant, weights) = tried[strength], _ridge(x, y, strength)
+    size = abs(y - guess)
+    spread = nnls(np.c_[np.ones(len(y)), np.maximum(guess, 0)], size)[0]
+    floor = max(1e-9, .5 * size.mean())     # an interval is never narrower than half of the usual one
+    ratios = size / np.maximum(spread[0] + spread[1] * np.maximum(guess, 0), floor)
+    return dict(constant=float(constant), weights=weights.tolist(), spread=[*map(float, spread), float(floor)],
+                quantile=_quantile(ratios, groups, level), strength=strength), guess
+
+def _interval(fit, x):
+    "Estimates and half widths [n] for features [n, p]."
+    value = fit["constant"] + x @ np.array(fit["weights"])
+    base, slope, floor = fit["spread"]
+    return value, fit["quantile"] * np.maximum(base + slope * np.maximum(value, 0), floor)
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #predictor
+class Price(NamedTuple):
+    "A predicted loss in points of gold win rate, with its prediction interval."
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self): return f"{self.estimate:.1f} points [{self.low:.1f}, {self.high:.1f}]"
+
+@dataclass
+class JudgePrice:
+    "A predictor of the loss from the dials of a judge."
+    fits: list[dict]  # one per kind of audit: gold, asked, audit, the equation and its interval, `errors`
+    level: float = .9  # of the prediction intervals
+    about: dict | None = None  # where the rows are from
+
+    def predict(self,
+        dials: JudgeDials,  # as measured by `judge_dials`
+    ) -> Price:  # estimate, low, high
+        """Return the predicted loss in points. The fit is that of the largest audit with at most as many pairs. Raises
+        `ConfigError` if the predictor was not fitted to so few pairs, or not to this kind of audit."""
+        kind = dict(gold="sampled" if dials.gold_agreement < 100 else "truth", asked=1 + dials.asked_twice)
+        fits = [f for f in self.fits if all(f[k] == v for k, v in kind.items())]
+        if not fits: raise ConfigError(f"judge price: was not fitted to audits with {kind}: give other labels")
+        if not (usable := [f for f in fits if f["audit"] <= dials.n_pairs]):
+            raise ConfigError(f"judge price: {dials.n_pairs} pairs are too few: give {min(f['audit'] for f in fits)}")
+        fit = max(usable, key=lambda f: f["audit"])
+        x = price_features(pd.DataFrame([{name: getattr(dials, name) for name in DIALS}]), kind["asked"])
+        value, half = (float(v[0]) for v in _interval(fit, x[fit["features"]].to_numpy()))
+        return Price(value, value - half, value + half)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        "One row per kind of audit: errors and coverage on left-out worlds, next to those from agreement alone."
+        return pd.DataFrame([{k: f[k] for k in ("gold", "asked", "audit")} | f["errors"] for f in self.fits])
+
+    @property
+    def coverage(self) -> float:
+        "Share of losses inside of their intervals, in percent, each world left out in turn; mean over kinds of audits."
+        return float(self.table["coverage"].mean())
+
+    def save(self, path: str | Path) -> None:
+        "Write the predictor to a JSON file."
+        atomic_write(path, json.dumps(as_json(asdict(self)), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "JudgePrice":
+        "Read a predictor from a JSON file. Raises `FarmError` if it is not one."
+        found = read_object(Path(path), "fits", "level")
+        return cls(found["fits"], found["level"], found.get("about"))
+
+    def __repr__(self): return f"JudgePrice: {100 * self.level:.0f} % intervals\n{self.table.round(2).to_string()}"
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #fit
+def fit_judge_price(
+    rows: pd.DataFrame,  # of several worlds, as returned by `run_judge_price_seed`
+    level: float = .9,  # of the prediction intervals
+    method: str = "best_of_n",  # method whose losses are predicted
+) -> JudgePrice:
+    "Return the predictor of the loss. Raises `RecordError` for unusable rows, `ConfigError` for fewer than 3 worlds."
+    rows, origin = as_table(rows).reset_index(drop=True), "rows of judges"
+    level = as_number(level, "fit_judge_price: level", .5, .99)
+    if lost := [c for c in ("world", "method", "loss", "gold", "asked", "audit", *DIALS) if c not in rows]:
+        raise RecordError("there is no such column", origin, column=lost[0])
+    rows, fits = rows[rows["method"] == method], []
+    if (n := rows["world"].nunique()) < 3:
+        raise ConfigError(f"fit_judge_price: {n} worlds have losses of {method!r}: at least three are needed")
+    for (gold, asked, audit), part in rows.groupby(["gold", "asked", "audit"]):
+        x, y, worlds = price_features(part, asked), part["loss"].to_numpy(float), part["world"].to_numpy()
+        if not (np.isfinite(x).all(axis=None) and np.isfinite(y).all()):
+            raise RecordError(f"a loss or a dial of the audits with {audit} pairs is not a number", origin)
+        fit, _ = _fit(x.to_numpy(), y, worlds, level)
+        errors = _errors(x.to_numpy(), y, worlds, level)
+        naive = _errors(agreement_features(part).to_numpy(), y, worlds, level)
+        about = dict(n_worlds=len(set(worlds)), n_judges=len(part[["world", "seed", "judge"]].drop_duplicates()))
+        fits.append(dict(gold=gold, asked=int(asked), audit=int(audit), features=list(x), **fit,
+                         errors=about | errors | {f"naive_{k}": v for k, v in naive.items()}))
+    return JudgePrice(fits, level)
+
+def _errors(x, y, worlds, level):
+    "Errors, half width and coverage of predictions for worlds that were left out of the whole fit."
+    off, half = np.zeros(len(y)), np.zeros(len(y))
+    for world in np.unique(worlds):
+        out = worlds == world
+        guess, half[out] = _interval(_fit(x[~out], y[~out], worlds[~out], level)[0], x[out])
+        off[out] = y[out] - guess
+    return dict(rmse=float((off ** 2).mean() ** .5), mean_error=float(abs(off).mean()),
+                half_width=float(np.mean(half)), coverage=100 * float((abs(off) <= half).mean()))
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #llmbar-labels
+def llmbar_labels(
+    folder: str | Path,  # with pairs.jsonl and verdicts.jsonl.gz
+) -> pd.DataFrame:  # one row per completion: subset, judge, strategy, the pair, preference, presented_first
+    "Return the labels that LLMBar's judges wrote. Raises `RecordError` for files or columns that are not there."
+    pairs, origin = check_texts(Path(folder) / "pairs.jsonl", "pairs", ("output_1", "output_2"))
+    require_columns(pairs, origin, ("item", "subset", "preference"))
+    said, origin = read_table(Path(folder) / "verdicts.jsonl.gz", "verdicts")
+    require_columns(said, origin, ("item", "judge", "strategy", "swapped", "completion"))
+    said = said.merge(pairs[["item", "subset", *PAIR_KEY]], on="item")
+    swapped = said["swapped"].astype(bool).to_numpy()
+    found = np.array([_verdict(text) for text in said["completion"]])
+    return said.drop(columns=["completion", "swapped"]).assign(
+        preference=np.where(swapped, 3 - found, found), presented_first=np.where(swapped, 2, 1))
+
+def _verdict(text):
+    "The output that a completion prefers, 1 or 2 in the order shown, or nan."
+    try: return float(parse_reasoned(Answer(text), 1)[0])
+    except ParseError: return np.nan
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #llmbar-dials
+def llmbar_dials(
+    folder: str | Path,  # with pairs.jsonl and verdicts.jsonl.gz
+) -> dict[tuple[str, str, str], JudgeDials]:  # by subset, judge and strategy
+    "Return the dials of LLMBar's judges. Raises `RecordError` as `llmbar_labels` does."
+    labels, pairs = llmbar_labels(folder), check_texts(Path(folder) / "pairs.jsonl", "pairs")[0]
+    return {key: judge_dials(part, pairs) for key, part in labels.groupby(["subset", "judge", "strategy"])}
+
+def dials_table(
+    dials: dict[tuple[str, str, str], JudgeDials],  # as returned by `llmbar_dials`
+    price: JudgePrice | None = None,  # predictor of the loss; None for the dials alone
+) -> pd.DataFrame:  # one row per subset, judge and strategy: n_pairs, the dials, and the predicted loss
+    "Return the dials of several judges as a table, with the loss that a predictor gives them."
+    rows = []
+    for key, d in dials.items():
+        row = dict(zip(("subset", "judge", "strategy"), key), n_pairs=d.n_pairs, **{k: getattr(d, k) for k in DIALS})
+        rows.append(row | (price.predict(d)._asdict() if price else {}))
+    return pd.DataFrame(rows)
+
+# %% ../../nbs/api/85_studies/07_judge_price.ipynb #shipped
+def shipped_judge_price() -> JudgePrice:
+    "Return the predictor that ships with this installation. Raises `FarmError` if there is none."
+    return JudgePrice.load(data_path("results", "judge_price.json"))
