@@ -103,7 +103,7 @@ def test_real_judges(root):
     off = [d.agreement - published[key] for key, d in found.items()]
     print(dials_table(found).round(1).to_string())
     # 70 completions were misread when the accuracies were published, 25 of them PaLM 2's with reasons
-    assert np.quantile(np.abs(off), .9) < 2 and np.abs(off).max() < 9 and np.median(off) == 0, np.round(off, 1)
+    assert np.quantile(np.abs(off), .9) < 2 and np.abs(off).max() < 9 and abs(np.median(off)) < 1e-6, np.round(off, 1)
     natural = {key[1:]: d for key, d in found.items() if key[0] == "Natural"}
     strong, weak = natural["GPT-4", "Vanilla"], natural["ChatGPT", "Vanilla"]
     assert strong.agreement > 90 > weak.agreement

@@ -444,12 +444,12 @@ class JudgePrice:
     def predict(self,
         dials: JudgeDials,  # as measured by `judge_dials`
     ) -> Price:  # estimate, low, high
-        """Return the predicted loss in points. The fit is that of the largest audit with at most as many pairs. Raises
+        """Return the predicted loss in points, by the fit of the largest audit with at most 1.05 times as many pairs. Raises
         `ConfigError` if the predictor was not fitted to so few pairs, or not to this kind of audit."""
         kind = dict(gold="sampled" if dials.gold_agreement < 100 else "truth", asked=1 + dials.asked_twice)
         fits = [f for f in self.fits if all(f[k] == v for k, v in kind.items())]
         if not fits: raise ConfigError(f"judge price: was not fitted to audits with {kind}: give other labels")
-        if not (usable := [f for f in fits if f["audit"] <= dials.n_pairs]):
+        if not (usable := [f for f in fits if f["audit"] <= 1.05 * dials.n_pairs]):
             raise ConfigError(f"judge price: {dials.n_pairs} pairs are too few: give {min(f['audit'] for f in fits)}")
         fit = max(usable, key=lambda f: f["audit"])
         x = price_features(pd.DataFrame([{name: getattr(dials, name) for name in DIALS}]), kind["asked"])
