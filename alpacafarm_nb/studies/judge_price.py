@@ -112,7 +112,7 @@ def _dials_of(table, gold_agreement):
     "The dials from matched labels, as `_matched` returns them; gold agreement in percent."
     label, gold, pair = 2 * table["label"].to_numpy() - 1, table["gold"].to_numpy(), pd.factorize(table["pair"])[0]
     side, reliable = np.sign(2 * gold - 1), (2 * gold_agreement / 100 - 1) ** .5
-    known = side != 0   # a pair that gold does not decide says nothing about agreement, but something about biases
+    known = side != 0   # a pair that gold does not decide counts for the biases alone
     if not known.any(): raise RecordError("gold prefers neither output in any of these pairs", "judge_dials")
     match = pd.Series(np.sign(label) * side)[known].groupby(pair[known]).mean()
     agreement, error = match.mean() / reliable, match.std(ddof=1) / len(match) ** .5 / reliable
@@ -444,8 +444,8 @@ class JudgePrice:
     def predict(self,
         dials: JudgeDials,  # as measured by `judge_dials`
     ) -> Price:  # estimate, low, high
-        """Return the predicted loss in points, by the fit of the largest audit with at most 1.05 times as many pairs. Raises
-        `ConfigError` if the predictor was not fitted to so few pairs, or not to this kind of audit."""
+        """Return the predicted loss in points, by the fit of the largest audit with at most 1.05 times as many pairs.
+        Raises `ConfigError` if the predictor was not fitted to so few pairs, or not to this kind of audit."""
         kind = dict(gold="sampled" if dials.gold_agreement < 100 else "truth", asked=1 + dials.asked_twice)
         fits = [f for f in self.fits if all(f[k] == v for k, v in kind.items())]
         if not fits: raise ConfigError(f"judge price: was not fitted to audits with {kind}: give other labels")
