@@ -78,6 +78,10 @@ from .farm.training_curves import (
     PolicyEvaluator as PolicyEvaluator, best_of_n_points as best_of_n_points, best_of_n_samples as best_of_n_samples,
 )
 from .studies.repeat_seeds import repeat as repeat
+from .studies.judge_price import (
+    JudgeDials as JudgeDials, JudgePrice as JudgePrice, fit_judge_price as fit_judge_price, judge_dials as judge_dials,
+    shipped_judge_price as shipped_judge_price,
+)
 from .farm.leaderboard import (
     Leaderboard as Leaderboard, leaderboard as leaderboard, load_leaderboard as load_leaderboard,
 )
