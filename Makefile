@@ -14,7 +14,7 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 # pip's progress bars where somebody is watching, silence in a log
 PIP     := $(BIN)/python -m pip $(shell [ -t 2 ] || echo -q) --disable-pip-version-check
-STUDIES := nbs/make/02_study.ipynb nbs/make/03_method_comparison.ipynb
+STUDIES := $(filter-out nbs/make/00_design.ipynb nbs/make/01_base_model.ipynb,$(sort $(wildcard nbs/make/*.ipynb)))
 TORCH   := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test figures lab lessons lint readme export setup wheel-check clean
