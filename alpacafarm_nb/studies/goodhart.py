@@ -7,7 +7,7 @@ __all__ = ['SWITCHES', 'Condition', 'GoodhartSettings', 'Goodhart', 'run_goodhar
            'goodhart_falls', 'switch_effects']
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #imports
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +38,7 @@ class Condition:
     p_label_flip: float = 0.             # share of the labels that is flipped
     biases: dict = field(default_factory=dict)  # weights of the annotator's VIEWS that are added to the utility
     n_pairs: int | None = None           # number of labeled pairs; None for all
+    epochs: int | None = None            # passes over the pairs; None for the settings' own
     n_layers: int | None = None          # layers of the reward model's network; None for all
 
     def labeler(self, farm: Farm, name: str) -> Labeler:
@@ -48,8 +49,8 @@ class Condition:
 SWITCHES = {
     "off": Condition(),
     "label_noise": Condition(p_label_flip=.4),
-    "label_bias": Condition(biases=dict(length=2.)),   # two units of utility for every ten words
-    "few_pairs": Condition(n_pairs=150),
+    "label_bias": Condition(biases=dict(length=2., courtesy=.8, list=.8)),   # per ten words, courtesy and list
+    "few_pairs": Condition(n_pairs=300, epochs=6),
     "small_model": Condition(n_layers=1),
 }
 
@@ -61,8 +62,8 @@ class GoodhartSettings(PipelineSettings):
     n_instructions: PositiveInt = 4800  # fresh training instructions on which pairs are sampled
     n_pairs: PositiveInt = 2         # pairs per instruction
     n_asked: PositiveInt = 64        # fresh evaluation instructions with a pool of candidates
-    samples: PositiveInt = 512       # candidates per instruction
-    ns: tuple = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # points of the best-of-n curve
+    samples: PositiveInt = 256       # candidates per instruction
+    ns: tuple = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # points of the best-of-n curve
     n_evaluated: PositiveInt = 192   # fresh evaluation instructions of each evaluation of PPO
     evaluate_every: PositiveInt = 4  # steps of PPO between evaluations
     reward: RewardConfig = field(default_factory=lambda: RewardConfig(epochs=1))
@@ -124,7 +125,8 @@ class Goodhart(Pipeline):
 
     def proxy(self, name: str) -> RewardModel:
         "Return the reward model of a condition."
-        s, condition, labels = self.settings.reward, self.settings.conditions[name], self.labels(name)
+        condition, labels, s = self.settings.conditions[name], self.labels(name), self.settings.reward
+        if condition.epochs is not None: s = replace(s, epochs=condition.epochs)
         base, start = self.start(condition.n_layers)
         train = lambda run_dir: train_reward_model(start, labels, s, name=f"reward_{name}", seed=self.seed,
                                                    run_dir=run_dir)
