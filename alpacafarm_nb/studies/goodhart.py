@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SWITCHES', 'Condition', 'GoodhartSettings', 'Goodhart', 'run_goodhart_seed', 'goodhart_curves', 'by_seed',
-           'goodhart_falls', 'switch_effects']
+           'goodhart_falls', 'switch_effects', 'shipped_goodhart']
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #imports
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from scipy import stats
 
 from ..annotators.judging import win_probability
 from ..annotators.simulated import SimulatedAnnotator
-from ..core import ConfigError, seed_for
+from ..core import ConfigError, data_path, seed_for
 from ..evaluation import best_of_n_curve, best_of_n_kl, measured_fall
 from ..farm.pretraining import truncated_base
 from ..farm.worlds import Farm, fresh_evaluation, fresh_instructions, load_farm
@@ -263,3 +264,8 @@ def switch_effects(
             found.append(dict(condition=name, method=method, extra_fall=extra.mean(), error=stats.sem(extra),
                               t=test.statistic, p_value=test.pvalue, n_seeds=len(extra)))
     return pd.DataFrame(found).round(4)
+
+# %% ../../nbs/api/85_studies/06_goodhart.ipynb #shipped
+def shipped_goodhart() -> dict:  # manifest, predictions, last; by part: seeds, curves, falls, effects, accuracy
+    "Return the study that ships with this installation. Raises `FarmError` if there is none."
+    return json.loads(data_path("results", "goodhart.json").read_text(encoding="utf-8"))

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['VALIDATED', 'UNLABELED', 'validated_methods', 'ValidationSettings', 'run_validation_seed', 'validation_table',
-           'validation_correlations']
+           'validation_correlations', 'shipped_validation']
 
 # %% ../../nbs/api/85_studies/10_validation.ipynb #imports
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from ..core import ConfigError
+from ..core import ConfigError, data_path
 from ..evaluation import rank_correlation
 from ..evaluation.rankings import RankCorrelation
 from ..farm.worlds import Farm, load_farm
@@ -85,3 +86,8 @@ def validation_correlations(
     table = validation_table(results, **sides)
     of = lambda t: rank_correlation(t["simulated"], t["gold"], t["simulated_error"], t["gold_error"])
     return {"all models": of(table), "retrained alone": of(table[table["retrained"]])}
+
+# %% ../../nbs/api/85_studies/10_validation.ipynb #shipped
+def shipped_validation() -> dict:  # predictions; by part ("seeds", "worlds") and pair of sides: table, correlations
+    "Return the validation that ships with this installation. Raises `FarmError` if there is none."
+    return json.loads(data_path("results", "validation.json").read_text(encoding="utf-8"))
