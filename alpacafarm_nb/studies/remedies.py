@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from ..annotators.judging import win_probability
-from ..core import ConfigError, check_counts, check_seed, seed_for
+from ..core import ConfigError, as_number, check_counts, check_seed, seed_for
 from ..evaluation import best_of_n_curve, best_of_n_kl
 from ..farm.worlds import Farm, fresh_evaluation, load_farm
 from ..methods.ensemble import LengthPenalty, RewardEnsemble
@@ -37,18 +37,21 @@ def chosen_points(
 ) -> np.ndarray:  # [points] probabilities, which sum to 1
     "Return how often each point is chosen by labels. Raises `ConfigError` for fewer labels than points."
     wins = check_numbers(wins, "chosen_points: wins", (2,), missing=False) / 100
-    check_counts(n_labels=(n_labels, 1), draws=(draws, 1))
+    if n_labels is None or draws is None: raise ConfigError("chosen_points: give a number of labels and of draws")
+    check_counts(n_labels=(n_labels, 1, 10**9), draws=(draws, 1, 10**6))
     check_seed(seed)
-    if wins.size == 0 or wins.min() < 0 or wins.max() > 1 or not 0 <= p_label_flip <= 1:
-        raise ConfigError("chosen_points: give win probabilities from 0 to 100, and a p_label_flip from 0 to 1")
+    flip = as_number(p_label_flip, "chosen_points: p_label_flip", 0, 1)
+    if wins.min() < 0 or wins.max() > 1:
+        raise ConfigError(f"chosen_points: a win probability is {100 * wins.min():g} or {100 * wins.max():g}: give "
+                          "percent, from 0 to 100")
     n, k = wins.shape
     if (each := n_labels // k) < 1:
-        raise ConfigError(f"chosen_points: {n_labels} labels for {k} points: give a label or more to each")
-    p, rng = wins * (1 - p_label_flip) + (1 - wins) * p_label_flip, np.random.default_rng(seed)
-    found = np.zeros(k)
+        raise ConfigError(f"chosen_points: {n_labels} labels for {k} points: give one or more labels to each point")
+    p, rng, found = wins * (1 - flip) + (1 - wins) * flip, np.random.default_rng(seed), np.zeros(k)
     for _ in range(draws):
-        asked = np.concatenate([rng.permutation(n) for _ in range(-(-each // n))])[:each]
-        found[(rng.random((each, k)) < p[asked]).sum(0).argmax()] += 1
+        asked = np.full(n, each // n)   # how often each instruction is asked
+        asked[rng.permutation(n)[:each % n]] += 1
+        found[rng.binomial(asked[:, None], p).sum(0).argmax()] += 1
     return found / draws
 
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #settings
@@ -137,12 +140,12 @@ class Remedies(Goodhart):
         labeler, rows = s.conditions[name].labeler(self.farm, name), []
         judged = dict(gold=np.stack(pool["gold"].to_list()), own=win_probability(labeler, pool, asked))
         curve = lambda proxies, values: np.mean([best_of_n_curve(p, values, s.ns).gold_by_prompt for p in proxies], 0)
-        for remedy, proxies in self.proxies(name, pool).items():
+        scores, held = self.scored(name, pool), self.held_candidates()
+        for remedy, proxies in self.proxies(name, pool, scores).items():
             for judge, values in judged.items():
                 found = curve(proxies, values)
                 rows += [self.row(name, remedy, "best_of_n", judge, n, float(best_of_n_kl(n)), found[:, k])
                          for k, n in enumerate(s.ns)]
-        scores, held = self.scored(name, pool), self.held_candidates()
         wins, other = win_probability(labeler, held, self.held()), self.scored(name, held)
         for m in s.n_labels:
             chances = [chosen_points(curve([other[..., k]], wins), m, labeler.p_label_flip,
@@ -156,9 +159,14 @@ class Remedies(Goodhart):
         "Return the score that each member of a condition gives each candidate [instructions, candidates, members]."
         return np.stack(RewardEnsemble(self.members(name)).score_members(pool))
 
-    def proxies(self, name: str, pool: pd.DataFrame) -> dict[str, list[np.ndarray]]:
+    def proxies(
+        self,
+        name: str,  # name of the condition
+        pool: pd.DataFrame,  # candidates
+        scores: np.ndarray,  # their scores by each member, as returned by `scored`
+    ) -> dict[str, list[np.ndarray]]:  # by remedy, arrays [instructions, candidates]
         "Return what candidates are selected by, for each remedy; curves are averaged over the list."
-        s, scores, members = self.settings, self.scored(name, pool), self.members(name)
+        s, members = self.settings, self.members(name)
         flat = pool[["instruction", "input", "output"]].explode("output", ignore_index=True)
         by = lambda reward, given: reward.combine(given.reshape(len(flat), -1), flat).reshape(scores.shape[:2])
         found = {NONE: [scores[..., k] for k in range(s.n_members)]}
