@@ -27,6 +27,7 @@ class OverOptimization:
     form: str  # one of FORMS
     constant: float  # c: score of the initial policy
     alpha: float  # coefficient of the rise
+    alpha_error: float  # standard error of alpha
     beta: float  # coefficient of the bend; above 0 there is a peak
     beta_error: float  # standard error of beta
     peak_distance: Estimate  # distance of the peak; the last point if there is no peak before it
@@ -44,10 +45,27 @@ class OverOptimization:
         return (f"peak at KL {figure_text(k.value, None, k.low, k.high)}, score {score}; falls by {fall} to the last "
                 f"point; turns in {self.turns:.0%} of the draws")
 
+    @property
+    def r_squared(self) -> float:
+        "Share of the variance of the points that the curve explains, with the points weighted as in the fit."
+        p = self.points
+        return _explained(p["score"], p["fitted"], _weights(p["score"], p["standard_error"])**2)
+
     def predict(self, distance):  # square root of KL
         "The fitted scores at these distances."
         distance = check_numbers(distance, "predict: distance", (0, 1, 2))
         return _basis(distance, self.form) @ [self.constant, self.alpha, self.beta]
+
+
+def _weights(mean, error):
+    "[K] weights of the points in a fit: the inverse of their errors, but finite."
+    return 1 / np.maximum(error, 1e-9 * (1 + abs(mean)))
+
+
+def _explained(score, fitted, weight):
+    "1 minus the weighted squares of the residuals over those of the deviations from the mean; 1 for equal scores."
+    spread = np.average((score - np.average(score, weights=weight))**2, weights=weight)
+    return float(1 - np.average((score - fitted)**2, weights=weight) / spread) if spread > 0 else 1.
 
 
 def _basis(d, form):
@@ -84,7 +102,7 @@ def fit_overoptimization(
     B, paired = _basis(d, form), table is not None
     mean = table.mean(0) if paired else check_numbers(scores, "fit_overoptimization: scores")
     error = table.std(0, ddof=1) / len(table)**.5 if paired else errors
-    weight = 1 / np.maximum(error, 1e-9 * (1 + abs(mean)))
+    weight = _weights(mean, error)
     solve = np.linalg.pinv(B * weight[:, None]) * weight          # [3, K] from scores to coefficients
     own = solve @ mean
     spread = np.cov((table @ solve.T).T) / len(table) if paired else solve @ np.diag(error**2) @ solve.T
@@ -99,7 +117,8 @@ def fit_overoptimization(
     end = _basis(np.array([last]), form)[0] @ coefficients.T
     made = lambda x: _estimate(x, len(mean), level)
     points = pd.DataFrame(dict(distance=d, kl=d**2, score=mean, standard_error=error, fitted=B @ own))
-    return OverOptimization(form, *map(float, own), float(np.sqrt(spread[2, 2])), made(at), made(at**2), made(value),
+    (c, alpha, beta), (_, alpha_error, beta_error) = own.tolist(), np.sqrt(np.diag(spread)).tolist()
+    return OverOptimization(form, c, alpha, alpha_error, beta, beta_error, made(at), made(at**2), made(value),
                             made(value - end), float((at[1:] < last).mean()),
                             float(np.sqrt(np.mean((mean - B @ own)**2))), paired, points)
 
