@@ -49,9 +49,9 @@ class Condition:
 
 SWITCHES = {
     "off": Condition(),
-    "label_noise": Condition(p_label_flip=.4),
-    "label_bias": Condition(biases=dict(length=2., courtesy=.8, list=.8)),   # per ten words, courtesy and list
-    "few_pairs": Condition(n_pairs=300, epochs=6),
+    "label_noise": Condition(p_label_flip=.45),
+    "label_bias": Condition(biases=dict(length=2.5, courtesy=1., list=1.)),  # per ten words, courtesy, list
+    "few_pairs": Condition(n_pairs=100, epochs=6),
     "small_model": Condition(n_layers=1),
 }
 
