@@ -68,6 +68,7 @@ def pressure_methods() -> dict[str, Method]:
 @dataclass
 class PressureSettings(GoodhartSettings):
     "Sizes of one seed of the study."
+    n_asked: PositiveInt = 48        # fresh evaluation instructions with a pool of candidates
     samples: PositiveInt = 1024      # candidates per instruction
     ns: tuple = tuple(2**k for k in range(11))  # points of the best-of-n curves
     n_evaluated: PositiveInt = 64    # fresh evaluation instructions that policies answer

@@ -72,7 +72,8 @@ class RemedySettings(GoodhartSettings):
     per_word: NonNegativeFloat = .02  # price per word
     more: tuple = (2, 4)             # how many times the pairs
     n_labels: tuple = (64, 256, 1024)  # labels for early stopping
-    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(steps=16, rollout_batch_size=64, kl_coef=0.))
+    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(steps=16, rollout_batch_size=48, minibatch_size=24,
+                                                         kl_coef=0.))
     conditions: dict = field(default_factory=remedied_conditions)  # conditions by name
 
     def __post_init__(self):
@@ -261,12 +262,12 @@ def remedy_gains(
                 raise ConfigError(f"remedy_gains: {remedy!r} and {NONE!r} have different seeds with {condition!r} and "
                                   f"{method!r}: give results in which every seed is complete")
             gain, test = value - without, stats.ttest_1samp(value - without, 0)
-            share = 100 * gain.mean() / fall["fall"] if fall["low"] > 0 else np.nan
-            parts = stats.sem(gain) / fall["fall"], gain.mean() * fall["fall_error"] / fall["fall"]**2
+            whole = fall["fall"] if fall["low"] > 0 else np.nan
+            parts = stats.sem(gain) / whole, gain.mean() * fall["fall_error"] / whole**2
             found.append(dict(condition=condition, method=method, remedy=remedy, value=value.mean(),
                               without=without.mean(), gain=gain.mean(), error=stats.sem(gain), t=test.statistic,
-                              p_value=test.pvalue, fall=fall["fall"], fall_error=fall["fall_error"], removed=share,
-                              removed_error=100 * np.hypot(*parts) if fall["low"] > 0 else np.nan,
+                              p_value=test.pvalue, fall=fall["fall"], fall_error=fall["fall_error"],
+                              removed=100 * gain.mean() / whole, removed_error=100 * np.hypot(*parts),
                               n_seeds=len(gain)))
     return pd.DataFrame(found).round(4)
 
