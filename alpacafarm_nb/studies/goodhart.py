@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SWITCHES', 'Condition', 'GoodhartSettings', 'Goodhart', 'run_goodhart_seed', 'goodhart_curves', 'by_seed',
-           'goodhart_falls', 'switch_effects']
+           'goodhart_falls', 'switch_effects', 'shipped_goodhart']
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #imports
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ from scipy import stats
 
 from ..annotators.judging import win_probability
 from ..annotators.simulated import SimulatedAnnotator
-from ..core import ConfigError, seed_for
+from ..core import ConfigError, data_path, seed_for
 from ..evaluation import best_of_n_curve, best_of_n_kl, measured_fall
 from ..farm.pretraining import truncated_base
 from ..farm.worlds import Farm, fresh_evaluation, fresh_instructions, load_farm
+from ..files import read_object
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import RewardConfig, reward_accuracy, train_reward_model
 from ..methods.sft import train_sft
@@ -225,15 +226,17 @@ def goodhart_falls(
     development: pd.DataFrame | None = None,  # of other seeds, on which the peaks are chosen
     last: dict | None = None,  # last point by method, such as {"best_of_n": 256}; None for the end of each curve
     level: float = .95,  # confidence level
+    judge: str = "gold",  # whose curves are measured: "gold", "own" or "proxy"
 ) -> pd.DataFrame:  # condition, method, peak, last, rise, rise_error, fall, fall_error, low, high, n_seeds
-    "Return how far gold rises to its peak and falls from there under each condition and method."
+    "Return how far gold (or another judge) rises to its peak and falls from there under each condition and method."
     found = []
     for condition, method in results.loc[results["method"] != "accuracy", ["condition", "method"]].drop_duplicates(
             ).itertuples(index=False):
-        cube, xs = by_seed(results, condition, method)
+        cube, xs = by_seed(results, condition, method, judge)
         end = 1 + (xs.index(last[method]) if last and method in last else len(xs) - 1)
         cube, xs, peak = cube[:, :end], xs[:end], None
-        if development is not None: peak = int(by_seed(development, condition, method)[0][:, :end].mean(0).argmax())
+        if development is not None:
+            peak = int(by_seed(development, condition, method, judge)[0][:, :end].mean(0).argmax())
         f = measured_fall(cube, peak, level)
         rise = cube[:, f.peaks[0]] - cube[:, 0]
         found.append(dict(condition=condition, method=method, peak=xs[f.peaks[0]], last=xs[-1], rise=rise.mean(),
@@ -261,3 +264,8 @@ def switch_effects(
             found.append(dict(condition=name, method=method, extra_fall=extra.mean(), error=stats.sem(extra),
                               t=test.statistic, p_value=test.pvalue, n_seeds=len(extra)))
     return pd.DataFrame(found).round(4)
+
+# %% ../../nbs/api/85_studies/06_goodhart.ipynb #shipped
+def shipped_goodhart() -> dict:  # manifest, predictions, and the tables of the parts development, seeds and worlds
+    "Return the study that ships with this installation. Raises `FarmError` if there is none."
+    return read_object(data_path("results", "goodhart.json"))
