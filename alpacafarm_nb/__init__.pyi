@@ -91,3 +91,4 @@ from .widgets.training_board import training_board as training_board
 from .widgets.farm_panel import farm_panel as farm_panel
 from .widgets.agreement_board import agreement_board as agreement_board
 from .widgets.curves import curves as curves
+from .widgets.goodhart_panel import goodhart_panel as goodhart_panel

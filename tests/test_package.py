@@ -71,7 +71,7 @@ def test_an_editor_completes_names(code, known, tmp_path):
 
 
 WIDGETS = [("label",), ("curves",), ("pairs", "explorer"), ("pairs", "agreement_board"), ("run", "training_board"),
-           ("pairs", "run", "farm_panel")]   # the files of each script, after the shared one
+           ("pairs", "run", "farm_panel"), ("goodhart_panel",)]   # the files of each script, after the shared one
 
 
 @pytest.mark.parametrize("names", [pytest.param(names, id=names[-1]) for names in WIDGETS])

@@ -360,11 +360,88 @@ def test_curves(lab, theme):
         assert page.problems == []
 
 
+GOODHART = """
+from alpacafarm_nb import goodhart_panel
+xs, gold = dict(best_of_n=[1, 4, 16, 64, 256], ppo=[0, 4, 8, 12, 16]), dict(off=[40, 46, 50, 50, 51],
+                                                                           label_noise=[40, 45, 48, 46, 42])
+value = lambda condition, judge, k: dict(gold=gold[condition][k], own=40. + k, proxy=k / 2 - 1)[judge]
+rows = [dict(condition=c, method=m, judge=j, x=xs[m][k], kl=None, value=value(c, j, k), standard_error=.8, n_seeds=10)
+        for c in gold for m in xs for j in ("gold", "own", "proxy") for k in range(5)]
+fall = dict(rise=8., rise_error=.9, n_seeds=10)
+falls = [dict(fall, condition=c, method=m, peak=xs[m][2], last=xs[m][4], fall=f, fall_error=1.1, low=f - 2.5,
+              high=f + 2.5) for c, f in (("off", -1.), ("label_noise", 6.)) for m in xs]
+end = [dict(fall, condition=c, method=m, judge=j, peak=xs[m][4], last=xs[m][4], fall=0., fall_error=0., low=0., high=0.)
+       for c in gold for m in xs for j in ("own", "proxy")]
+g = goodhart_panel(dict(seeds=dict(curves=rows, falls=falls, falls_by_others=end)))
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_goodhart_panel(lab, theme):
+    with lab.open(GOODHART, "g", theme=theme) as page:
+        root = page.locator(".af-goodhart")
+        chart, status = lambda k: root.locator(".af-chart").nth(k), root.locator("[role=status]")
+        guess = lambda text: root.get_by_role("button", name=text, exact=True)
+        dots = lambda name: chart(0).locator(f"g[data-series='{name}'] .af-dot")
+        expect(dots("all off")).to_have_count(1)                             # where it starts, and no more
+        root.get_by_label("switch").select_option("label_noise")
+        expect(root.get_by_text("40 % of the labels are flipped.")).to_be_visible()
+        expect(dots("label noise")).to_have_count(1)
+        expect(dots("all off")).to_have_count(5)
+        expect(root.locator(".af-chart")).to_have_count(1)
+        expect(status).to_have_text("")
+        shot(page, f"goodhart-asked-{theme}")
+        guess("levels off").click()                                          # mouse
+        expect(dots("label noise")).to_have_count(5)
+        expect(chart(0).locator(".af-band")).to_have_count(2)
+        expect(chart(0).locator("text.af-mark")).to_have_text("peak")
+        expect(root.locator(".af-chart")).to_have_count(2)                   # the proxy has an axis of its own
+        expect(status).to_contain_text("You guessed “levels off”, but it falls.")
+        expect(status).to_contain_text("Gold's win rate falls by 6.0 ± 1.1 [3.5, 8.5] points from its peak at n = 16")
+        expect(guess("levels off")).to_have_attribute("aria-pressed", "true")
+        expect(guess("falls")).to_have_attribute("aria-disabled", "true")
+        guess("falls").click(force=True)                                     # the first guess counts
+        becomes(page, "g.to_pandas().values.tolist()", [["label_noise", "best_of_n", "gold", "levels off", "falls"]])
+        dots("label noise").nth(2).hover()
+        expect(chart(0).locator(".af-said")).to_have_text("label noise: candidates (n) 16, win rate, % 48.00 ± 0.80")
+        shot(page, f"goodhart-shown-{theme}")
+        root.get_by_label("method").focus()                                  # keyboard
+        page.keyboard.press("ArrowDown")
+        becomes(page, "g.chosen['method']", "ppo")
+        expect(root.locator(".af-question")).to_contain_text("With more and more steps, what does gold's win rate do")
+        page.keyboard.press("Tab")
+        expect(root.get_by_label("judged by", exact=True)).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(root.locator(".af-question")).to_contain_text("the win rate by the labeler itself")
+        guess("rises").focus()
+        page.keyboard.press("Enter")
+        expect(status).to_contain_text("You guessed “rises”, and that is what was measured.")
+        expect(guess("rises")).to_be_focused()
+        root.get_by_label("guess first").focus()
+        page.keyboard.press("Space")
+        becomes(page, "g.first", False)
+        root.get_by_label("switch").select_option("off")
+        expect(status).to_contain_text("there is no fall to measure")
+        expect(guess("rises")).to_be_hidden()
+        root.get_by_label("judged by", exact=True).select_option("proxy")
+        expect(chart(0).locator("g[data-series]")).to_have_count(1)
+        root.get_by_label("switch").select_option("label_noise")
+        expect(root.locator(".af-chart")).to_have_count(2)                   # two proxies never share an axis
+        dots("label noise").first.focus()
+        page.keyboard.press("ArrowRight")
+        expect(chart(0).locator(".af-said")).to_contain_text("training step 4, proxy -0.50 ± 0.80")
+        root.get_by_label("guess first").check()
+        expect(guess("falls")).to_be_visible()
+        page.ask("g._hear(dict(do='guess', guess='sideways'))")
+        expect(root.locator(".af-problem")).to_contain_text("guess is 'sideways': give rises, levels off, falls")
+        assert page.problems == []
+
+
 ATTACKS = """
 import numpy as np, pandas as pd
 from dataclasses import replace
-from alpacafarm_nb import (AnnotationCache, agreement_board, curves, explore, farm_panel, label, leaderboard, load_farm,
-                           training_board)
+from alpacafarm_nb import (AnnotationCache, agreement_board, curves, explore, farm_panel, goodhart_panel, label,
+                           leaderboard, load_farm, training_board)
 from alpacafarm_nb.widgets.farm_panel import PanelSettings, Row
 evil = PAYLOADS
 turned = lambda k: evil[k:] + evil[:k]
@@ -392,6 +469,12 @@ def panel():
         board = leaderboard({e: asked.assign(output=turned(k))}, asked, judges)
         made._add(Row(e, None, board, PanelSettings(labels=evil[-1 - k]), None if k == 0 else evil[0]))
     return made
+def goodhart():
+    rows = [dict(condition=e, method=m, judge=j, x=x, value=x, standard_error=1.)
+            for e in evil for m in evil[:2] for j in evil[-2:] for x in (1, 2)]
+    fall = dict(peak=1, last=2, rise=0., rise_error=0., fall=1., fall_error=.1, low=.8, high=1.2, n_seeds=9)
+    return goodhart_panel(dict(seeds=dict(curves=rows, falls_by_others=[
+        dict(fall, condition=e, method=evil[0], judge=evil[-2]) for e in evil])))
 """
 WIDGETS = {   # how each is made, and what shows every text in it
     "explorer": ("explore(labels)", "w.query = w.query | dict(page={k} // 12, at={k} % 12)"),
@@ -402,6 +485,7 @@ WIDGETS = {   # how each is made, and what shows every text in it
     "curves": ("curves(points, samples)", "w.on_look(str(4 * {k}))"),
     "live": ("live()", "w.on_choose([evil[{k}]]); w.on_look({k} % 2)"),
     "panel": ("panel()", "w.on_open(evil[{k}])"),
+    "goodhart": ("goodhart()", "w.on_choose(condition=evil[{k}]); w.on_guess('falls')"),
 }
 
 
@@ -473,9 +557,10 @@ def test_can_be_read_and_named(lab, theme):
     "Contrast of at least 4.5 (WCAG AA) for every text, and a name for whatever takes the focus."
     cells = [PAIRS, "explore(labels)", DESK, "desk", BOARD, "board", CURVES, "c",
              "from alpacafarm_nb import farm_panel, training_board\nfarm_panel()",
-             "training_board({'sft': [dict(step=1, loss=2.), dict(step=2, loss=1.)]})"]
+             "training_board({'sft': [dict(step=1, loss=2.), dict(step=2, loss=1.)]})",
+             GOODHART, "g.on_choose(condition='label_noise'); g.on_guess('falls'); g"]
     with lab.open(*cells, theme=theme) as page:
-        for widget in ("explorer", "desk", "board", "curves", "panel", "live"):
+        for widget in ("explorer", "desk", "board", "curves", "panel", "goodhart", "live"):
             root = page.locator(f".af-{widget}").first
             expect(root).to_be_visible()
             assert root.evaluate(CONTRAST) == [], widget

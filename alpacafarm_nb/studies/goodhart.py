@@ -7,7 +7,6 @@ __all__ = ['SWITCHES', 'Condition', 'GoodhartSettings', 'Goodhart', 'run_goodhar
            'goodhart_falls', 'switch_effects', 'shipped_goodhart']
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #imports
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from ..core import ConfigError, data_path, seed_for
 from ..evaluation import best_of_n_curve, best_of_n_kl, measured_fall
 from ..farm.pretraining import truncated_base
 from ..farm.worlds import Farm, fresh_evaluation, fresh_instructions, load_farm
+from ..files import read_object
 from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import RewardConfig, reward_accuracy, train_reward_model
 from ..methods.sft import train_sft
@@ -228,15 +228,17 @@ def goodhart_falls(
     development: pd.DataFrame | None = None,  # of other seeds, on which the peaks are chosen
     last: dict | None = None,  # last point by method, such as {"best_of_n": 256}; None for the end of each curve
     level: float = .95,  # confidence level
+    judge: str = "gold",  # whose curves are measured: "gold", "own" or "proxy"
 ) -> pd.DataFrame:  # condition, method, peak, last, rise, rise_error, fall, fall_error, low, high, n_seeds
-    "Return how far gold rises to its peak and falls from there under each condition and method."
+    "Return how far gold (or another judge) rises to its peak and falls from there under each condition and method."
     found = []
     for condition, method in results.loc[results["method"] != "accuracy", ["condition", "method"]].drop_duplicates(
             ).itertuples(index=False):
-        cube, xs = by_seed(results, condition, method)
+        cube, xs = by_seed(results, condition, method, judge)
         end = 1 + (xs.index(last[method]) if last and method in last else len(xs) - 1)
         cube, xs, peak = cube[:, :end], xs[:end], None
-        if development is not None: peak = int(by_seed(development, condition, method)[0][:, :end].mean(0).argmax())
+        if development is not None:
+            peak = int(by_seed(development, condition, method, judge)[0][:, :end].mean(0).argmax())
         f = measured_fall(cube, peak, level)
         rise = cube[:, f.peaks[0]] - cube[:, 0]
         found.append(dict(condition=condition, method=method, peak=xs[f.peaks[0]], last=xs[-1], rise=rise.mean(),
@@ -268,4 +270,4 @@ def switch_effects(
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #shipped
 def shipped_goodhart() -> dict:  # manifest, predictions, last; by part: seeds, curves, falls, effects, accuracy
     "Return the study that ships with this installation. Raises `FarmError` if there is none."
-    return json.loads(data_path("results", "goodhart.json").read_text(encoding="utf-8"))
+    return read_object(data_path("results", "goodhart.json"))

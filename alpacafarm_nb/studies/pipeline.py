@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PipelineSettings', 'InMemoryRun', 'Stages', 'Pipeline', 'judges', 'agreement_table', 'best_of_n_table', 'ppo_table',
-           'write_pipeline_report', 'run_demo']
+           'without_kl', 'fall_sentence', 'kl_table', 'write_pipeline_report', 'run_demo']
 
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #imports
 import shutil
@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..annotators.judging import win_probability
 from ..core import ConfigError, StageError, as_json, check_seed, seed_for, stable_hash
-from ..evaluation import agreement_rate
+from ..display import figure_text
+from ..evaluation import agreement_rate, measured_fall
 from ..farm.figures import agreement_figure, overoptimization_figure, training_figure
 from ..farm.leaderboard import Leaderboard, leaderboard
 from ..farm.report import outputs_side_by_side, write_report
@@ -322,6 +324,30 @@ class Pipeline(Stages):
             evaluate=evaluate, evaluate_at=steps),
             f"reinforcement learning against the reward model: {s.ppo.steps} steps of PPO")
 
+    def ppo_without_kl(self) -> pd.DataFrame:  # step, item, judge ("reward model" for the proxy), value
+        "Return how a small run of PPO without a KL penalty fares as it trains, for each validation instruction."
+        s, reward, asked = self.settings, self.reward(), self.farm.val.head(self.settings.n_evaluated)
+        config, rows = without_kl(s.ppo), []
+        def look(step, policy):
+            outputs = policy.sample(asked.drop(columns="output"), temperature=s.temperature,
+                                    seed=seed_for(self.seed, "look"))
+            found = {judge.name: win_probability(judge, outputs, asked) for judge in judges(self.farm)}
+            found["reward model"] = np.asarray(reward.score(outputs), dtype=float)
+            rows.extend(pd.DataFrame(dict(step=step, item=np.arange(len(asked)), judge=judge, value=values.round(6)))
+                        for judge, values in found.items())
+            return {}
+        def make():
+            policy = train_ppo(self.sft(), reward, self.rows("unlabeled"), config, evaluate=look,
+                               evaluate_at=sorted({*range(0, config.steps, s.evaluate_every), config.steps}),
+                               name="ppo_without_kl", seed=self.seed)
+            policy.free()
+            if policy.history.interrupted: raise KeyboardInterrupt
+            return pd.concat(rows, ignore_index=True)
+        return self.table("ppo_without_kl", ["sft", "reward", config, s.evaluate_every, s.n_evaluated, s.temperature,
+                                             s.n_unlabeled, [self.identity(a) for a in judges(self.farm)]], make,
+                          f"the same reward model, but no KL penalty: {config.steps} steps of PPO with "
+                          f"{config.rollout_batch_size} answers each")
+
     def pool(self) -> pd.DataFrame:
         "Return candidates for best-of-n on the evaluation instructions, with their rewards."
         s = self.settings
@@ -399,6 +425,65 @@ def ppo_table(
     columns = {f"win_rate_{j.name}": j.name for j in judges(pipeline.farm)} | {"proxy": "reward model"}
     return history.melt("step", list(columns), "judge", "value").replace({"judge": columns})
 
+# %% ../../nbs/api/85_studies/01_pipeline.ipynb #without-kl
+def without_kl(
+    config: PPOConfig,  # settings of PPO with a KL penalty
+) -> PPOConfig:
+    "Return settings of a small run without a KL penalty: as many steps, each four times as long, on one minibatch."
+    answers = min(config.minibatch_size, config.rollout_batch_size)
+    answers -= answers % config.answers_per_instruction
+    return replace(config, kl_coef=0., kl_target=None, rollout_batch_size=answers, lr=4 * config.lr)
+
+# %% ../../nbs/api/85_studies/01_pipeline.ipynb #fall
+def fall_sentence(
+    points: pd.DataFrame,  # step, item, judge, value, as returned by `Pipeline.ppo_without_kl`
+    judge: str = "gold",  # whose win rate may fall
+) -> str:
+    "Return what happened to a win rate after its peak, with the error over instructions, and to the reward."
+    wide = points[points["judge"] == judge].pivot(index="item", columns="step", values="value")
+    if len(wide) < 4: return f"{len(wide)} validation instructions are too few to measure a fall."
+    found, steps = measured_fall(wide.to_numpy(float)), [int(step) for step in wide]
+    reward = points[points["judge"] == "reward model"].groupby("step")["value"].mean()
+    f, peaks, last = found.fall, list(dict.fromkeys(steps[k] for k in found.peaks)), steps[-1]
+    ending = f"Its reward went from {reward.iloc[0]:.2f} to {reward.iloc[-1]:.2f}."
+    start = f"Without a KL penalty, the win rate by {judge}"
+    if peaks == [last]: return f"{start} was highest at the last step, {last}: there is no fall to measure. {ending}"
+    way = (f"from its peak at step {' and '.join(map(str, peaks))} (chosen on one half of the {f.n} instructions, "
+           f"judged on the other) to step {last}")
+    amount = figure_text(f.value, f.standard_error, f.low, f.high)
+    if f.low > 0: return f"{start} fell by {amount} points {way}. {ending}"
+    change = figure_text(-f.value, f.standard_error, -f.high, -f.low, sign="+")
+    shown = "it rose further" if f.high < 0 else "neither a fall nor a rise is shown"
+    return f"{start} changed by {change} points {way}: {shown}. {ending}"
+
+# %% ../../nbs/api/85_studies/01_pipeline.ipynb #kl-table
+def kl_table(
+    pipeline: Pipeline,
+) -> pd.DataFrame:  # labeler (the run), step, judge, value, standard_error
+    "Return the curves of PPO with and without a KL penalty: one row per run, judge and step."
+    history = pipeline.ppo().history.to_pandas().dropna(subset=["proxy"])
+    column = lambda name: history[name].to_numpy(float) if name in history else 0.
+    with_it = [pd.DataFrame(dict(step=history["step"], judge=j.name, value=column(f"win_rate_{j.name}"),
+                                 standard_error=column(f"win_rate_error_{j.name}"))) for j in judges(pipeline.farm)]
+    with_it.append(pd.DataFrame(dict(step=history["step"], judge="reward model", value=history["proxy"])))
+    free = pipeline.ppo_without_kl().groupby(["judge", "step"], sort=False)["value"].agg(
+        value="mean", standard_error="sem").reset_index()
+    free.loc[free["judge"] == "reward model", "standard_error"] = 0.
+    name = f"with a KL penalty of {pipeline.settings.ppo.kl_coef:g}"
+    found = pd.concat([pd.concat(with_it).assign(labeler=name), free.assign(labeler="without a KL penalty")])
+    return found.fillna({"standard_error": 0.}).reset_index(drop=True)
+
+def _kl_section(pipeline):
+    "The section of the report on PPO without a KL penalty."
+    config, judge = without_kl(pipeline.settings.ppo), judges(pipeline.farm)[-1].name   # gold, if it is known
+    before = pipeline.settings.ppo
+    return ("PPO without a KL penalty", "The same reward model, but nothing keeps the policy near its start. To be "
+            f"quick, it also has fewer answers per step ({config.rollout_batch_size}, not {before.rollout_batch_size}) "
+            f"and a higher learning rate ({config.lr:g}, not {before.lr:g}). Bands show one standard error over the "
+            f"{pipeline.settings.n_evaluated} validation instructions.\n\n"
+            f"{fall_sentence(pipeline.ppo_without_kl(), judge)} This is one training seed.",
+            overoptimization_figure(kl_table(pipeline), "step", right=("reward model",)))
+
 # %% ../../nbs/api/85_studies/01_pipeline.ipynb #report-file
 def write_pipeline_report(
     pipeline: Pipeline,
@@ -421,6 +506,7 @@ def write_pipeline_report(
          overoptimization_figure(best_of_n_table(pipeline), "n", right=("reward model",))),
         ("PPO as it trains", f"Proxy reward and win rates on {pipeline.settings.n_evaluated} validation instructions.",
          overoptimization_figure(ppo_table(pipeline), "step", right=("reward model",))),
+        _kl_section(pipeline),
         ("Training curves", "", training_figure(histories)),
         ("Answers side by side", "", outputs_side_by_side(board, 6, seed=pipeline.seed))],
         lead="Demonstrations, simulated preferences, a reward model, best-of-n, DPO and PPO, "
@@ -436,14 +522,14 @@ def run_demo(
     start = time.perf_counter()
     pipeline = Pipeline(load_farm("farmyard"), folder, seed, PipelineSettings.quick() if fast else None)
     stages = (pipeline.sft, pipeline.pairs, pipeline.preferences, pipeline.reward, pipeline.dpo, pipeline.ppo,
-              pipeline.pool, pipeline.answers)
+              pipeline.pool, pipeline.answers, pipeline.ppo_without_kl)
     for stage in stages: stage()
     board = pipeline.board()
     path = write_pipeline_report(pipeline, board)
     right = _well_ordered(pipeline.pool(), pipeline.farm.gold.noiseless)
     order = (f"Of {len(right):,} pairs of answers that differ by the noiseless truth, none of them trained on, the "
              f"reward model orders {100 * right.mean():.1f} % as it does.\n") if len(right) else ""
-    print(f"\n{board}\n\n{order}"
+    print(f"\n{board}\n\n{order}{fall_sentence(pipeline.ppo_without_kl())}\n"
           f"{len(pipeline.store.computed)} stages computed, {len(set(pipeline.store.loaded))} loaded, "
           f"{time.perf_counter() - start:.0f} s.\nReport: {path}")
     return path
