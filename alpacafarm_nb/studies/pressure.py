@@ -52,10 +52,12 @@ def judged_policy(
 def pressure_conditions(
     layers: tuple = (1, 3, 5),  # numbers of layers; the shipped base has 5
     pairs: tuple = (150, 600, 2400, 9600),  # numbers of labeled pairs
+    epochs: tuple = (6, 3, 2, 1),  # passes over them; with one pass over few pairs, a model is hardly trained
     p_label_flip: float = .25,  # share of the noiseless truth's labels that is flipped
 ) -> dict[str, Condition]:
     "Return the conditions of every size with every number of pairs, by a name such as `3_layers_600_pairs`."
-    return {f"{l}_layers_{n}_pairs": Condition(p_label_flip, n_pairs=n, n_layers=l) for l in layers for n in pairs}
+    return {f"{l}_layers_{n}_pairs": Condition(p_label_flip, n_pairs=n, n_layers=l, epochs=e)
+            for l in layers for n, e in zip(pairs, epochs, strict=True)}
 
 # %% ../../nbs/api/85_studies/11_pressure.ipynb #settings
 def pressure_methods() -> dict[str, Method]:

@@ -7,7 +7,7 @@ __all__ = ['NONE', 'chosen_points', 'remedied_conditions', 'RemedySettings', 'Re
            'remedy_curves']
 
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #imports
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,8 @@ def chosen_points(
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #settings
 def remedied_conditions() -> dict[str, Condition]:
     "Return the two conditions whose falls are treated, by name."
-    return dict(label_noise=Condition(p_label_flip=.4, n_pairs=2400), few_pairs=Condition(n_pairs=150))
+    return dict(label_noise=Condition(p_label_flip=.4, n_pairs=2400, epochs=2),
+                few_pairs=Condition(n_pairs=100, epochs=6))
 
 @dataclass
 class RemedySettings(GoodhartSettings):
@@ -103,10 +104,11 @@ class Remedies(Goodhart):
         "Return a reward model of a condition: a member without a remedy, or the first with more pairs."
         s, condition = self.settings, self.settings.conditions[name]
         base, start = self.start(condition.n_layers)
+        config = s.reward if condition.epochs is None else replace(s.reward, epochs=condition.epochs)
         labels, stage = self.labels(name).head(condition.n_pairs * times), f"reward_{name}_{member}_x{times}"
-        train = lambda run_dir: train_reward_model(start, labels, s.reward, name=stage, run_dir=run_dir,
+        train = lambda run_dir: train_reward_model(start, labels, config, name=stage, run_dir=run_dir,
                                                    seed=seed_for(self.seed, "member", member))
-        return self.model(stage, [f"labels_{name}", "sft", s.reward, member, times], train, lambda: base,
+        return self.model(stage, [f"labels_{name}", "sft", config, member, times], train, lambda: base,
                           f"reward model {member} on {len(labels)} pairs: {name}")
 
     def members(self, name: str) -> list[RewardModel]:
