@@ -28,9 +28,9 @@ from alpacafarm_nb.farmyard.writers import DEMONSTRATOR, REFERENCE, write_answer
 from alpacafarm_nb.studies.debugger import Chain, branch, diagnose, evidence_of
 
 REWARD = RewardConfig(epochs=1, lr=2e-3)
-SETTINGS = PipelineSettings(n_pairs=1, n_demonstrations=300, n_labeled=500, n_eval=80, n=8, sft=SFTConfig(epochs=2),
-                            reward=REWARD)
-SHORT = dict(steps=6, rollout_batch_size=32, minibatch_size=8, warmup=1)
+SETTINGS = PipelineSettings(n_pairs=1, n_demonstrations=300, n_labeled=500, n_unlabeled=200, n_eval=80, n=8,
+                            p_label_flip=.1, sft=SFTConfig(epochs=2), reward=REWARD)
+SHORT = dict(steps=6, rollout_batch_size=32, minibatch_size=16, warmup=1)
 SIZES = {"ppo": SHORT, "rloo": SHORT, "grpo": SHORT, "expert_iteration": dict(n=4, epochs=1),
          "quark": dict(steps=4, rollout_batch_size=32, batch_size=8, updates=9)}
 

@@ -39,11 +39,12 @@ class BranchFolder:
 
     def __init__(self,
         trunk,  # the RunFolder (or BranchFolder) that it branches from
-        folder: str | Path,  # where its own stages are kept
+        folder: str | Path | None,  # where its own stages are kept; None for the folder of the run
         known: dict,  # results that are in memory, by key
     ):
-        self.trunk, self.own, self.results = trunk, RunFolder(folder, trunk.config), dict(known)
-        self.folder, self.config = self.own.folder, trunk.config
+        self.trunk, self.results, self.config = trunk, dict(known), trunk.config
+        self.own = trunk if folder is None else RunFolder(folder, trunk.config)
+        self.folder = self.own.folder
 
     @property
     def computed(self) -> list[str]:
@@ -52,7 +53,7 @@ class BranchFolder:
 
     def has(self, name: str, key: str) -> bool:
         "Return whether the result of a stage is in one of the folders."
-        return bool(self.own._complete(name, key)) or _has(self.trunk, name, key)
+        return _has(self.own, name, key) or _has(self.trunk, name, key)
 
     def run(self, name: str, inputs, compute, save, load, say=None):
         "Return the result of a stage: in memory, from the trunk, from the own folder, or computed."
@@ -82,7 +83,8 @@ def branch(
         other.seed = seed
     if store.folder is not None:
         known = {pipeline.hashes[k]: result for k, result in pipeline.kept.items()}
-        other.store = BranchFolder(store, store.folder / "debug" / name, known | getattr(store, "results", {}))
+        own = store.folder / "debug" / name if stages or seed is not None else None
+        other.store = BranchFolder(store, own, known | getattr(store, "results", {}))
     return other
 
 # %% ../../nbs/api/85_studies/08_debugger.ipynb #swaps
@@ -513,10 +515,10 @@ CAUSES = [Cause(*row) for row in (
         abs(e[k]) for k in _BIASES) > e["label_utility"],
      "The labels follow a feature of the answers more than their utility.",
      "Look at the effects of the features, and correct the annotators' instructions or add other annotators."),
-    ("labels_random", lambda e: e["flips"] > 44 and e["gold_agreement"] < 54.,
+    ("labels_random", lambda e: 44 < e["flips"] < 56 and e["gold_agreement"] < 54,
      "The labels have nothing to do with the pairs.",
      "Look for a table that was sorted or joined without its labels."),
-    ("labels_noisy", _outside("flips"),
+    ("labels_noisy", lambda e: CHECKS["flips"][1] < e["flips"] < 56,
      "Far more labels are flipped than the quarter that a run can bear.",
      "Ask several annotators per pair, or drop pairs on which they disagree."),
     ("few_pairs", _outside("pairs"),
@@ -529,7 +531,7 @@ CAUSES = [Cause(*row) for row in (
     ("reward_sign", lambda e: e["reward_fit"] < 42,
      "The reward prefers the answers that its own labels reject.",
      "Look for a wrong sign between the reward model and the optimizer."),
-    ("reward_untrained", _outside("reward_fit"),
+    ("reward_untrained", lambda e: 42 <= e["reward_fit"] < CHECKS["reward_fit"][0],
      "The reward model does not even predict the labels that it was trained on.",
      "Raise its learning rate or train it for longer; look at its loss."),
     ("cut_short", _outside("training_finished", "training_length"),
