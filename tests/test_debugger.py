@@ -32,6 +32,7 @@ def causes(pipeline, name="rloo", method=RLOO):
     return {found.cause, *found.found.suspects}
 
 
+@pytest.mark.slow
 def test_policies_that_were_not_trained(run):
     # the KL is below 1e-6 without learning, and over 0.05 at the usual rate; its range begins at 0.03
     assert "policy_untrained" in causes(run, method=RLOO.with_settings(lr=1e-9))
@@ -59,6 +60,14 @@ def test_another_prompt(run):
     assert "other_prompt" in causes(branch(run, "prompt", policy=policy), "prompted")
 
 
+def test_training_seeds(run):
+    found = debug_run(run, "best_of_n", losses=False, seeds=[0, 1, 1])   # the run's own seed is 0
+    one = debug_run(run, "best_of_n", losses=False)
+    assert (found.n_seeds, one.n_seeds) == (2, 1)
+    assert found.table.loc["actual run", "utility"] != one.table.loc["actual run", "utility"]
+    assert found.checks_table().equals(one.checks_table())   # of the run itself
+
+
 def test_causes_are_named_in_the_order_of_the_stages():
     swapped = dict(gold_agreement=30., flips=95., kl=50., reward_fit=30.)
     assert diagnose(swapped).cause == "labels_swapped"
@@ -66,6 +75,7 @@ def test_causes_are_named_in_the_order_of_the_stages():
     assert diagnose({k: v for k, v in swapped.items() if k in ("kl",)}).cause == "kl_too_weak"
 
 
+@pytest.mark.slow
 def test_a_run_folder_resumes_and_agrees_with_memory(tmp_path):
     farm = load_farm("farmyard")
     small = replace(SETTINGS, n_labeled=16, n_eval=6, n_unlabeled=8, p_label_flip=.25,

@@ -25,6 +25,7 @@ from ..display import NEUTRAL, PALETTE, escape, figure_text, plot_theme
 from ..evaluation import bootstrap
 from ..evaluation.best_of_n import best_of_n_kl
 from ..farm.leaderboard import printable
+from ..methods.bestofn import pick_best
 from ..methods.registry import METHODS, Method
 from ..methods.reward import as_reward, reward_accuracy
 from ..models.backbone import sequence_logps
@@ -465,11 +466,11 @@ CHECKS = {   # name: lowest, highest, what it is
     "reward_by_annotators": (55., 100., "New pairs that the reward orders as its annotators do, in percent."),
     "reward_start": (.1, 1., "Correlation of reward and utility among the start's answers to an instruction."),
     "reward_policy": (0., 1., "Correlation of reward and utility among the policy's answers to an instruction."),
-    "reward_length": (-.5, .5, "Effect of length on the reward, given utility."),
-    "reward_list": (-.5, .5, "Effect of lists on the reward, given utility."),
-    "reward_courtesy": (-.7, .7, "Effect of courtesy on the reward, given utility."),
+    "reward_length": (-.6, .6, "Effect of length on the reward, given utility."),
+    "reward_list": (-.6, .6, "Effect of lists on the reward, given utility."),
+    "reward_courtesy": (-.8, .8, "Effect of courtesy on the reward, given utility."),
     "training_finished": (80., 100., "Answers that end in the first step of training, in percent."),
-    "training_length": (.8, 1.3, "Length of the first answers in training, divided by that of the start's answers."),
+    "training_length": (.6, 1.6, "Length of the first answers in training, divided by that of the start's answers."),
     "settled_kl": (.1, _MUCH, "KL of the best policy under the method's own KL penalty, in nats (at most log 8)."),
     "kl": (.03, 10., "KL of the policy from the start, in nats per answer, at temperature 1."),
     "reward_gain": (.05, _MUCH, "Reward that the policy gained, in standard deviations of the start's rewards."),
