@@ -3,6 +3,7 @@
     python benchmarks/debugger.py dev            # the runs on which ranges and rules were set
     python benchmarks/debugger.py test           # other seeds, other strengths of the bugs, other methods
     python benchmarks/debugger.py test --table   # only print the table of the runs that are there
+    python benchmarks/debugger.py losses         # how the utility that best-of-n loses is split, for known bugs
 
 Each run is small (300 demonstrations, 500 pairs, policies of 6 steps), so that all of them take about ten minutes of
 one core per seed. A run's measurements are kept in runs/debugger, and a run that is there is not computed again. Runs
@@ -25,7 +26,7 @@ from alpacafarm_nb.annotators.simulated import SimulatedAnnotator
 from alpacafarm_nb.core import seed_for
 from alpacafarm_nb.farmyard.tasks import parse_task
 from alpacafarm_nb.farmyard.writers import DEMONSTRATOR, REFERENCE, write_answer
-from alpacafarm_nb.studies.debugger import Chain, branch, diagnose, evidence_of
+from alpacafarm_nb.studies.debugger import Chain, branch, debug_run, diagnose, evidence_of
 
 REWARD = RewardConfig(epochs=1, lr=2e-3)
 SETTINGS = PipelineSettings(n_pairs=1, n_demonstrations=300, n_labeled=500, n_unlabeled=200, n_eval=80, n=8,
@@ -183,6 +184,27 @@ def compute(part, seed, folder, most):
         print(f"{part} {seed} {kind}: {found['seconds']:.0f} s", flush=True)
 
 
+LOSSES = {"healthy": healthy, "labels swapped": relabeled(preference_swapped), "labels shuffled": relabeled(shuffled),
+          "length bias": biased(length=-3.), "reward sign": reward_with_sign(False),
+          "few pairs": with_settings(n_labeled=60)}
+
+
+def split(seed, folder):
+    "Print the losses of best-of-n for bugs whose place is known, one row per bug."
+    pipeline, rows = Pipeline(load_farm("farmyard"), seed=seed, settings=SETTINGS, say=False), []
+    for kind, plant in LOSSES.items():
+        file = folder / f"losses-{seed}-{kind}.json"
+        if not file.exists():
+            found = debug_run(plant(branch(pipeline, "run")), "best_of_n")
+            steps = found.to_pandas().dropna(subset=["step"])
+            texts = {s: f"{d:+.2f} ± {e:.2f}" for s, d, e in zip(steps["step"], steps["difference"],
+                                                                 steps["difference_error"])}
+            file.write_text(json.dumps(dict(kind=kind, cause=found.cause, **texts), indent=1))
+            print(f"losses {seed} {kind}", flush=True)
+        rows.append(json.loads(file.read_text()))
+    print(pd.DataFrame(rows).to_string(index=False))
+
+
 def table(part, folder):
     "One row per run: what was planted and what was found."
     rows = [json.loads(f.read_text()) for f in sorted(folder.glob(f"{part}-*.json"))]
@@ -192,13 +214,16 @@ def table(part, folder):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("dev", "test"))
+    parser.add_argument("part", choices=("dev", "test", "losses"))
     parser.add_argument("--folder", type=Path, default=Path("runs/debugger"), help="where measurements are kept")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds")
     parser.add_argument("--most", type=int, default=10**6, help="measure at most so many runs per seed")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
+    if args.part == "losses":
+        for seed in args.seeds or [3]: split(seed, args.folder)
+        raise SystemExit
     for seed in () if args.table else args.seeds or SEEDS[args.part]: compute(args.part, seed, args.folder, args.most)
     found = table(args.part, args.folder)
     print(found.to_string(index=False))
