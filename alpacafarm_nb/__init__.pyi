@@ -74,6 +74,7 @@ from .annotators.costs import (
 from .annotators.simulated import Gold as Gold, farmyard_pool as farmyard_pool
 from .farm.worlds import Farm as Farm, load_farm as load_farm, make_farm as make_farm
 from .studies.pipeline import Pipeline as Pipeline, PipelineSettings as PipelineSettings, run_demo as run_demo
+from .studies.debugger import DebugResult as DebugResult, debug_run as debug_run
 from .farm.training_curves import (
     PolicyEvaluator as PolicyEvaluator, best_of_n_points as best_of_n_points, best_of_n_samples as best_of_n_samples,
 )
