@@ -152,7 +152,7 @@ class GoldRewardSettings(Settings):
                                                              alpha=16))
     gold: RewardConfig = field(default_factory=lambda: RewardConfig(epochs=1, batch_size=8, lr=5e-4, warmup=6))
     ppo: PPOConfig = field(default_factory=lambda: PPOConfig(
-        steps=8, rollout_batch_size=24, minibatch_size=12, ppo_epochs=2, lr=1e-3, warmup=1, missing_eos_penalty=0.,
+        steps=8, rollout_batch_size=16, minibatch_size=8, ppo_epochs=2, lr=1e-3, warmup=1, missing_eos_penalty=0.,
         max_new_tokens=48))
 
 # %% ../../nbs/api/85_studies/09_gold_reward.ipynb #divide
