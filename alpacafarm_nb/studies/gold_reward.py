@@ -137,7 +137,7 @@ class GoldRewardSettings(Settings):
     pairs_per_prompt: PositiveInt = 2    # pairs of the policy's answers per prompt
     n_evaluated: PositiveInt = 72        # prompts of the evaluation
     n_pooled: PositiveInt = 72           # those of them with a pool of answers
-    chunk: PositiveInt = 12              # prompts whose pool is kept at a time
+    chunk: PositiveInt = 8               # prompts whose pool is kept at a time
     samples: PositiveInt = 64            # answers in a pool
     ns: tuple = (1, 2, 4, 8, 16, 32, 64)
     parts: tuple = (100, 400)            # numbers of pairs that proxies learn from
@@ -246,7 +246,7 @@ class GoldReward(Stages):
         def make():
             pairs = sample_pairs(sft, asked, s.pairs_per_prompt, s.temperature, seed_for(self.seed, "pairs"),
                                  max_new_tokens=s.answer_tokens)
-            scores = [gold.score(side_of(pairs, f"output_{k}")) for k in (1, 2)]
+            scores = self.both(pairs, gold)
             preference = 1.5 + .5 * np.sign(scores[1] - scores[0])
             return pairs.assign(gold_1=scores[0], gold_2=scores[1], preference=preference)
         return self.table("pairs", ["sft", "gold", asked, s.pairs_per_prompt, s.temperature, s.answer_tokens], make,
@@ -257,6 +257,12 @@ class GoldReward(Stages):
         scores = self.pairs()[["gold_1", "gold_2"]].to_numpy()
         return (np.asarray(gold, float) - scores.mean()) / scores.std()
 
+    @staticmethod
+    def both(pairs: pd.DataFrame, model: RewardModel) -> np.ndarray:
+        "Return scores or states [2, P, ...] of both answers, in one call, so that each prompt is read once."
+        sides = pd.concat([side_of(pairs, f"output_{k}") for k in (1, 2)], ignore_index=True)
+        return np.stack(np.split(model.score(sides), 2))
+
     def reader(self) -> StateReader:
         "Return what reads the states of the SFT model, which all proxies share."
         return StateReader(self.base.backbone, self.sft().adapter, name="states")
@@ -264,7 +270,7 @@ class GoldReward(Stages):
     def pair_states(self) -> np.ndarray:
         "Return the states [2, P, D] of both answers of the labeled pairs."
         pairs = self.pairs()
-        def make(): return np.stack([self.reader().score(side_of(pairs, f"output_{k}")) for k in (1, 2)]).astype("f4")
+        def make(): return self.both(pairs, self.reader()).astype("f4")
         return self.array("pair_states", ["pairs"], make, "states of the labeled answers, for the proxies")
 
     def pool(self) -> pd.DataFrame:
@@ -470,10 +476,14 @@ def ppo_rows(watched: pd.DataFrame, **about) -> list[dict]:
 def check_predictions(
     found: dict,  # as returned by `results`
     predictions: Sequence[dict],  # each: name, table, where (values of columns), column, error (a column), sign
-) -> list[dict]:  # name, sign, value, error, and verdict: "holds", "refuted" or "open"
-    "Return what became of predictions. Raises `ConfigError` if one does not name exactly one row."
+) -> list[dict]:  # name, sign, value, error, and verdict: "holds", "refuted", "open" or "not run"
+    """Return what became of predictions; the verdict is "not run" if a table has no rows. Raises `ConfigError` if a
+    prediction does not name exactly one row of its table."""
     rows = []
     for p in predictions:
+        if not found[p["table"]]:
+            rows.append(dict(name=p["name"], sign=p["sign"], value=None, error=None, verdict="not run"))
+            continue
         match = [r for r in found[p["table"]] if all(r.get(k) == v for k, v in p["where"].items())]
         if len(match) != 1:
             raise ConfigError(f"prediction {p['name']!r} names {len(match)} rows of {p['table']!r}, not 1")
