@@ -333,6 +333,13 @@ class ProxyStudy(GoldReward):
         name = f"proxy_{part}_{flip:g}_{member}"
         return RewardModel(self.base.backbone, self.sft().adapter, head, name, None, float(scores.mean()), scale)
 
+    def unseen_hits(self, part: int, flip: float, member: int) -> np.ndarray:
+        "Return, for each labeled pair of prompts that a proxy has not seen, 1 if it orders the pair like gold, else 0."
+        pairs, (rows, _), proxy = self.pairs(), self.labels(part, flip, member), self.proxy(part, flip, member)
+        unseen = ~pairs["instruction"].isin(pairs["instruction"].iloc[rows]) & (pairs["preference"] != 1.5)
+        first, second = self.pair_states()[:, unseen].astype(float) @ proxy.head.weight[0].double().numpy()
+        return ((second > first) == (pairs["preference"][unseen] == 2)).to_numpy(float)
+
     def proxy_scores(self, part: int, flip: float) -> np.ndarray:
         "Return the scores [K, P, N] of the pool by all members of a kind."
         states = self.pool_states().astype(float)
@@ -415,11 +422,16 @@ def results(
 ) -> dict:  # tables by name: accuracy, best_of_n, falls, contrasts, ppo, and single figures
     "Return all results of a study, as aggregates without texts. Stages that are not there are computed."
     s, gold = study.settings, study.pool_gold()
-    found, accuracy, curves = {}, [], {}
+    found, accuracy, pairs, curves = {}, [], [], {}
     for part, flip in product(s.parts, s.flips):
         scores = study.proxy_scores(part, flip)
         hits = np.stack([within_prompt_accuracy(x, gold) for x in scores])
         level = bootstrap(hits)
+        unseen = [study.unseen_hits(part, flip, k) for k in range(s.members)]
+        if share := [x.mean() for x in unseen if len(x)]:
+            n = int(np.mean([len(x) for x in unseen]))
+            pairs.append(dict(part=part, flip=flip, value=np.mean(share), pairs=n,
+                              error=(np.mean(share) * (1 - np.mean(share)) / max(n, 1))**.5))
         accuracy.append(dict(part=part, flip=flip, kind="single", value=level.estimate, error=level.standard_error))
         for kind in ENSEMBLES:
             own = within_prompt_accuracy(ensemble_scores(scores, kind, s.weight), gold)
@@ -433,7 +445,7 @@ def results(
     found["contrasts"] = contrasts(curves)
     found["ppo"] = [r for (*which, kl) in ((*p, kl) for p in ppo for kl in s.kl_coefs)
                     for r in ppo_rows(study.reinforce(*which, kl), part=which[0], flip=which[1], kl_coef=kl)]
-    found |= dict(accuracy=accuracy, human_accuracy=study.human_accuracy(), sizes=sizes(study))
+    found |= dict(accuracy=accuracy, pair_accuracy=pairs, human_accuracy=study.human_accuracy(), sizes=sizes(study))
     return as_json(found)
 
 def sizes(study: ProxyStudy) -> dict:
