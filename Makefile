@@ -14,7 +14,8 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 # pip's progress bars where somebody is watching, silence in a log
 PIP     := $(BIN)/python -m pip $(shell [ -t 2 ] || echo -q) --disable-pip-version-check
-STUDIES := $(filter-out nbs/make/00_design.ipynb nbs/make/01_base_model.ipynb,$(sort $(wildcard nbs/make/*.ipynb)))
+# 07 needs human pairs that are not in the repository (FARM_PAIRS)
+STUDIES := $(filter-out $(foreach n,00 01 $(if $(FARM_PAIRS),,07),nbs/make/$(n)_%),$(sort $(wildcard nbs/make/*.ipynb)))
 TORCH   := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test figures lab lessons lint readme export setup wheel-check clean
