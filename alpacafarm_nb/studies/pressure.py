@@ -232,19 +232,22 @@ def pressure_fit(
     errors = rows["standard_error"].apply(lambda e: (e**2).sum()**.5 / len(e)).to_numpy(float)
     return fit_overoptimization(kl, cube.mean(0), errors, form, level), xs
 
-def _curves_of(results):
-    "Condition and method of each curve."
-    rows = results.loc[results["method"] != "accuracy", ["condition", "method"]].drop_duplicates()
-    return list(rows.itertuples(index=False, name=None))
+def _curves_of(results, judge):
+    "Condition and method of each curve with four or more different mean KLs, which a fit needs."
+    rows = results[(results["method"] != "accuracy") & (results["judge"] == judge)]
+    kl = rows.groupby(["condition", "method", "x"], sort=False)["kl"].mean().clip(lower=0)
+    different = kl.groupby(["condition", "method"], sort=False).nunique()
+    return list(different[different >= 4].index)
 
 def pressure_fits(
     results: pd.DataFrame,  # as for `pressure_fit`
     judge: str = "gold",  # judge whose values are fitted
     conditions: dict | None = None,  # conditions by name; None for those of the study
 ) -> pd.DataFrame:  # condition, method, n_layers, n_pairs, form, constant, alpha, beta, errors, r_squared, residuals
-    "Return the coefficients of each curve, and how well the form describes it: one row per condition and method."
+    """Return the coefficients of each curve, and how well the form describes it: one row per condition and method.
+    Curves with fewer than four different KLs, such as that of a policy that has not moved, are left out."""
     known, found = pressure_conditions() if conditions is None else conditions, []
-    for condition, method in _curves_of(results):
+    for condition, method in _curves_of(results, judge):
         fit, xs = pressure_fit(results, condition, method, judge)
         size, off = known.get(condition, Condition()), fit.points["score"] - fit.points["fitted"]
         found.append(dict(condition=condition, method=method, n_layers=size.n_layers, n_pairs=size.n_pairs,
@@ -258,9 +261,9 @@ def pressure_residuals(
     results: pd.DataFrame,  # as for `pressure_fit`
     judge: str = "gold",  # judge whose values are fitted
 ) -> pd.DataFrame:  # condition, method, x, kl, score, standard_error, fitted, residual
-    "Return what the fits leave at each point of each curve."
+    "Return what the fits of `pressure_fits` leave at each point of each curve."
     parts = []
-    for condition, method in _curves_of(results):
+    for condition, method in _curves_of(results, judge):
         fit, xs = pressure_fit(results, condition, method, judge)
         points = fit.points.assign(condition=condition, method=method, x=xs)
         parts.append(points.assign(residual=points["score"] - points["fitted"]))
