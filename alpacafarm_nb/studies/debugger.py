@@ -463,7 +463,7 @@ CHECKS = {   # name: lowest, highest, what it is
     "label_courtesy": (-.18, .18, "Effect of courtesy on the labels, given utility."),
     "label_names": (-.18, .18, "Effect of names on the labels, given utility."),
     "reward_fit": (55., 100., "Labels that the reward model predicts on its own training pairs, in percent."),
-    "reward_spread": (.05, _MUCH, "Standard deviation of the reward model's raw scores; differences of them are log-odds "
+    "reward_spread": (.05, _MUCH, "Standard deviation of the reward model's raw scores, whose differences are log-odds "
                                   "of a preference."),
     "reward_on_pairs": (52., 100., "Training pairs that the reward orders as gold does, in percent."),
     "reward_held_out": (55., 100., "New pairs of the start's answers that the reward orders as gold does, in percent."),
