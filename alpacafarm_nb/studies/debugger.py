@@ -29,6 +29,7 @@ from ..methods.registry import METHODS, Method
 from ..methods.reward import as_reward, reward_accuracy
 from ..models.backbone import sequence_logps
 from ..models.policy import Model, sample_pairs
+from ..models.reward_model import RewardModel
 from ..runs import RunFolder
 from .pipeline import InMemoryRun, Pipeline
 from ..training.batches import collate
@@ -365,7 +366,8 @@ def reward_evidence(chain: Chain) -> dict[str, float]:
     found = dict(reward_fit=accuracy(few), reward_on_pairs=accuracy(noise_free_labels(few, gold)),
                  reward_held_out=accuracy(noise_free_labels(held, gold)),
                  reward_by_annotators=accuracy(noise_free_labels(held, run.annotator)),
-                 reward_start=_correlation(scores, gold.utility(probe).reshape(-1, 8)))
+                 reward_start=_correlation(scores, gold.utility(probe).reshape(-1, 8)),
+                 reward_spread=scores.std() * reward.scale if isinstance(reward, RewardModel) else np.nan)
     if not hasattr(gold, "views"): return found
     views = gold.views(probe)
     within = views - views.groupby(np.repeat(np.arange(len(scores)), 8)).transform("mean")
@@ -460,6 +462,8 @@ CHECKS = {   # name: lowest, highest, what it is
     "label_courtesy": (-.18, .18, "Effect of courtesy on the labels, given utility."),
     "label_names": (-.18, .18, "Effect of names on the labels, given utility."),
     "reward_fit": (55., 100., "Labels that the reward model predicts on its own training pairs, in percent."),
+    "reward_spread": (.05, _MUCH, "Standard deviation of the reward model's raw scores, whose differences are log-odds "
+                                  "of a preference."),
     "reward_on_pairs": (52., 100., "Training pairs that the reward orders as gold does, in percent."),
     "reward_held_out": (55., 100., "New pairs of the start's answers that the reward orders as gold does, in percent."),
     "reward_by_annotators": (55., 100., "New pairs that the reward orders as its annotators do, in percent."),
@@ -530,8 +534,9 @@ CAUSES = [Cause(*row) for row in (
     ("reward_sign", lambda e: e["reward_fit"] < 42,
      "The reward prefers the answers that its own labels reject.",
      "Look for a wrong sign between the reward model and the optimizer."),
-    ("reward_untrained", lambda e: 42 <= e["reward_fit"] < CHECKS["reward_fit"][0],
-     "The reward model does not even predict the labels that it was trained on.",
+    ("reward_untrained", lambda e: 42 <= e["reward_fit"] < 60 and (
+        e["reward_spread"] < CHECKS["reward_spread"][0] or np.isnan(e["reward_spread"]) and e["reward_fit"] < 55),
+     "The reward model has hardly learned from the labels that it was trained on.",
      "Raise its learning rate or train it for longer; look at its loss."),
     ("cut_short", _outside("training_finished", "training_length"),
      "In training, answers are cut before they end.",
