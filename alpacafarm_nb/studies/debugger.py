@@ -25,7 +25,6 @@ from ..display import NEUTRAL, PALETTE, escape, figure_text, plot_theme
 from ..evaluation import bootstrap
 from ..evaluation.best_of_n import best_of_n_kl
 from ..farm.leaderboard import printable
-from ..methods.bestofn import pick_best
 from ..methods.registry import METHODS, Method
 from ..methods.reward import as_reward, reward_accuracy
 from ..models.backbone import sequence_logps
