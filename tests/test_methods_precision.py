@@ -47,7 +47,7 @@ def test_the_methods_in_low_precision(folder, precision):
                           for q in QUESTIONS for a in polite for b in plain])
     reward = train_reward_model(sft, pairs, epochs=8, batch_size=8, lr=1e-2, warmup=1)
     assert reward.history["loss"][-1] < .5 * reward.history["loss"][0]
-    dpo = train_dpo(sft, pairs, epochs=12, batch_size=8, lr=1e-2, warmup=1)
+    dpo = train_dpo(sft, pairs, epochs=24, batch_size=8, lr=1e-2, warmup=1)
     assert abs(dpo.history["loss"][0] - .6931) < .01  # policy and reference agree before the first step
     assert dpo.history["loss"][-1] < .8 * dpo.history["loss"][0]
 

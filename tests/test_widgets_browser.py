@@ -385,7 +385,7 @@ def test_goodhart_panel(lab, theme):
         dots = lambda name: chart(0).locator(f"g[data-series='{name}'] .af-dot")
         expect(dots("all off")).to_have_count(1)                             # where it starts, and no more
         root.get_by_label("switch").select_option("label_noise")
-        expect(root.get_by_text("40 % of the labels are flipped.")).to_be_visible()
+        expect(root.get_by_text("45 % of the labels are flipped.")).to_be_visible()
         expect(dots("label noise")).to_have_count(1)
         expect(dots("all off")).to_have_count(5)
         expect(root.locator(".af-chart")).to_have_count(1)
