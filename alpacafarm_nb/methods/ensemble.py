@@ -27,7 +27,7 @@ from ..records import check_outputs
 
 # %% auto #0
 __all__ = ['HOW', 'ENSEMBLE', 'KNOWN_FINGERPRINTS', 'answers_one_per_row', 'CombinedReward', 'has_own_scale', 'reward_models',
-           'RewardEnsemble', 'LengthPenalty', 'train_reward_ensemble', 'load_reward_ensemble']
+           'combined_scores', 'RewardEnsemble', 'LengthPenalty', 'train_reward_ensemble', 'load_reward_ensemble']
 
 # %% ../../nbs/api/60_methods/17_ensemble.ipynb #flat
 def answers_one_per_row(
@@ -114,9 +114,20 @@ def reward_models(
     if isinstance(reward, RewardModel): return [reward]
     return [m for r in reward.members for m in reward_models(r)] if isinstance(reward, CombinedReward) else []
 
-# %% ../../nbs/api/60_methods/17_ensemble.ipynb #ensemble
+# %% ../../nbs/api/60_methods/17_ensemble.ipynb #combine
 HOW = ("mean", "worst", "uncertainty")   # ways to combine the members' scores
 
+def combined_scores(
+    scores: np.ndarray,  # [..., members] scores on one scale
+    how: str = "mean",  # one of HOW
+    weight: float = .5,  # price per unit of variance, for "uncertainty"
+) -> np.ndarray:  # [...]
+    "Return mean, lowest, or mean minus a price for disagreement. Raises `ConfigError` for an unknown `how`."
+    if how not in HOW: raise ConfigError(f"combined_scores: how is {how!r}: give one of {', '.join(HOW)}")
+    if how == "worst": return scores.min(-1)
+    return scores.mean(-1) - (weight * scores.var(-1) if how == "uncertainty" else 0.)
+
+# %% ../../nbs/api/60_methods/17_ensemble.ipynb #ensemble
 class RewardEnsemble(CombinedReward):
     "Several rewards as one: the mean of their scores, the worst of them, or the mean minus a price for disagreement."
 
@@ -141,8 +152,7 @@ class RewardEnsemble(CombinedReward):
 
     def combine(self, scores: np.ndarray, answers: pd.DataFrame | None = None) -> np.ndarray:
         "Return one reward per answer from the members' scores [answers, members]."
-        if self.how == "worst": return scores.min(1)
-        return scores.mean(1) - (self.weight * scores.var(1) if self.how == "uncertainty" else 0.)
+        return combined_scores(scores, self.how, self.weight)
 
     def _each(self, flat):
         means, deviations = np.transpose(self.scales or [(0., 1.)] * len(self.members))

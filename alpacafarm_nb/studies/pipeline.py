@@ -479,7 +479,8 @@ def _kl_section(pipeline):
     before = pipeline.settings.ppo
     return ("PPO without a KL penalty", "The same reward model, but nothing keeps the policy near its start. To be "
             f"quick, it also has fewer answers per step ({config.rollout_batch_size}, not {before.rollout_batch_size}) "
-            f"and a higher learning rate ({config.lr:g}, not {before.lr:g}). Bands show one standard error over the "
+            f"and a higher learning rate ({config.lr:g}, not {before.lr:g}), so the penalty is not the only "
+            "difference. Bands show one standard error over the "
             f"{pipeline.settings.n_evaluated} validation instructions.\n\n"
             f"{fall_sentence(pipeline.ppo_without_kl(), judge)} This is one training seed.",
             overoptimization_figure(kl_table(pipeline), "step", right=("reward model",)))

@@ -16,17 +16,17 @@ import pandas as pd
 
 from ..annotators.judging import win_probability
 from ..core import ConfigError, seed_for
-from ..evaluation import best_of_n_curve, best_of_n_kl, fit_overoptimization
+from ..evaluation import fit_overoptimization
 from ..evaluation.overoptimization import OverOptimization
 from ..farm.worlds import Farm, load_farm
 from ..methods.dpo import train_dpo
 from ..methods.losses import kl_estimate
 from ..methods.ppo import PPOConfig
 from ..methods.registry import METHODS, Method
-from ..methods.reward import as_reward, reward_accuracy
+from ..methods.reward import as_reward
 from ..methods.rollout import roll_out
-from ..models.policy import Model, sample_pairs
-from .goodhart import Condition, Goodhart, GoodhartSettings, _row, by_seed
+from ..models.policy import Model
+from .goodhart import Condition, Goodhart, GoodhartSettings, by_seed, result_row
 from .labelers import Labeler
 from ..training.config import PositiveInt
 
@@ -121,22 +121,13 @@ class Pressure(Goodhart):
         whole = self.base.backbone.net.config.num_hidden_layers
         return super().start(None if n_layers == whole else n_layers)
 
-    def judged_candidates(self) -> pd.DataFrame:
-        "Return the pool of candidates with the labeler's win probability of each in percent (`own`), next to `gold`."
+    def judged_candidates(self, name: str = "") -> dict[str, np.ndarray]:
+        "Return the win probability of each candidate, in percent; the labeler, and so the result, is always the same."
         pool, asked = self.candidates(), self.evaluation().head(self.settings.n_asked)
         make = lambda: pd.DataFrame(dict(own=win_probability(self.labeler, pool, asked).round(4).tolist()))
         own = self.table("own", ["candidates", self.labeler.annotator.biases], make,
                          "let the labeler judge the candidates")
-        return pool.assign(own=own["own"].to_numpy())
-
-    def best_of_n_rows(self, name: str) -> list[dict]:
-        "Return the curves of best-of-n by the reward model of a condition: one row per judge and n."
-        s, pool = self.settings, self.judged_candidates()
-        proxy = np.stack(self.proxy(name).score(pool))
-        judged = {judge: np.stack(pool[judge].to_list()) for judge in ("gold", "own")} | dict(proxy=proxy)
-        curves = {judge: best_of_n_curve(proxy, values, s.ns).gold_by_prompt for judge, values in judged.items()}
-        return [_row(name, "best_of_n", judge, n, float(best_of_n_kl(n)), curve[:, k])
-                for judge, curve in curves.items() for k, n in enumerate(s.ns)]
+        return dict(gold=np.stack(pool["gold"].to_list()), own=np.stack(own["own"].to_list()))
 
     def look(self, method: str, x: int, policy: Model, reward=None) -> list[dict]:
         "Return what judges think of a policy at a point of its curve: one row per judge."
@@ -145,7 +136,7 @@ class Pressure(Goodhart):
                               dict(gold=self.farm.gold, own=self.labeler), reward, s.temperature,
                               seed_for(self.seed, "look"))
         kl = round(float(found["kl"].mean()), 4)
-        return [_row(s.optimized, method, judge, x, kl, values) for judge, values in found.items()]
+        return [result_row(s.optimized, method, judge, x, kl, values) for judge, values in found.items()]
 
     def policy_rows(self, name: str) -> list[dict]:
         "Return the curve of a method that learns from the reward model: one row per judge and step or round."
@@ -170,16 +161,6 @@ class Pressure(Goodhart):
         if policy.history.interrupted: raise KeyboardInterrupt
         return rows
 
-    def held(self) -> pd.DataFrame:
-        "Return pairs of answers to evaluation instructions with the noiseless truth's labels."
-        asked, s = self.evaluation().drop(columns="output"), self.settings
-        make = lambda: self.farm.gold.noiseless.annotate_pairs(sample_pairs(
-            self.sft(), asked, 3, temperature=s.temperature, seed=seed_for(self.seed, "held")))
-        return self.table("held", ["sft", len(asked), s.temperature], make, "label fresh pairs by the noiseless truth")
-
-    def accuracy(self, name: str) -> float:
-        "Return how often the reward model of a condition orders fresh pairs as the noiseless truth does, in percent."
-        return 100 * reward_accuracy(self.proxy(name), self.held())
 
 # %% ../../nbs/api/85_studies/11_pressure.ipynb #seed
 def run_pressure_seed(
@@ -196,7 +177,7 @@ def run_pressure_seed(
         study.proxy(name)
         parts.append(study.table(f"best_of_n_{name}", [f"reward_{name}", "own", s.ns], lambda name=name: pd.DataFrame(
             study.best_of_n_rows(name)), f"best-of-n up to {max(s.ns)}: {name}"))
-        accuracy = lambda name=name: pd.DataFrame([_row(name, "accuracy", "gold", 0, 0., [study.accuracy(name)])])
+        accuracy = lambda name=name: pd.DataFrame([result_row(name, "accuracy", "gold", 0, 0., [study.accuracy(name)])])
         parts.append(study.table(f"accuracy_{name}", [f"reward_{name}", "held"], accuracy,
                                  f"accuracy of the reward model: {name}"))
     evaluated = [s.n_evaluated, s.temperature]

@@ -23,7 +23,7 @@ from ..methods.ppo import PPOConfig, train_ppo
 from ..methods.reward import train_reward_model
 from ..models.reward_model import RewardModel
 from ..records import check_numbers
-from .goodhart import Condition, Goodhart, GoodhartSettings, _row, by_seed, goodhart_falls
+from .goodhart import Condition, Goodhart, GoodhartSettings, by_seed, goodhart_falls, result_row
 from .pressure import judged_policy
 from ..training.config import NonNegativeFloat, PositiveInt
 
@@ -215,7 +215,7 @@ class Remedies(Goodhart):
     @staticmethod
     def row(condition: str, remedy: str, method: str, judge: str, x: int, kl: float, values: np.ndarray) -> dict:
         "Return one row of results: the mean over instructions and its standard error."
-        return dict(remedy=remedy) | _row(condition, method, judge, x, kl, values)
+        return dict(remedy=remedy) | result_row(condition, method, judge, x, kl, values)
 
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #seed
 def run_remedies_seed(
