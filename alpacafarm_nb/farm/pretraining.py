@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..core import ConfigError, check_counts, check_seed
-from ..files import as_path, atomic_folder
+from ..files import as_path, atomic_folder, read_object
 from ..farmyard.tasks import Splits
 from ..farmyard.world import ATTRIBUTES, World, statement
 from ..farmyard.writers import pretraining_texts
@@ -73,10 +73,16 @@ def pretrain_base(
     steps: int = 1000,  # number of optimizer steps
     n_texts: int = 60_000,  # number of texts that the steps draw from
 ) -> Path:  # the folder, for `load_base` and `make_farm(seed, model=folder)`
-    "Pre-train the base model of a world, and return its folder."
+    """Pre-train the base model of a world, and return its folder. Raises `ConfigError` if a model is there that was
+    made with other numbers."""
     check_seed(seed), check_counts(steps=(steps, 1), n_texts=(n_texts, 10))
     folder = as_path(folder)
-    if folder.exists(): return folder
+    if folder.exists():
+        made = read_object(folder / "base.json") if (folder / "base.json").exists() else {}
+        asked = dict(seed=seed, steps=steps, n_texts=n_texts)
+        if (there := {k: made.get(k) for k in asked}) != asked:
+            raise ConfigError(f"{folder} holds a base model made with {there}, not {asked}: give another folder")
+        return folder
     tokenizer, stream = pretraining_stream(World(seed), n_texts)
     with torch.random.fork_rng(devices=[]):   # isolates the random state
         torch.manual_seed(seed)

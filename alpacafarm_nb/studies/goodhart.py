@@ -232,14 +232,22 @@ def by_seed(
     wide = rows.pivot(index="seed", columns="x", values="value")
     return wide.to_numpy(float), [int(x) for x in wide]
 
+def _fall_at_most(cube, level):
+    "An upper bound of the fall to the last point, wherever the peak is: one-sided, Bonferroni over the points."
+    drops, n = cube[:, :-1] - cube[:, -1:], len(cube)
+    reach = stats.t.ppf(1 - (1 - level) / drops.shape[1], n - 1)
+    return float((drops.mean(0) + reach * stats.sem(drops, axis=0)).max())
+
 def goodhart_falls(
     results: pd.DataFrame,  # of the confirming seeds, as for `goodhart_curves`
     development: pd.DataFrame | None = None,  # of other seeds, on which the peaks are chosen
     last: dict | None = None,  # last point by method, such as {"best_of_n": 256}; None for the end of each curve
     level: float = .95,  # confidence level
     judge: str = "gold",  # whose curves are measured: "gold", "own" or "proxy"
-) -> pd.DataFrame:  # condition, method, peak, last, rise, rise_error, fall, fall_error, low, high, n_seeds
-    "Return how far gold (or another judge) rises to its peak and falls from there under each condition and method."
+) -> pd.DataFrame:  # condition, method, peak, last, rise, rise_error, fall, fall_error, low, high, at_most, n_seeds
+    """Return how far gold (or another judge) rises to its peak and falls from there under each condition and method. If
+    the peak is the last point, the fall is 0 by definition; `at_most` is the upper confidence bound of the fall from
+    any point, so it needs no peak."""
     found = []
     for condition, method in results.loc[results["method"] != "accuracy", ["condition", "method"]].drop_duplicates(
             ).itertuples(index=False):
@@ -252,28 +260,34 @@ def goodhart_falls(
         rise = cube[:, f.peaks[0]] - cube[:, 0]
         found.append(dict(condition=condition, method=method, peak=xs[f.peaks[0]], last=xs[-1], rise=rise.mean(),
                           rise_error=stats.sem(rise), fall=f.fall.value, fall_error=f.fall.standard_error,
-                          low=f.fall.low, high=f.fall.high, n_seeds=len(cube)))
+                          low=f.fall.low, high=f.fall.high, at_most=_fall_at_most(cube, level), n_seeds=len(cube)))
     return pd.DataFrame(found).round(3)
 
 def switch_effects(
     results: pd.DataFrame,  # of the confirming seeds, as for `goodhart_curves`
     development: pd.DataFrame,  # of other seeds, on which the peaks are chosen
     last: dict | None = None,  # as for `goodhart_falls`
-) -> pd.DataFrame:  # condition, method, extra_fall, error, t, p_value, n_seeds
-    "Return how much further gold falls with a switch on than with all off, paired by seed."
+) -> pd.DataFrame:  # condition, method, extra_fall, error, t, p_value, n_positive, same_points, ..._error, n_seeds
+    """Return how much further gold falls with a switch on than with all off, paired by seed. `extra_fall` measures
+    each curve from its own peak; `same_points` measures both from the peak of the switch, since a curve whose peak is
+    its end has no fall of its own to compare with. `n_positive` counts the seeds (or worlds) in which the extra fall is
+    above 0."""
     found = []
     for method in ("best_of_n", "ppo"):
-        drops = {}
+        cubes, peaks = {}, {}
         for name in results["condition"].unique():
             cube, xs = by_seed(results, name, method)
             end = 1 + (xs.index(last[method]) if last and method in last else len(xs) - 1)
-            peak = int(by_seed(development, name, method)[0][:, :end].mean(0).argmax())
-            drops[name] = cube[:, peak] - cube[:, end - 1]
-        for name in [n for n in drops if n != "off"]:
-            extra = drops[name] - drops["off"]
+            cubes[name] = cube[:, :end]
+            peaks[name] = int(by_seed(development, name, method)[0][:, :end].mean(0).argmax())
+        drop = lambda name, peak: cubes[name][:, peak] - cubes[name][:, -1]
+        for name in [n for n in cubes if n != "off"]:
+            extra = drop(name, peaks[name]) - drop("off", peaks["off"])
+            same = drop(name, peaks[name]) - drop("off", peaks[name])
             test = stats.ttest_1samp(extra, 0)
             found.append(dict(condition=name, method=method, extra_fall=extra.mean(), error=stats.sem(extra),
-                              t=test.statistic, p_value=test.pvalue, n_seeds=len(extra)))
+                              t=test.statistic, p_value=test.pvalue, n_positive=int((extra > 0).sum()),
+                              same_points=same.mean(), same_points_error=stats.sem(same), n_seeds=len(extra)))
     return pd.DataFrame(found).round(4)
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #shipped

@@ -66,8 +66,8 @@ class MethodComparison(Pipeline):
             values = {j.name: chances(j) for j in judges(self.farm)} | {"words": words}
             return pd.DataFrame([row for judge, v in values.items() for row in rows_of(v, method=name, judge=judge)])
         asked_by = [self.identity(a) for a in judges(self.farm)]
-        needs = ["sft", "reward", *([name] if name in s.methods else []), {"split": split}, s.n_final, s.temperature,
-                 asked_by]
+        made_from = [name] if name in s.methods else ["reward"] if name == "best_of_16" else []
+        needs = ["sft", *made_from, {"split": split}, s.n_final, s.temperature, asked_by]
         return self.table(f"judged_{name}_{split}", needs, make, f"judge the answers of {name}")
 
     def _answering(self, name):

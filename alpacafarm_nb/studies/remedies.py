@@ -20,7 +20,7 @@ from ..evaluation import best_of_n_curve, best_of_n_kl
 from ..farm.worlds import Farm, fresh_evaluation, load_farm
 from ..methods.ensemble import LengthPenalty, RewardEnsemble
 from ..methods.ppo import PPOConfig, train_ppo
-from ..methods.reward import train_reward_model
+from ..methods.reward import reward_accuracy, train_reward_model
 from ..models.reward_model import RewardModel
 from ..records import check_numbers
 from .goodhart import Condition, Goodhart, GoodhartSettings, by_seed, goodhart_falls, result_row
@@ -115,7 +115,7 @@ class Remedies(Goodhart):
         "Return the reward models of a condition that differ only in their seed."
         return [self.reward_model(name, k + 1) for k in range(self.settings.n_members)]
 
-    def held(self) -> pd.DataFrame:
+    def held_instructions(self) -> pd.DataFrame:
         "Return evaluation instructions, with references, that are not among those of `evaluation`."
         n, known = self.settings.n_held, set(zip(*self.evaluation()[["instruction", "input"]].to_numpy().T))
         drawn = fresh_evaluation(self.farm.world, n + len(known), seed_for(self.seed, "held") % 2**31)
@@ -125,9 +125,9 @@ class Remedies(Goodhart):
     def held_candidates(self) -> pd.DataFrame:
         "Return candidates on the instructions of early stopping."
         s = self.settings
-        make = lambda: self.sft().sample(self.held().drop(columns="output"), n=s.samples, temperature=s.temperature,
-                                         seed=seed_for(self.seed, "held candidates"))[
-            ["instruction", "input", "output", "finished"]]
+        asked = self.held_instructions().drop(columns="output")
+        make = lambda: self.sft().sample(asked, n=s.samples, temperature=s.temperature, seed=seed_for(
+            self.seed, "held candidates"))[["instruction", "input", "output", "finished"]]
         return self.table("held_candidates", ["sft", s.samples, s.n_held, s.n_asked, s.n_evaluated, s.temperature],
                           make, f"{s.samples} samples of each of {s.n_held} other instructions")
 
@@ -149,7 +149,7 @@ class Remedies(Goodhart):
                 found = curve(proxies, values)
                 rows += [self.row(name, remedy, "best_of_n", judge, n, float(best_of_n_kl(n)), found[:, k])
                          for k, n in enumerate(s.ns)]
-        wins, other = win_probability(labeler, held, self.held()), self.scored(name, held)
+        wins, other = win_probability(labeler, held, self.held_instructions()), self.scored(name, held)
         for m in s.n_labels:
             chances = [chosen_points(curve([other[..., k]], wins), m, labeler.p_label_flip,
                                      seed_for(self.seed, "stopping", m, k)) for k in range(s.n_members)]
@@ -177,6 +177,14 @@ class Remedies(Goodhart):
         found["length_penalty"] = [by(LengthPenalty(r, s.per_word), scores[..., k]) for k, r in enumerate(members)]
         return found | {f"pairs_x{t}": [np.stack(self.reward_model(name, 1, t).score(pool))] for t in s.more}
 
+    def accuracy_rows(self, name: str) -> list[dict]:
+        "Return how often each reward of a condition orders fresh pairs as the noiseless truth does, in percent."
+        s, held = self.settings, self.held()
+        rewards = {NONE: self.reward_model(name)} | self.ensembles(name)
+        rewards |= {f"pairs_x{t}": self.reward_model(name, 1, t) for t in s.more}
+        return [self.row(name, remedy, "accuracy", "gold", 0, 0., [100 * reward_accuracy(reward, held)])
+                for remedy, reward in rewards.items()]
+
     def ppo_remedies(self, name: str) -> dict[str, tuple]:
         "Return the reward and the KL coefficient of each run of PPO of a condition, by remedy."
         s, first = self.settings, self.reward_model(name)
@@ -188,8 +196,8 @@ class Remedies(Goodhart):
     def ppo_rows(self, name: str, remedy: str = NONE) -> list[dict]:
         "Return the curve of PPO with a remedy: one row per judge and step; without one, also those of early stopping."
         s, (reward, kl_coef), rows, seen, wins = self.settings, self.ppo_remedies(name)[remedy], [], {}, []
-        asked, held, labeler = self.evaluation().head(s.n_evaluated), self.held(), s.conditions[name].labeler(
-            self.farm, name)
+        asked, held = self.evaluation().head(s.n_evaluated), self.held_instructions()
+        labeler = s.conditions[name].labeler(self.farm, name)
         def look(step, policy):
             found = judged_policy(policy, self.sft(), asked, dict(gold=self.farm.gold, own=labeler), reward,
                                   s.temperature, seed_for(self.seed, "look"))
@@ -235,6 +243,8 @@ def run_remedies_seed(
         needs = [*rewards, "candidates", "held_candidates", s.ns, s.weights, s.per_word, stopping]
         parts.append(study.table(f"best_of_n_{name}", needs, lambda name=name: pd.DataFrame(
             study.best_of_n_rows(name)), f"best-of-n up to {max(s.ns)} with every remedy: {name}"))
+        parts.append(study.table(f"accuracy_{name}", [*rewards, "held", s.weights], lambda name=name: pd.DataFrame(
+            study.accuracy_rows(name)), f"accuracy of the rewards: {name}"))
         for remedy in remedies:
             needs = [*rewards, s.ppo, s.evaluate_every, s.temperature, s.n_unlabeled, s.weights, s.kl_coefs, s.per_word,
                      stopping]
@@ -256,7 +266,8 @@ def remedy_gains(
     falls = goodhart_falls(plain(results), plain(development), level=level).set_index(["condition", "method"])
     found = []
     for condition, method in falls.index:
-        fall, without = falls.loc[(condition, method)], by_seed(plain(results), condition, method)[0][:, -1]
+        fall, (cube, xs) = falls.loc[(condition, method)], by_seed(plain(results), condition, method)
+        without, drops = cube[:, -1], cube[:, xs.index(fall["peak"])] - cube[:, -1]
         here = results[(results["condition"] == condition) & (results["method"] == method)]
         for remedy in [r for r in here["remedy"].unique() if r != NONE]:
             value = by_seed(here[here["remedy"] == remedy], condition, method)[0][:, -1]
@@ -265,11 +276,13 @@ def remedy_gains(
                                   f"{method!r}: give results in which every seed is complete")
             gain, test = value - without, stats.ttest_1samp(value - without, 0)
             whole = fall["fall"] if fall["low"] > 0 else np.nan
-            parts = stats.sem(gain) / whole, gain.mean() * fall["fall_error"] / whole**2
+            share = gain.mean() / whole
+            # gain and fall share the end without a remedy: the error of their ratio, by its linear part, seed by seed
+            share_error = stats.sem(gain - share * drops) / whole
             found.append(dict(condition=condition, method=method, remedy=remedy, value=value.mean(),
                               without=without.mean(), gain=gain.mean(), error=stats.sem(gain), t=test.statistic,
                               p_value=test.pvalue, fall=fall["fall"], fall_error=fall["fall_error"],
-                              removed=100 * gain.mean() / whole, removed_error=100 * np.hypot(*parts),
+                              removed=100 * share, removed_error=100 * share_error,
                               n_seeds=len(gain)))
     return pd.DataFrame(found).round(4)
 

@@ -36,10 +36,15 @@ def repeat(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/api/85_studies/02_repeat_seeds.ipynb #export-def-same-settings-then
+_WHOLE = {"conditions", "methods", "pools"}   # collections: one more entry is another study, not a new setting
+
 def same_settings(then, now) -> bool:
-    "Return whether every setting in `then` has the same value in `now`; `now` may have additional ones."
+    """Return whether every setting in `then` has the same value in `now`. `now` may have additional settings, but not
+    additional conditions, methods or pools."""
     if not isinstance(then, dict): return then == now
-    return isinstance(now, dict) and all(k in now and same_settings(v, now[k]) for k, v in then.items())
+    if not isinstance(now, dict): return False
+    whole = lambda k, v: k not in _WHOLE or not isinstance(v, dict) or v.keys() == now[k].keys()
+    return all(k in now and same_settings(v, now[k]) and whole(k, v) for k, v in then.items())
 
 # %% ../../nbs/api/85_studies/02_repeat_seeds.ipynb #kept-seed
 REVISION = 2  # raised when the same settings give other results; 2: answers cut short, GRPO's KL penalty
