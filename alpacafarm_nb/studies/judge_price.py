@@ -404,7 +404,7 @@ def _quantile(scores, groups, level):
     n = pd.Series(groups).map(pd.Series(groups).value_counts()).to_numpy()
     order, worlds = np.argsort(scores), len(np.unique(groups))
     share = np.cumsum(1 / n[order]) / worlds
-    wanted = min(1., level * (worlds + 1) / worlds)
+    wanted = level + (1 - level) / worlds
     return float(scores[order][min(np.searchsorted(share, wanted - 1e-9), len(scores) - 1)])
 
 def _fit(x, y, groups, level):
@@ -506,13 +506,14 @@ def fit_judge_price(
 
 def _errors(x, y, worlds, level):
     "Errors, half width and coverage of predictions for worlds that were left out of the whole fit."
-    off, half = np.zeros(len(y)), np.zeros(len(y))
+    off, half, inside = np.zeros(len(y)), np.zeros(len(y)), []
     for world in np.unique(worlds):
         out = worlds == world
         guess, half[out] = _interval(_fit(x[~out], y[~out], worlds[~out], level)[0], x[out])
         off[out] = y[out] - guess
+        inside.append(100 * float((abs(off[out]) <= half[out]).mean()))
     return dict(rmse=float((off ** 2).mean() ** .5), mean_error=float(abs(off).mean()),
-                half_width=float(np.mean(half)), coverage=100 * float((abs(off) <= half).mean()))
+                half_width=float(np.mean(half)), coverage=float(np.mean(inside)), worst_world=min(inside))
 
 # %% ../../nbs/api/85_studies/07_judge_price.ipynb #llmbar-labels
 def llmbar_labels(
