@@ -457,10 +457,11 @@ def ppo_rows(watched: pd.DataFrame, **about) -> list[dict]:
 # %% ../../nbs/api/85_studies/09_gold_reward.ipynb #predictions
 def check_predictions(
     found: dict,  # as returned by `results`
-    predictions: Sequence[dict],  # each: name, table, where (values of columns), column, error (a column), sign
+    predictions: Sequence[dict],  # each: name, table, where (values of columns), column, error (a column), sign, margin
 ) -> list[dict]:  # name, sign, value, error, and verdict: "holds", "refuted", "open" or "not run"
-    """Return what became of predictions; the verdict is "not run" if a table has no rows. Raises `ConfigError` if a
-    prediction does not name exactly one row of its table."""
+    """Return what became of predictions; the verdict is "not run" if a table has no rows. A sign of 0 holds if the
+    value is within the prediction's `margin` by two errors: that nothing was seen is not enough. Raises `ConfigError`
+    if a prediction does not name exactly one row of its table."""
     rows = []
     for p in predictions:
         if not found[p["table"]]:
@@ -471,8 +472,9 @@ def check_predictions(
             raise ConfigError(f"prediction {p['name']!r} names {len(match)} rows of {p['table']!r}, not 1")
         value, error = match[0][p["column"]], match[0][p["error"]]
         clear = abs(value) > 2 * error
-        agrees = not clear if p["sign"] == 0 else value * p["sign"] > 0
-        verdict = ("holds" if agrees else "refuted") if clear or p["sign"] == 0 else "open"
+        if p["sign"] == 0: within = abs(value) + 2 * error <= p["margin"]
+        else: within = clear and value * p["sign"] > 0
+        verdict = "holds" if within else "refuted" if clear else "open"
         rows.append(dict(name=p["name"], sign=p["sign"], value=value, error=error, verdict=verdict))
     return rows
 
