@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['judged_policy', 'pressure_conditions', 'pressure_methods', 'PressureSettings', 'Pressure', 'run_pressure_seed',
-           'pressure_fit', 'pressure_fits', 'pressure_residuals']
+           'pressure_fit', 'pressure_fits', 'pressure_residuals', 'pressure_contrasts']
 
 # %% ../../nbs/api/85_studies/11_pressure.ipynb #imports
 from dataclasses import dataclass, field, replace
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..annotators.judging import win_probability
 from ..core import ConfigError, seed_for
@@ -250,3 +251,29 @@ def pressure_residuals(
         parts.append(points.assign(residual=points["score"] - points["fitted"]))
     columns = ["condition", "method", "x", "kl", "score", "standard_error", "fitted", "residual"]
     return pd.concat(parts, ignore_index=True)[columns].round(4)
+
+# %% ../../nbs/api/85_studies/11_pressure.ipynb #contrasts
+def pressure_contrasts(
+    results: pd.DataFrame,  # as for `pressure_fit`, with two or more seeds
+    conditions: dict | None = None,  # conditions by name; None for those of the study
+) -> pd.DataFrame:  # coefficient, over, at, difference, error, t, p_value, n_seeds
+    """Return how alpha and beta of best-of-n change from the fewest to the most pairs (at each number of layers) and
+    from the fewest to the most layers (at each number of pairs), paired by seed."""
+    known, fitted = pressure_conditions() if conditions is None else conditions, {}
+    for name, size in known.items():
+        cube, _ = by_seed(results, name, "best_of_n")
+        rows = results.query("condition == @name and method == 'best_of_n' and judge == 'gold'").groupby("x")
+        kl, errors = rows["kl"].mean().to_numpy(float), rows["standard_error"].mean().to_numpy(float)
+        fits = [fit_overoptimization(kl, curve, errors, "best_of_n") for curve in cube]
+        fitted[size.n_layers, size.n_pairs] = {c: np.array([getattr(f, c) for f in fits]) for c in ("alpha", "beta")}
+    layers, pairs = (sorted({size[k] for size in fitted}) for k in (0, 1))
+    ends = [("pairs", at, (at, pairs[0]), (at, pairs[-1])) for at in layers]
+    ends += [("layers", at, (layers[0], at), (layers[-1], at)) for at in pairs]
+    found = []
+    for coefficient in ("alpha", "beta"):
+        for over, at, low, high in ends:
+            change = fitted[high][coefficient] - fitted[low][coefficient]
+            test = stats.ttest_1samp(change, 0)
+            found.append(dict(coefficient=coefficient, over=over, at=at, difference=change.mean(),
+                              error=stats.sem(change), t=test.statistic, p_value=test.pvalue, n_seeds=len(change)))
+    return pd.DataFrame(found).round(4)
