@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'CURVE', 'FALL', 'GUESSES', 'BY', 'NAMES', 'ABOUT', 'COLOURS', 'KINDS', 'panel_tables', 'Reading',
-           'fall_reading', 'guess_text', 'setting_name', 'panel_charts', 'GoodhartPanel', 'panel_figure',
+           'fall_reading', 'guess_text', 'setting_name', 'panel_charts', 'all_charts', 'GoodhartPanel', 'panel_figure',
            'goodhart_panel']
 
 # %% ../../nbs/api/90_widgets/09_goodhart_panel.ipynb #imports
@@ -171,6 +171,25 @@ def panel_charts(
         charts.append(chart(f"The proxy: {name}", "proxy", [line(name, proxy, COLOURS["proxy"])], marks[:1]))
     return charts
 
+def all_charts(
+    curves: pd.DataFrame,  # columns CURVE
+    judge: str,  # whose values are shown
+) -> list[dict]:  # JSON values, as from `panel_charts`
+    "Return one chart per method, with the curves of all conditions."
+    charts, names = [], list(dict.fromkeys(curves["condition"]))
+    by = f"judged by {setting_name('judge', judge)}; ± one standard error over seeds"
+    look = lambda k, name: dict(colour="grey" if name == "off" else k % len(PALETTE), symbol=k % len(DASHES),
+                                hollow=False)
+    for method in dict.fromkeys(curves["method"]):
+        rows = curves[(curves["method"] == method) & (curves["judge"] == judge)].sort_values("x")
+        series = [dict(name=setting_name("condition", name), points=_points(rows[rows["condition"] == name]), line=True,
+                       look=look(k, name)) for k, name in enumerate(names) if (rows["condition"] == name).any()]
+        if series: charts.append(dict(
+            title=f"{_capital(setting_name('method', method))}, {by}", y="proxy" if judge == "proxy" else "win rate, %",
+            x="candidates (n)" if method == "best_of_n" else "training step", log=method == "best_of_n", marks=[],
+            series=series))
+    return charts
+
 def _points(table):
     "Points of a curve, with their errors where they are known."
     found = []
@@ -264,35 +283,35 @@ class GoodhartPanel(FarmWidget):
         return pd.DataFrame(rows, columns=[*KINDS, "guess", "measured"])
 
     def static(self):
-        _, method, judge = self.key
-        named = [c for c in dict.fromkeys(self.curves["condition"]) if self.fall(c, method, judge)]
-        listed = pd.DataFrame(dict(measured=[self.reading(c, method, judge).text for c in named]),
-                              index=[setting_name("condition", c) for c in named])
-        charts = panel_charts(self.curves, self.fall(*self.key), self.chosen)
-        title = _capital(f"{setting_name('method', method)}, judged by {setting_name('judge', judge)}")
-        return [panel_figure(charts), *([page_table(listed, title)] if len(listed) else [])]
+        judge, keys = self.chosen["judge"], self.curves[["method", "condition"]].drop_duplicates().to_numpy().tolist()
+        named = [(c, m) for m, c in sorted(keys, key=lambda key: self.options["method"].index(
+            [key[0], setting_name("method", key[0])])) if self.fall(c, m, judge)]
+        listed = pd.DataFrame(dict(measured=[self.reading(c, m, judge).text for c, m in named]), index=[
+            f"{setting_name('condition', c)}, {setting_name('method', m)}" for c, m in named])
+        title = f"Judged by {setting_name('judge', judge)}"
+        return [panel_figure(all_charts(self.curves, judge)), *([page_table(listed, title)] if len(listed) else [])]
 
 # %% ../../nbs/api/90_widgets/09_goodhart_panel.ipynb #figure
 def panel_figure(
-    charts: list[dict],  # as from `panel_charts`
+    charts: list[dict],  # as from `all_charts`
 ):  # a plotly figure
     "Return the charts below each other as one figure, with one standard error."
     from plotly.subplots import make_subplots
-    fig = make_subplots(rows=len(charts), cols=1, vertical_spacing=.3 / len(charts),
-                        subplot_titles=[plot_text(c["title"]) for c in charts])
+    fig, seen = make_subplots(rows=len(charts), cols=1, vertical_spacing=.36 / len(charts),
+                              subplot_titles=[plot_text(c["title"]) for c in charts]), set()
     for row, c in enumerate(charts, 1):
         for s in c["series"]:
             colour = NEUTRAL if s["look"]["colour"] == "grey" else PALETTE[s["look"]["colour"]]
             fig.add_scatter(x=[p["x"] for p in s["points"]], y=[p["y"] for p in s["points"]], mode="lines+markers",
                             error_y=dict(array=[p["error"] for p in s["points"]], thickness=1), row=row, col=1,
-                            name=plot_text(f"{s['name']}, {c['y']}"), marker_symbol=s["look"]["symbol"],
+                            name=plot_text(s["name"]), marker_symbol=s["look"]["symbol"], legendgroup=s["name"],
+                            showlegend=s["name"] not in seen,
                             line=dict(color=colour, dash=DASHES[s["look"]["symbol"]]))
-        for m in c["marks"]:
-            fig.add_vline(m["x"], line=dict(color=NEUTRAL, dash="dot"), annotation_text=m["text"], row=row, col=1)
+            seen.add(s["name"])
         ticks = sorted({p["x"] for s in c["series"] for p in s["points"]})
         log = dict(type="log", tickvals=ticks, ticktext=[f"{t:g}" for t in ticks]) if c["log"] else {}
         fig.update_xaxes(title=c["x"], row=row, col=1, **log).update_yaxes(title=c["y"], row=row, col=1)
-    return fig.update_layout(template=plot_theme(), height=90 + 260 * len(charts))
+    return fig.update_layout(template=plot_theme(), height=90 + 300 * len(charts))
 
 # %% ../../nbs/api/90_widgets/09_goodhart_panel.ipynb #panel
 def goodhart_panel(
