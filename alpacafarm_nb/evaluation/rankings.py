@@ -283,7 +283,27 @@ def _both_known(table, x, y):
         raise ConfigError("scatter: the column 'retrained' must hold only True and False")
     return known
 
+# %% ../../nbs/api/20_evaluation/08_rankings.ipynb #sides
+def _label_sides(x, y, names, span: float) -> list[str]:
+    "Plotly's text position for each point, so that names cover as little of other names and points as possible."
+    per_unit = np.array([620., 400.]) / span   # pixels of the plot for a point of win rate, about
+    at = np.column_stack([x, y]) * per_unit
+    taken = [np.r_[p - 6, p + 6] for p in at]   # left, bottom, right, top of what has been drawn
+    overlap = lambda a, b: (max(0., min(a[2], b[2]) - max(a[0], b[0])) * max(0., min(a[3], b[3]) - max(a[1], b[1])))
+    chosen = []
+    for p, name in zip(at, names):
+        size, boxes = np.array([7. * len(str(name)), 14.]), {}
+        for side in ("top left", "bottom right", "top right", "bottom left", "top center", "bottom center"):
+            vertical, horizontal = side.split()
+            left = p[0] + {"left": -size[0] - 6, "center": -size[0] / 2, "right": 6}[horizontal]
+            bottom = p[1] + (6 if vertical == "top" else -size[1] - 6)
+            boxes[side] = np.array([left, bottom, left + size[0], bottom + size[1]])
+        side = min(boxes, key=lambda s: sum(overlap(boxes[s], other) for other in taken))   # the first of equals
+        taken.append(boxes[side])
+        chosen.append(side)
+    return chosen
 
+# %% ../../nbs/api/20_evaluation/08_rankings.ipynb #scatter
 def scatter(
     table: pd.DataFrame,  # one row per model: simulated, human, simulated_error, human_error; optionally retrained
     x: str = "simulated",  # column of the horizontal axis
@@ -293,7 +313,11 @@ def scatter(
     import plotly.graph_objects as go
     shown = _both_known(table, x, y)
     marked = shown["retrained"].to_numpy(bool) if "retrained" in shown else np.zeros(len(shown), bool)
-    low, high = shown[[x, y]].min().min() - 4, shown[[x, y]].max().max() + 4
+    error = lambda c: shown[f"{c}_error"].fillna(0) if f"{c}_error" in shown else 0.
+    ends = np.concatenate([shown[c] + sign * error(c) for c in (x, y) for sign in (-1, 1)])
+    margin = max(1., .07 * np.ptp(ends))
+    low, high = ends.min() - margin, ends.max() + margin
+    sides = pd.Series(_label_sides(shown[x], shown[y], shown.index, high - low), shown.index)
     figure = go.Figure(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=dict(color=NEUTRAL, dash="dot"),
                                   name="the same", hoverinfo="skip"))
     for which, name, colour in ((~marked, "judged twice", PALETTE[0]), (marked, "trained twice", PALETTE[1])):
@@ -301,8 +325,10 @@ def scatter(
         if part.empty: continue
         bar = lambda c: dict(type="data", array=part[f"{c}_error"], thickness=1) if f"{c}_error" in part else None
         figure.add_scatter(x=part[x], y=part[y], error_x=bar(x), error_y=bar(y), mode="markers+text",
-                           text=[escape(str(n)) for n in part.index], textposition="top left", name=name,
+                           text=[escape(str(n)) for n in part.index], name=name,
+                           textposition=list(sides[which]),
                            marker=dict(color=colour, size=9, symbol="diamond" if name == "trained twice" else "circle"))
-    figure.update_layout(template=plot_theme(), xaxis_title=f"{x}, win rate in %", yaxis_title=f"{y}, win rate in %",
-                         height=480)
+    figure.update_layout(template=plot_theme(), height=480,
+                         xaxis=dict(title=f"{x}, win rate in %", range=[low, high]),
+                         yaxis=dict(title=f"{y}, win rate in %", range=[low, high]))
     return figure
