@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NONE', 'chosen_points', 'remedied_conditions', 'RemedySettings', 'Remedies', 'run_remedies_seed', 'remedy_gains',
-           'remedy_curves']
+           'remedy_curves', 'remedy_contrasts', 'remedy_differences']
 
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #imports
 from dataclasses import dataclass, field, replace
@@ -256,15 +256,12 @@ def run_remedies_seed(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/api/85_studies/12_remedies.ipynb #gains
-def remedy_gains(
-    results: pd.DataFrame,  # of several seeds, as returned by `run_remedies_seed`, with a column `seed`
-    development: pd.DataFrame | None = None,  # of other seeds, on which the peaks are chosen; None: on half the seeds
-    level: float = .95,  # confidence level of the fall
-) -> pd.DataFrame:  # condition, method, remedy, value, without, gain, error, t, p_value, fall, removed, ..., n_seeds
-    "Return how much gold each remedy gains at the end of its curve. Raises `ConfigError` for fewer than 4 seeds."
+def _removed_shares(results, development, level) -> dict:
+    """By condition, method and remedy: values at the end with the remedy and without [seeds], the row of the fall, the
+    share of the fall that the remedy removes, and the linear part of that share [seeds]."""
     plain = lambda rows: None if rows is None else rows[rows["remedy"] == NONE]
     falls = goodhart_falls(plain(results), plain(development), level=level).set_index(["condition", "method"])
-    found = []
+    found = {}
     for condition, method in falls.index:
         fall, (cube, xs) = falls.loc[(condition, method)], by_seed(plain(results), condition, method)
         without, drops = cube[:, -1], cube[:, xs.index(fall["peak"])] - cube[:, -1]
@@ -272,18 +269,29 @@ def remedy_gains(
         for remedy in [r for r in here["remedy"].unique() if r != NONE]:
             value = by_seed(here[here["remedy"] == remedy], condition, method)[0][:, -1]
             if len(value) != len(without) or not np.isfinite(value).all():
-                raise ConfigError(f"remedy_gains: {remedy!r} and {NONE!r} have different seeds with {condition!r} and "
-                                  f"{method!r}: give results in which every seed is complete")
-            gain, test = value - without, stats.ttest_1samp(value - without, 0)
+                raise ConfigError(f"{remedy!r} and {NONE!r} have different seeds with {condition!r} and {method!r}: "
+                                  "give results in which every seed is complete")
             whole = fall["fall"] if fall["low"] > 0 else np.nan
-            share = gain.mean() / whole
-            # gain and fall share the end without a remedy: the error of their ratio, by its linear part, seed by seed
-            share_error = stats.sem(gain - share * drops) / whole
-            found.append(dict(condition=condition, method=method, remedy=remedy, value=value.mean(),
-                              without=without.mean(), gain=gain.mean(), error=stats.sem(gain), t=test.statistic,
-                              p_value=test.pvalue, fall=fall["fall"], fall_error=fall["fall_error"],
-                              removed=100 * share, removed_error=100 * share_error,
-                              n_seeds=len(gain)))
+            share = (value - without).mean() / whole
+            # gain and fall share the end without a remedy, so the error of their ratio is computed seed by seed
+            linear = (value - without - share * drops) / whole
+            found[condition, method, remedy] = value, without, fall, share, linear
+    return found
+
+def remedy_gains(
+    results: pd.DataFrame,  # of several seeds, as returned by `run_remedies_seed`, with a column `seed`
+    development: pd.DataFrame | None = None,  # of other seeds, on which the peaks are chosen; None: on half the seeds
+    level: float = .95,  # confidence level of the fall
+) -> pd.DataFrame:  # condition, method, remedy, value, without, gain, error, t, p_value, fall, removed, ..., n_seeds
+    "Return how much gold each remedy gains at the end of its curve. Raises `ConfigError` for fewer than 4 seeds."
+    found = []
+    for (condition, method, remedy), (value, without, fall, share, linear) in _removed_shares(
+            results, development, level).items():
+        gain, test = value - without, stats.ttest_1samp(value - without, 0)
+        found.append(dict(condition=condition, method=method, remedy=remedy, value=value.mean(), without=without.mean(),
+                          gain=gain.mean(), error=stats.sem(gain), t=test.statistic, p_value=test.pvalue,
+                          fall=fall["fall"], fall_error=fall["fall_error"], removed=100 * share,
+                          removed_error=100 * stats.sem(linear), n_seeds=len(gain)))
     return pd.DataFrame(found).round(4)
 
 def remedy_curves(
@@ -293,3 +301,40 @@ def remedy_curves(
     found = results.groupby(["condition", "remedy", "method", "judge", "x"], sort=False).agg(
         kl=("kl", "mean"), value=("value", "mean"), standard_error=("value", "sem"), n_seeds=("seed", "nunique"))
     return found.round(3).reset_index()
+
+# %% ../../nbs/api/85_studies/12_remedies.ipynb #contrasts
+def remedy_contrasts(
+    results: pd.DataFrame,  # as for `remedy_gains`
+    conditions: tuple[str, str] = ("label_noise", "few_pairs"),  # the first minus the second
+    development: pd.DataFrame | None = None,  # as for `remedy_gains`
+    level: float = .95,  # confidence level of the falls
+) -> pd.DataFrame:  # method, remedy, difference (of `removed`, in percent of the fall), error, t, p_value, n_seeds
+    """Return how much larger a share of the fall each remedy removes in one condition than in another. Rows are missing
+    unless both falls have been measured."""
+    shares, (one, other), found = _removed_shares(results, development, level), conditions, []
+    for condition, method, remedy in shares:
+        if condition != one or (other, method, remedy) not in shares: continue
+        (*_, a, a_linear), (*_, b, b_linear) = shares[one, method, remedy], shares[other, method, remedy]
+        if not np.isfinite([a, b]).all(): continue
+        error = stats.sem(a_linear - b_linear)
+        t = (a - b) / error if error > 0 else np.nan
+        found.append(dict(method=method, remedy=remedy, difference=100 * (a - b), error=100 * error, t=t,
+                          p_value=2 * stats.t.sf(abs(t), len(a_linear) - 1), n_seeds=len(a_linear)))
+    return pd.DataFrame(found, columns=["method", "remedy", "difference", "error", "t", "p_value", "n_seeds"]).round(4)
+
+# %% ../../nbs/api/85_studies/12_remedies.ipynb #against
+def remedy_differences(
+    results: pd.DataFrame,  # as for `remedy_gains`
+    remedies: list[tuple[str, str]],  # pairs of remedies: the first minus the second
+) -> pd.DataFrame:  # condition, method, remedy, against, difference (points), error, t, p_value, n_seeds
+    "Return how much more gold one remedy leaves at the end of the curve than another, paired by seed."
+    found = []
+    for condition, method in results.loc[results["method"] != "accuracy", ["condition", "method"]].drop_duplicates(
+            ).itertuples(index=False):
+        end = lambda remedy: by_seed(results[results["remedy"] == remedy], condition, method)[0][:, -1]
+        for one, other in remedies:
+            apart = end(one) - end(other)
+            test = stats.ttest_1samp(apart, 0)
+            found.append(dict(condition=condition, method=method, remedy=one, against=other, difference=apart.mean(),
+                              error=stats.sem(apart), t=test.statistic, p_value=test.pvalue, n_seeds=len(apart)))
+    return pd.DataFrame(found).round(4)
