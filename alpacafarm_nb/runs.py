@@ -127,6 +127,14 @@ class RunFolder:
             with self._metrics.open("a", encoding="utf-8") as f: f.write(line)
         except OSError as error: raise write_failed(self._metrics, error) from error
 
+    def has(
+        self,
+        name: str,  # Name of the stage
+        key: str,  # Hash of the stage's name and inputs
+    ) -> bool:
+        "Return whether the folder has the complete result of a stage for these inputs."
+        return self._complete(name, key) is not None
+
     def metrics(self) -> list[dict]:
         "Return the logged rows, oldest first."
         return [json.loads(line) for line in self._lines()]

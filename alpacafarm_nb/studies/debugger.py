@@ -54,19 +54,15 @@ class BranchFolder:
 
     def has(self, name: str, key: str) -> bool:
         "Return whether the result of a stage is in one of the folders."
-        return _has(self.own, name, key) or _has(self.trunk, name, key)
+        return self.own.has(name, key) or self.trunk.has(name, key)
 
     def run(self, name: str, inputs, compute, save, load, say=None):
         "Return the result of a stage: in memory, from the trunk, from the own folder, or computed."
         key = InMemoryRun.key(name, inputs)
         if key not in self.results:
-            store = self.trunk if _has(self.trunk, name, key) else self.own
+            store = self.trunk if self.trunk.has(name, key) else self.own
             self.results[key] = store.run(name, inputs, compute, save, load, say)
         return self.results[key]
-
-def _has(store, name, key):
-    "Whether a folder has the complete result of a stage for these inputs."
-    return store.has(name, key) if isinstance(store, BranchFolder) else bool(store._complete(name, key))
 
 # %% ../../nbs/api/85_studies/08_debugger.ipynb #branch
 def branch(
