@@ -15,7 +15,8 @@ READY   := $(VENV)/.ready
 # pip's progress bars where somebody is watching, silence in a log
 PIP     := $(BIN)/python -m pip $(shell [ -t 2 ] || echo -q) --disable-pip-version-check
 # 07 needs human pairs that are not in the repository (FARM_PAIRS)
-STUDIES := $(filter-out $(foreach n,00 01 $(if $(FARM_PAIRS),,07),nbs/make/$(n)_%),$(sort $(wildcard nbs/make/*.ipynb)))
+# STUDY=04 runs one study alone
+STUDIES := $(filter-out $(foreach n,00 01 $(if $(FARM_PAIRS),,07),nbs/make/$(n)_%),$(sort $(wildcard nbs/make/$(STUDY)*.ipynb)))
 TORCH   := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test figures lab lessons lint readme export setup wheel-check clean
@@ -28,7 +29,7 @@ test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 figures: $(READY)
-	@test -n "$(STUDIES)" || { echo "There is no study notebook in nbs/make yet."; exit 1; }
+	@test -n "$(STUDIES)" || { echo "There is no study $(STUDY) in nbs/make."; exit 1; }
 	@for nb in $(STUDIES); do \
 		echo "== $$nb (resumable: run it again after an interruption)"; \
 		(cd nbs/make && ../../$(BIN)/exec_nb --exc_stop --verbose $$(basename $$nb)) || exit 1; \

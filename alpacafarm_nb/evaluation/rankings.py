@@ -284,24 +284,47 @@ def _both_known(table, x, y):
     return known
 
 # %% ../../nbs/api/20_evaluation/08_rankings.ipynb #sides
-def _label_sides(x, y, names, span: float) -> list[str]:
-    "Plotly's text position for each point, so that names cover as little of other names and points as possible."
-    per_unit = np.array([620., 400.]) / span   # pixels of the plot for a point of win rate, about
-    at = np.column_stack([x, y]) * per_unit
-    taken = [np.r_[p - 6, p + 6] for p in at]   # left, bottom, right, top of what has been drawn
-    overlap = lambda a, b: (max(0., min(a[2], b[2]) - max(a[0], b[0])) * max(0., min(a[3], b[3]) - max(a[1], b[1])))
-    chosen = []
+_PLOT = np.array([560., 380.])   # pixels of the plot area, about
+
+def _label_offsets(
+    points: np.ndarray,  # [points, 2] positions as shares of the width and height of the plot
+    bars: np.ndarray,  # [points, 2] half lengths of the error bars, likewise
+    names: list[str],  # of the points
+) -> list[tuple[float, float]]:
+    "The offset of each name's center from its point, in pixels to the right and up."
+    at, half = points * _PLOT, bars * _PLOT
+    taken = [np.r_[p - 6, p + 6] for p in at]   # left, bottom, right, top of what is drawn
+    for across in (0, 1):
+        reach = half.copy()
+        reach[:, across] = 1.5
+        taken += list(np.hstack([at - reach, at + reach]))
+    taken, plot, found = np.array(taken), np.r_[0., 0., _PLOT], []
+    directions = [(np.cos(a), np.sin(a)) for a in np.pi * np.array([.75, -.25, .25, -.75, .5, -.5, 1, 0])]
+
+    def covered(box):
+        "How many pixels of a box are taken or outside the plot."
+        every = np.vstack([taken, plot])
+        sides = np.minimum(box[2:], every[:, 2:]) - np.maximum(box[:2], every[:, :2])
+        area = sides.clip(min=0).prod(1)
+        return area[:-1].sum() + 3 * ((box[2:] - box[:2]).prod() - area[-1])
+
+    def crossed(p, offset):
+        "How many other points the line from a point to its name passes."
+        line = p + np.linspace(.2, 1, 9)[:, None] * offset
+        return ((np.abs(at - p).max(1) > 0) & (np.abs(line[:, None] - at).max(2) < 7).any(0)).sum()
+
     for p, name in zip(at, names):
-        size, boxes = np.array([7. * len(str(name)), 14.]), {}
-        for side in ("top left", "bottom right", "top right", "bottom left", "top center", "bottom center"):
-            vertical, horizontal = side.split()
-            left = p[0] + {"left": -size[0] - 6, "center": -size[0] / 2, "right": 6}[horizontal]
-            bottom = p[1] + (6 if vertical == "top" else -size[1] - 6)
-            boxes[side] = np.array([left, bottom, left + size[0], bottom + size[1]])
-        side = min(boxes, key=lambda s: sum(overlap(boxes[s], other) for other in taken))   # the first of equals
-        taken.append(boxes[side])
-        chosen.append(side)
-    return chosen
+        size = np.array([7. * len(str(name)), 14.])
+        tried = []
+        for far in (10, 24, 40, 60, 90):
+            for dx, dy in directions:
+                offset = np.array([dx * (far + size[0] / 2), dy * far])
+                box = np.r_[p + offset - size / 2, p + offset + size / 2]
+                tried.append((covered(box) + 150 * crossed(p, offset) + .5 * far, len(tried), offset, box))
+        _, _, offset, box = min(tried)
+        taken = np.vstack([taken, box])
+        found.append(tuple(offset))
+    return found
 
 # %% ../../nbs/api/20_evaluation/08_rankings.ipynb #scatter
 def scatter(
@@ -317,17 +340,20 @@ def scatter(
     ends = np.concatenate([shown[c] + sign * error(c) for c in (x, y) for sign in (-1, 1)])
     margin = max(1., .07 * np.ptp(ends))
     low, high = ends.min() - margin, ends.max() + margin
-    sides = pd.Series(_label_sides(shown[x], shown[y], shown.index, high - low), shown.index)
     figure = go.Figure(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=dict(color=NEUTRAL, dash="dot"),
                                   name="the same", hoverinfo="skip"))
     for which, name, colour in ((~marked, "judged twice", PALETTE[0]), (marked, "trained twice", PALETTE[1])):
         part = shown[which]
         if part.empty: continue
         bar = lambda c: dict(type="data", array=part[f"{c}_error"], thickness=1) if f"{c}_error" in part else None
-        figure.add_scatter(x=part[x], y=part[y], error_x=bar(x), error_y=bar(y), mode="markers+text",
-                           text=[escape(str(n)) for n in part.index], name=name,
-                           textposition=list(sides[which]),
+        figure.add_scatter(x=part[x], y=part[y], error_x=bar(x), error_y=bar(y), mode="markers",
+                           hovertext=[escape(str(n)) for n in part.index], name=name,
                            marker=dict(color=colour, size=9, symbol="diamond" if name == "trained twice" else "circle"))
+    bars = np.column_stack([np.broadcast_to(error(c), len(shown)) for c in (x, y)]) / (high - low)
+    places = _label_offsets((shown[[x, y]].to_numpy(float) - low) / (high - low), bars, shown.index)
+    for name, (dx, dy), at_x, at_y in zip(shown.index, places, shown[x], shown[y]):
+        figure.add_annotation(x=at_x, y=at_y, ax=dx, ay=-dy, text=escape(str(name)), arrowhead=0, arrowwidth=.7,
+                              arrowcolor=NEUTRAL, standoff=5, borderpad=0)
     figure.update_layout(template=plot_theme(), height=480,
                          xaxis=dict(title=f"{x}, win rate in %", range=[low, high]),
                          yaxis=dict(title=f"{y}, win rate in %", range=[low, high]))

@@ -125,7 +125,7 @@ class StudyRuns:
     def from_environment(cls, name: str) -> "StudyRuns":
         "Read the environment variables of the study `name`, for a notebook in `nbs/make`."
         folder = lambda variable, default: Path(os.environ.get(variable) or default)
-        return cls(folder("FARM_WORK", f"../../runs/{name}"), folder("FARM_RESULTS", "../../data/results"),
+        return cls(folder("FARM_WORK", "../../runs") / name, folder("FARM_RESULTS", "../../data/results"),
                    os.environ.get("FARM_PART", "").split(), _numbers("FARM_SEEDS"),
                    (_numbers("FARM_WORKERS") or [2])[0])
 
