@@ -296,10 +296,10 @@ def _label_offsets(
     taken = [np.r_[p - 6, p + 6] for p in at]   # left, bottom, right, top of what is drawn
     for across in (0, 1):
         reach = half.copy()
-        reach[:, across] = 1.5
+        reach[:, across] = 3
         taken += list(np.hstack([at - reach, at + reach]))
     taken, plot, found = np.array(taken), np.r_[0., 0., _PLOT], []
-    directions = [(np.cos(a), np.sin(a)) for a in np.pi * np.array([.75, -.25, .25, -.75, .5, -.5, 1, 0])]
+    directions = [(-1, 1), (1, -1), (1, 1), (-1, -1), (0, 1), (0, -1), (-1, 0), (1, 0)]
 
     def covered(box):
         "How many pixels of a box are taken or outside the plot."
@@ -316,9 +316,9 @@ def _label_offsets(
     for p, name in zip(at, names):
         size = np.array([7. * len(str(name)), 14.])
         tried = []
-        for far in (10, 24, 40, 60, 90):
+        for far in (12, 24, 40, 60, 90):
             for dx, dy in directions:
-                offset = np.array([dx * (far + size[0] / 2), dy * far])
+                offset = np.array([dx * (size[0] + far) / 2, dy * far])
                 box = np.r_[p + offset - size / 2, p + offset + size / 2]
                 tried.append((covered(box) + 150 * crossed(p, offset) + .5 * far, len(tried), offset, box))
         _, _, offset, box = min(tried)
