@@ -46,3 +46,15 @@ def test_openmp_reads_it():
     if "GOMP_SPINCOUNT" not in shown: pytest.skip("this build of torch has another OpenMP")
     assert f"GOMP_SPINCOUNT = '{alpacafarm_nb.SPIN}'" in shown
     assert int(out) == int(said(count)[0])   # as many threads as ever
+
+
+def test_every_run_of_a_study_has_a_process_with_one_thread():
+    pytest.importorskip("torch")
+    code = "\n".join([
+        "import json, os, torch", "from pathlib import Path",
+        "from alpacafarm_nb.studies.repeat_seeds import StudyRuns",
+        "def one(part, seed): return part, seed, os.getpid() != parent, torch.get_num_threads()",
+        "parent = os.getpid()", "torch.set_num_threads(2)",
+        "runs = StudyRuns(Path(), Path(), [], [1, 3], workers=2)",
+        "print(json.dumps(runs.run(one, dict(seeds=[1, 2], worlds=[3]))))"])
+    assert json.loads(said(code)[0]) == [["seeds", 1, True, 1], ["worlds", 3, True, 1]]

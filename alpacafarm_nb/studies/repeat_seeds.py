@@ -91,7 +91,7 @@ def kept_seeds(
     made = sorted(Path(folder).glob("seed-*.json"), key=lambda file: int(file.stem.split("-")[1]))
     if not made: return pd.DataFrame(), {}
     manifests = [json.loads(file.read_text(encoding="utf-8")) for file in made]
-    of = lambda m: (m.get("revision", 1), m["settings"], None if worlds else m["data"])
+    of = lambda m: (m.get("revision", 1), m["settings"], None if worlds else m.get("data"))
     if unlike := [file.name for file, m in zip(made, manifests) if of(m) != of(manifests[0])]:
         raise ConfigError(f"{folder}: {', '.join(unlike)} come from other settings, data or code than {made[0].name}: "
                           "remove them, or compute them again")
