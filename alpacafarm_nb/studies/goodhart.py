@@ -180,6 +180,18 @@ class Goodhart(Pipeline):
         "Return how often the reward model of a condition orders fresh pairs as the noiseless truth does, in percent."
         return 100 * reward_accuracy(self.proxy(name), self.held())
 
+    def judged_proxy(self, name: str, candidates: str = "candidates") -> list[pd.DataFrame]:
+        """Train the reward model of a condition; return the rows of best-of-n and of its accuracy, each a stage.
+        `candidates` names the stage that has the judged candidates."""
+        self.proxy(name)
+        curve = self.table(f"best_of_n_{name}", [f"reward_{name}", candidates, self.settings.ns],
+                           lambda: pd.DataFrame(self.best_of_n_rows(name)),
+                           f"best-of-n up to {max(self.settings.ns)}: {name}")
+        accuracy = self.table(f"accuracy_{name}", [f"reward_{name}", "held"], lambda: pd.DataFrame(
+            [result_row(name, "accuracy", "gold", 0, 0., [self.accuracy(name)])]),
+            f"accuracy of the reward model: {name}")
+        return [curve, accuracy]
+
 def result_row(condition, method, judge, x, kl, values):
     "One row of results: the mean over instructions and its standard error."
     values = np.asarray(values, dtype=float)
@@ -197,17 +209,13 @@ def run_goodhart_seed(
     "Return the curves of all conditions of one seed: one row per condition, method, judge and point."
     study = Goodhart(farm or load_farm("farmyard"), folder, seed, settings or GoodhartSettings())
     s, parts = study.settings, []
+    study.candidates(), study.held()
     for name in s.conditions:
-        study.proxy(name), study.candidates(), study.held()
-        needs = [f"reward_{name}", "candidates"]
-        parts.append(study.table(f"best_of_n_{name}", [*needs, s.ns], lambda name=name: pd.DataFrame(
-            study.best_of_n_rows(name)), f"best-of-n up to {max(s.ns)}: {name}"))
-        parts.append(study.table(f"ppo_{name}", [*needs, s.ppo, s.evaluate_every, s.n_evaluated, s.temperature],
-                                 lambda name=name: pd.DataFrame(study.ppo_rows(name)),
-                                 f"{s.ppo.steps} steps of PPO with KL coefficient {s.ppo.kl_coef:g}: {name}"))
-        accuracy = lambda name=name: pd.DataFrame([result_row(name, "accuracy", "gold", 0, 0., [study.accuracy(name)])])
-        parts.append(study.table(f"accuracy_{name}", [f"reward_{name}", "held"], accuracy,
-                                 f"accuracy of the reward model: {name}"))
+        curve, accuracy = study.judged_proxy(name)
+        needs = [f"reward_{name}", "candidates", s.ppo, s.evaluate_every, s.n_evaluated, s.temperature]
+        ppo = study.table(f"ppo_{name}", needs, lambda name=name: pd.DataFrame(study.ppo_rows(name)),
+                          f"{s.ppo.steps} steps of PPO with KL coefficient {s.ppo.kl_coef:g}: {name}")
+        parts += [curve, ppo, accuracy]
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/api/85_studies/06_goodhart.ipynb #tables

@@ -174,13 +174,7 @@ def run_pressure_seed(
     study = Pressure(farm or load_farm("farmyard"), folder, seed, settings or PressureSettings())
     s, parts = study.settings, []
     study.judged_candidates(), study.held()
-    for name in s.conditions:
-        study.proxy(name)
-        parts.append(study.table(f"best_of_n_{name}", [f"reward_{name}", "own", s.ns], lambda name=name: pd.DataFrame(
-            study.best_of_n_rows(name)), f"best-of-n up to {max(s.ns)}: {name}"))
-        accuracy = lambda name=name: pd.DataFrame([result_row(name, "accuracy", "gold", 0, 0., [study.accuracy(name)])])
-        parts.append(study.table(f"accuracy_{name}", [f"reward_{name}", "held"], accuracy,
-                                 f"accuracy of the reward model: {name}"))
+    for name in s.conditions: parts += study.judged_proxy(name, "own")
     evaluated = [s.n_evaluated, s.temperature]
     reward, labels = f"reward_{s.optimized}", f"labels_{s.optimized}"
     start = study.table("judged_start", [reward, *evaluated], lambda: pd.DataFrame(
